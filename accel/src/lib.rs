@@ -1,0 +1,1 @@
+//! How vCPUs run: the TCG engine and qtest.

@@ -1,0 +1,1 @@
+//! Memory, interrupts, clocks, qdev, buses: what every device stands on.

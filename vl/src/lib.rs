@@ -1,0 +1,1 @@
+//! Options, start-up, run state, main loop, monitors.

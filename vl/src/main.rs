@@ -1,0 +1,2 @@
+//! The `qomet` binary.
+fn main() {}
