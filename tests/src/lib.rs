@@ -1,1 +1,5 @@
-//! Whole-machine tests.
+//! What whole-machine tests and project tasks share: packages, guests, clients.
+#![forbid(unsafe_code)]
+
+pub mod initramfs;
+pub mod packages;

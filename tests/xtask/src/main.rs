@@ -1,2 +1,34 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask TASK`.
+#![forbid(unsafe_code)]
+
+mod demo;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "usage: cargo xtask TASK\n\
+    \x20 demo         boots a Linux guest on this terminal (the built-in guest where nothing can be fetched)\n\
+    \x20 fetch        fetches the packages that guests, tests and comparisons use\n\
+    \x20 peer ARGS    runs the peer emulator with these arguments";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["demo", rest @ ..] => demo::run(rest),
+        ["fetch"] => fetch(),
+        ["peer", rest @ ..] => {
+            let status = tests::packages::peer()?.command("qemu-system-x86_64").args(rest).status()?;
+            std::process::exit(status.code().unwrap_or(1))
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn fetch() -> Result<()> {
+    use tests::packages::{busybox, kernel, kernel_686, peer, seabios};
+    for path in [seabios()?, kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?] {
+        println!("{}", path.display());
+    }
+    println!("{}", peer()?.version()?);
+    Ok(())
+}

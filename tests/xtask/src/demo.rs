@@ -1,0 +1,55 @@
+//! `cargo demo`: a real guest on this terminal.
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    path::PathBuf,
+    process::{Command, exit},
+};
+use tests::{
+    initramfs::{self, Init},
+    packages,
+};
+
+/// What the demo boots, once fetched.
+struct Guest {
+    firmware: PathBuf,
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Guest {
+    fn fetch() -> Result<Guest> {
+        Ok(Guest {
+            firmware: packages::seabios()?,
+            kernel: packages::kernel()?,
+            initrd: initramfs::cached("demo.cpio", "amd64", Init::Shell)?,
+        })
+    }
+}
+
+/// Builds the emulator, fetches the guest and runs it; further arguments go to the emulator.
+pub fn run(extra: &[&str]) -> Result<()> {
+    let qomet = build()?;
+    let mut cmd = Command::new(qomet);
+    match Guest::fetch() {
+        Ok(guest) => {
+            eprintln!("demo: booting Linux; `poweroff` in the guest ends it, Ctrl-A X ends the emulator");
+            cmd.args(["-nographic", "-m", "512", "-no-reboot", "-append", "console=ttyS0 quiet"]);
+            cmd.arg("-L").arg(guest.firmware).arg("-kernel").arg(guest.kernel).arg("-initrd").arg(guest.initrd);
+        }
+        Err(e) => {
+            eprintln!("demo: no Linux guest can be fetched here ({e:#}); booting the built-in guest");
+            cmd.args(["-nographic", "-m", "64", "-no-reboot", "-bios", "builtin:guest"]);
+        }
+    }
+    let status = cmd.args(extra).status().context("cannot start qomet")?;
+    exit(status.code().unwrap_or(1))
+}
+
+/// Builds the release binary and says where it is.
+fn build() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(["build", "--release", "-p", "vl", "--bin", "qomet"]).status()?;
+    ensure!(status.success(), "building qomet failed");
+    Ok(packages::target_dir().join("release/qomet"))
+}
