@@ -1,1 +1,3 @@
 //! Devices and boards.
+
+pub mod acpi;

@@ -239,6 +239,14 @@ pub fn busybox(arch: &'static str) -> Result<PathBuf> {
     found.context("busybox-static holds no busybox")
 }
 
+/// The ACPI compiler and disassembler, `iasl`.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub fn iasl() -> Result<PathBuf> {
+    Ok(plain("acpica-tools", Suite::Own, "amd64")?.join("usr/bin/iasl"))
+}
+
 /// The peer: QEMU from the newest suite, run through its own loader and libraries.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -1,0 +1,6 @@
+//! ACPI: the tables a PC hands to its firmware through fw_cfg, and the script that tells the firmware how to place them.
+//! Source: ACPI 6.5 §5 and §19; the loader protocol is the one SeaBIOS and OVMF implement for `etc/table-loader`.
+
+pub mod dsdt;
+pub mod loader;
+pub mod tables;
