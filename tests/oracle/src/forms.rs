@@ -1,0 +1,195 @@
+//! Which instructions there are, and in which forms: read off iced-x86's tables.
+
+use crate::state::Mode;
+use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeOperandKind as K};
+
+/// Prefix that is part of a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Prefix {
+    /// None.
+    None,
+    /// LOCK, on a memory destination.
+    Lock,
+    /// REP or REPE.
+    Rep,
+    /// REPNE.
+    Repne,
+}
+
+/// An instruction and the kind of its operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Form {
+    /// The opcode, as iced numbers them.
+    pub code: Code,
+    /// Is the register-or-memory operand memory?
+    pub memory: bool,
+    /// Prefix.
+    pub prefix: Prefix,
+}
+
+impl Form {
+    /// The form as the manual writes it, with the choice made where there is one.
+    pub fn text(self) -> String {
+        let base = self.code.op_code().instruction_string();
+        let prefix = match self.prefix {
+            Prefix::None => "",
+            Prefix::Lock => "LOCK ",
+            Prefix::Rep => "REP ",
+            Prefix::Repne => "REPNE ",
+        };
+        let choice = match (has_choice(self.code), self.memory) {
+            (false, _) => "",
+            (true, false) => " (register)",
+            (true, true) => " (memory)",
+        };
+        format!("{prefix}{base}{choice}")
+    }
+}
+
+/// Is the operand a register or memory, as ModRM.mod says?
+pub fn is_choice(k: K) -> bool {
+    matches!(k, K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem | K::mm_or_mem | K::xmm_or_mem)
+}
+
+/// Does one operand of `code` leave that choice?
+pub fn has_choice(code: Code) -> bool {
+    code.op_code().op_kinds().iter().any(|&k| is_choice(k))
+}
+
+/// The CPUID features that stand for what the interpreter implements.
+pub const FEATURES: &[CpuidFeature] = {
+    use CpuidFeature::*;
+    &[
+        INTEL8086,
+        INTEL186,
+        INTEL286,
+        INTEL386,
+        INTEL486,
+        X64,
+        CMOV,
+        CMPXCHG16B,
+        CPUID,
+        CX8,
+        FPU,
+        FPU287,
+        FPU387,
+        FXSR,
+        CLFSH,
+        MMX,
+        MSR,
+        MULTIBYTENOP,
+        PAUSE,
+        POPCNT,
+        RDTSCP,
+        SEP,
+        SMAP,
+        SSE,
+        SSE2,
+        SSE3,
+        SYSCALL,
+        TSC,
+        SMM,
+        RDPMC,
+    ]
+};
+
+/// How a form can be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// Against the host CPU.
+    Host,
+    /// By lines in `tests/ins/*.ins`, with the reason why the host cannot.
+    Table(&'static str),
+    /// System instruction: by guest programs in tests.
+    Program(&'static str),
+}
+
+/// Does iced assign `code` to features that all are in [`FEATURES`], and is it an instruction of the mode?
+pub fn is_reported(code: Code, bits: u32) -> bool {
+    let op = code.op_code();
+    op.is_instruction()
+        && !op.fwait() // WAIT and another instruction
+        && code.encoding() == EncodingKind::Legacy
+        && op.is_available_in_mode(bits)
+        && (bits != 64 || op.intel_decoder64())
+        && (bits != 32 || op.intel_decoder32())
+        && (bits != 16 || op.intel_decoder16())
+        && op.decoder_option() == 0
+        && code.cpuid_features().iter().all(|f| FEATURES.contains(f))
+}
+
+/// How `code` is checked when it runs in `mode`.
+pub fn check(code: Code, mode: Mode) -> Check {
+    use Mnemonic as M;
+    let op = code.op_code();
+    if !op.cpl3() {
+        return Check::Program("privileged");
+    }
+    let kinds = op.op_kinds();
+    let segment = |k: &K| matches!(k, K::seg_reg | K::es | K::cs | K::ss | K::ds | K::fs | K::gs);
+    match code.mnemonic() {
+        M::Syscall | M::Sysret | M::Sysexit | M::Sysenter | M::Int | M::Int1 | M::Iret | M::Iretd | M::Iretq => {
+            Check::Program("leaves user code")
+        }
+        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc => Check::Program("says what the machine is"),
+        M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw => {
+            Check::Program("shows system state")
+        }
+        M::Lds | M::Les | M::Lfs | M::Lgs | M::Lss | M::Retf => Check::Program("loads a segment"),
+        M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti => {
+            Check::Program("needs I/O privilege")
+        }
+        _ if code.is_jmp_far()
+            || code.is_jmp_far_indirect()
+            || code.is_call_far()
+            || code.is_call_far_indirect()
+            || kinds.iter().any(segment) =>
+        {
+            Check::Program("loads a segment")
+        }
+        _ if mode == Mode::Bits32 && op.address_size() == 16 && code.is_string_instruction() => {
+            Check::Table("addresses below 64 KiB")
+        }
+        _ => Check::Host,
+    }
+}
+
+/// All forms of `mode` that the host can check, in iced's order.
+pub fn host_forms(mode: Mode) -> Vec<Form> {
+    all_forms(mode).into_iter().filter(|f| check(f.code, mode) == Check::Host).collect()
+}
+
+/// All forms of `mode` that belong to a reported feature.
+pub fn all_forms(mode: Mode) -> Vec<Form> {
+    Code::values().filter(|&c| is_reported(c, mode.bits())).flat_map(forms_of).collect()
+}
+
+/// The forms of one opcode.
+pub fn forms_of(code: Code) -> Vec<Form> {
+    let op = code.op_code();
+    let mut out = vec![];
+    let choice = has_choice(code);
+    let mem_only = op.op_kinds().iter().any(|&k| matches!(k, K::mem | K::mem_offs));
+    for memory in [false, true] {
+        // With a memory operand 0F 0D is PREFETCH or PREFETCHW.
+        let taken = matches!(
+            code,
+            Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
+        );
+        if memory && (!choice && !mem_only || taken) || !memory && mem_only {
+            continue;
+        }
+        out.push(Form { code, memory, prefix: Prefix::None });
+        let k0 = op.op_kinds().first().copied().unwrap_or(K::None);
+        if memory && op.can_use_lock_prefix() && (is_choice(k0) || k0 == K::mem) {
+            out.push(Form { code, memory, prefix: Prefix::Lock });
+        }
+        if op.can_use_rep_prefix() && code.is_string_instruction() {
+            out.push(Form { code, memory, prefix: Prefix::Rep });
+        }
+        if op.can_use_repne_prefix() && code.is_string_instruction() {
+            out.push(Form { code, memory, prefix: Prefix::Repne });
+        }
+    }
+    out
+}

@@ -1,0 +1,55 @@
+//! Where code and data of a case live: fixed linear addresses below 2 GiB, so that 32-bit code and absolute operands reach them too.
+//! Each slot has its own set, so that several host executors can work at once in one process.
+
+/// Size of a page, bytes.
+pub const PAGE: u64 = 0x1000;
+/// Bytes of data that exist: four pages.
+pub const DATA_LEN: usize = 4 * PAGE as usize;
+/// Bytes of code that exist: two pages, so that an instruction can straddle them.
+pub const CODE_LEN: usize = 2 * PAGE as usize;
+/// How many slots there are.
+pub const SLOTS: usize = 4;
+/// Distance from the data pages to their second mapping, which needs more than 32 address bits.
+pub const HIGH: u64 = 0x6000_0000_0000;
+
+/// Addresses of one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// First byte of the two code pages (readable, executable; the pages around them are absent).
+    pub code: u64,
+    /// First byte of the data pages: read-write, read-write, read-only, read-write; the pages around them are absent.
+    pub data: u64,
+    /// The executor's own pages: entry and exit code, saved registers.
+    pub own: u64,
+    /// Base of GS in 64-bit code.
+    pub gs_base: u64,
+}
+
+impl Layout {
+    /// The addresses of slot `slot` (below [`SLOTS`]).
+    pub const fn new(slot: usize) -> Layout {
+        let base = 0x1000_0000 + slot as u64 * 0x1000_0000;
+        Layout { code: base + 0x10_0000, data: base + 0x20_0000, own: base + 0x40_0000, gs_base: base + 0x12_3458 }
+    }
+    /// Is the `n`th data page read-only?
+    pub const fn read_only(n: usize) -> bool {
+        n == 2
+    }
+    /// Does `address` lie in the code pages?
+    pub const fn in_code(&self, address: u64) -> bool {
+        address >= self.code && address < self.code + CODE_LEN as u64
+    }
+}
+
+/// What the data pages hold before a case writes its operands: a fixed pattern without long runs of equal bytes.
+pub fn pattern() -> Box<[u8; DATA_LEN]> {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut out = Box::new([0; DATA_LEN]);
+    for chunk in out.chunks_exact_mut(8) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        chunk.copy_from_slice(&x.to_le_bytes());
+    }
+    out
+}
