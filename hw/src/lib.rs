@@ -1,3 +1,4 @@
 //! Devices and boards.
 
 pub mod acpi;
+pub mod smbios;
