@@ -1,4 +1,5 @@
 //! Devices and boards.
 
 pub mod acpi;
+pub mod nvram;
 pub mod smbios;

@@ -1,0 +1,3 @@
+//! Non-volatile and firmware-facing stores.
+
+pub mod fw_cfg_items;
