@@ -1,0 +1,2 @@
+//! x86 boards and what starts them.
+pub mod boot_rom;
