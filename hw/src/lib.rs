@@ -1,6 +1,12 @@
 //! Devices and boards.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod acpi;
+pub mod dma;
 pub mod i386;
+pub mod intc;
 pub mod nvram;
+pub mod rtc;
 pub mod smbios;
+pub mod timer;

@@ -1,0 +1,4 @@
+//! Timers.
+
+pub mod hpet_regs;
+pub mod i8254_regs;
