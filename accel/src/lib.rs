@@ -1,1 +1,7 @@
 //! How vCPUs run: the TCG engine and qtest.
+//!
+//! All `unsafe` of the CPU core lives in this crate, in the modules listed in `tests/unsafe-files.txt`; guest
+//! architectures are safe code written against [`tcg::Target`].
+#![deny(unsafe_code)]
+
+pub mod tcg;

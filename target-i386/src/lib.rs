@@ -1,1 +1,91 @@
 //! The x86 CPU: state, models, decode, semantics, MMU.
+#![forbid(unsafe_code)]
+
+pub mod exception;
+pub mod forms;
+pub mod fpu;
+pub mod operand;
+pub mod reg;
+pub mod sem;
+pub mod state;
+pub mod sys;
+
+use accel::tcg::*;
+use exception::Exception;
+use forms::Form;
+use state::State;
+
+/// Code of [`Rare::Exit`]: the processor shut down (triple fault).
+pub const EXIT_SHUTDOWN: u32 = 1;
+/// Code of [`Rare::Exit`]: INIT was received and the state is reset.
+pub const EXIT_INIT: u32 = 2;
+
+/// The architecture, for the engine.
+pub struct X86;
+
+impl Target for X86 {
+    type Form = Form;
+    type State = State;
+    type Fault = Exception;
+    const FORMS: &'static [(Form, bool)] = &[];
+    const PAIRS: &'static [(Form, Form, bool)] = &[];
+    const ALL_FLAGS: u32 = state::bits::ARITH;
+    fn handlers() -> Handlers<Self> {
+        unreachable!("not built yet")
+    }
+    #[inline(always)]
+    fn run<E: Emit>(_: &mut E, _: Form) -> Step<E> {
+        Ok(Flow::Rare)
+    }
+    fn rare(_: &mut Cpu<'_, Self>, _: Form) -> Rare<Exception> {
+        Rare::Fault(Exception::ud())
+    }
+    fn decode(_: &[u8], _: u32, _: u32) -> Result<Decoded<Form>, Short> {
+        Err(Short)
+    }
+    fn mode(state: &State) -> u32 {
+        state.mode()
+    }
+    fn regime(state: &State, who: Who) -> usize {
+        use state::bits::*;
+        let user = match who {
+            Who::Current => state.cpl == 3,
+            Who::User => true,
+            Who::Supervisor | Who::Implicit => false,
+        };
+        // SMAP allows supervisor accesses to user pages while EFLAGS.AC is set, but never implicit ones.
+        match (user, who) {
+            (true, _) => 1,
+            (_, Who::Implicit) => 0,
+            _ if state.cr4 & CR4_SMAP != 0 && state.eflags & AC != 0 => 2,
+            _ => 0,
+        }
+    }
+    fn walk(state: &mut State, phys: &mut Phys<'_>, la: u64, access: Access) -> Result<Leaf, Exception> {
+        sys::walk(state, phys, la, access)
+    }
+    fn segment(hot: &Hot, state: &State, seg: u8, offset: u64, bytes: u32, write: bool) -> Result<u64, Exception> {
+        sys::segment(hot, state, seg, offset, bytes, write)
+    }
+    fn divide_fault() -> Exception {
+        Exception::de()
+    }
+    fn deliver(cpu: &mut Cpu<'_, Self>, fault: Exception) -> Rare<Exception> {
+        sys::deliver(cpu, fault)
+    }
+    fn service(cpu: &mut Cpu<'_, Self>) -> Rare<Exception> {
+        sys::service(cpu)
+    }
+    fn stepping(state: &State) -> bool {
+        sys::stepping(state)
+    }
+    fn before(cpu: &mut Cpu<'_, Self>) -> Rare<Exception> {
+        sys::before(cpu)
+    }
+    fn after(cpu: &mut Cpu<'_, Self>) -> Rare<Exception> {
+        sys::after(cpu)
+    }
+    fn watched(state: &mut State, la: u64, bytes: u32, write: bool) {
+        sys::watched(state, la, bytes, write)
+    }
+}

@@ -1,0 +1,228 @@
+//! The memory both the handlers and the engine work on: one [`Env`] per vCPU.
+//!
+//! Invariants on which the unsafe code of this folder stands:
+//! * Only the thread that runs the vCPU touches `hot`, `state`, `jc` and `inner`; other threads touch `shared` and clear
+//!   write tags of `tlb`, all of them atomics.
+//! * While handlers run nobody holds a reference into `hot`, `state`, `jc` or `inner`; rare code gets them for the length
+//!   of one call, in which no handler runs.
+//! * `Hot::tlb` points at one of the env's own TLBs.
+#![expect(unsafe_code, reason = "shared between the vCPU's thread and kickers")]
+
+use super::{
+    ops::{Deferred, SLOTS, W},
+    page::Pages,
+    target::Target,
+    tlb::{Inner, REGIMES, TLB, TlbEntry},
+};
+use std::{
+    cell::UnsafeCell,
+    ptr::{NonNull, null},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU32, Ordering::SeqCst},
+    },
+};
+
+/// What the thread of another vCPU or a device may touch.
+#[repr(C)]
+pub(crate) struct Shared {
+    /// Handlers leave at the next block head if the budget is below this: 0 at rest, `i64::MAX` when kicked.
+    pub exit_request: AtomicI64,
+    /// What is asked for, bits of [`request`].
+    pub requests: AtomicU32,
+    /// Host pages whose code was overwritten.
+    pub dropped: parking_lot::Mutex<Vec<usize>>,
+}
+/// Bits of [`Shared::requests`].
+pub(crate) mod request {
+    /// Look for interrupts and other events of the target.
+    pub const SERVICE: u32 = 1;
+    /// Physical memory looks different: forget all translations and host addresses.
+    pub const FLUSH: u32 = 2;
+    /// Code of the pages in `dropped` was overwritten.
+    pub const DROP: u32 = 4;
+    /// Leave the run loop.
+    pub const STOP: u32 = 8;
+}
+impl Shared {
+    pub fn ask(&self, what: u32) {
+        self.requests.fetch_or(what, SeqCst);
+        self.exit_request.store(i64::MAX, SeqCst);
+    }
+}
+
+/// Lets other threads reach a vCPU.
+#[derive(Clone)]
+pub struct Kick(pub(crate) Arc<dyn Reach>);
+impl std::fmt::Debug for Kick {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kick").field("requests", &self.0.shared().requests).finish()
+    }
+}
+impl Kick {
+    /// Makes the vCPU look for interrupts and events ([`Target::service`]) at its next block head. The event must have
+    /// been recorded before.
+    pub fn service(&self) {
+        self.0.shared().ask(request::SERVICE);
+    }
+    /// Makes [`Vcpu::run`](super::Vcpu::run) return with [`Exit::Stopped`](super::Exit::Stopped) at its next block head.
+    pub fn stop(&self) {
+        self.0.shared().ask(request::STOP);
+    }
+    /// Makes the vCPU forget translations and host addresses at its next block head: the memory map changed.
+    pub fn flush(&self) {
+        self.0.shared().ask(request::FLUSH);
+    }
+}
+/// An env without its target's type.
+pub(crate) trait Reach: Send + Sync {
+    fn shared(&self) -> &Shared;
+    /// Makes stores to a host page slow from now on.
+    fn protect(&self, host: usize);
+}
+
+/// A jump cache entry: the op for a linear address under the mode and epoch mixed into its key.
+#[repr(C, align(32))]
+pub(crate) struct JcEntry<T: Target> {
+    pub key: u64,
+    pub op: *const Op<T>,
+    pub page: u64,
+    pub _code: u64,
+}
+/// Entries of the jump cache.
+pub(crate) const JC: usize = 4096;
+
+/// What handlers use most. `regs` and `x` mean what the target says.
+#[repr(C, align(16))]
+pub struct Hot {
+    /// The register file, by slot.
+    pub regs: [u64; SLOTS],
+    pub(crate) cc: u64,
+    pub(crate) cc_v: [u64; 3],
+    pub(crate) budget: i64,
+    pub(crate) tlb: *const TlbEntry,
+    /// Mixed into jump cache keys: names the mode and the epoch.
+    pub(crate) salt: u64,
+    pub(crate) ip: u64,
+    pub(crate) reason: u64,
+    pub(crate) at: u64,
+    /// Control and status word of vector floating point (x86: MXCSR).
+    pub fpcr: u64,
+    /// Room for host floating-point control words.
+    pub(crate) fpcr_host: u64,
+    pub(crate) scratch: [u64; 2],
+    /// The vector registers.
+    pub x: [u128; 32],
+}
+impl Hot {
+    pub(crate) fn new() -> Hot {
+        Hot {
+            regs: [0; SLOTS],
+            cc: 0,
+            cc_v: [0; 3],
+            budget: 0,
+            tlb: null(),
+            salt: 0,
+            ip: 0,
+            reason: 0,
+            at: 0,
+            fpcr: 0x1f80,
+            fpcr_host: 0x1f80,
+            scratch: [0; 2],
+            x: [0; 32],
+        }
+    }
+    /// The flags, not yet computed.
+    pub fn deferred(&self) -> Deferred<u64> {
+        Deferred { kind: self.cc as u8, w: W::from_code((self.cc >> 8) as u8), v: self.cc_v }
+    }
+    /// Replaces the flags.
+    pub fn defer(&mut self, d: Deferred<u64>) {
+        self.cc = (d.w as u64) << 8 | d.kind as u64;
+        self.cc_v = d.v;
+    }
+    /// Adds to the instruction budget: what a rare instruction did not use, or (negative) used beyond one.
+    pub fn refund(&mut self, n: i64) {
+        self.budget += n;
+    }
+}
+
+/// A handler: runs an op and those after it; returns null when something stopped them (the loop build returns the next op).
+pub(crate) type Run<T> = unsafe extern "C" fn(NonNull<Env<T>>, *const Op<T>) -> *const Op<T>;
+
+/// A decoded instruction. Built only by `page.rs`, which checks every slot number.
+#[repr(C, align(32))]
+pub struct Op<T: Target> {
+    pub(crate) run: Run<T>,
+    /// Immediate; the target op of a direct branch; the address mask of an op without an instruction.
+    pub(crate) imm: u64,
+    /// Displacement; for an op without an instruction the offset of its address from the page.
+    pub(crate) disp: i32,
+    pub(crate) r: [u8; 4],
+    /// Index of the form.
+    pub(crate) form: u16,
+    /// Offset in the page in the low 12 bits, segment number above.
+    pub(crate) off: u16,
+    pub(crate) hot: u16,
+    /// Instructions up to the next branch, this one included.
+    pub(crate) n: u8,
+    /// Length in the low 4 bits (0: no instruction), scale above.
+    pub(crate) len_scale: u8,
+}
+impl<T: Target> Clone for Op<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: Target> Copy for Op<T> {}
+
+/// One vCPU's memory.
+#[repr(C, align(64))]
+pub(crate) struct Env<T: Target> {
+    pub shared: Shared,
+    pub hot: UnsafeCell<Hot>,
+    pub tlb: [[TlbEntry; TLB]; REGIMES],
+    pub jc: UnsafeCell<[JcEntry<T>; JC]>,
+    pub state: UnsafeCell<T::State>,
+    pub inner: UnsafeCell<Inner>,
+    pub pages: UnsafeCell<Pages<T>>,
+    /// The target's fault on its way from a handler to the dispatcher.
+    pub fault: UnsafeCell<Option<T::Fault>>,
+}
+// SAFETY: other threads only use `shared` and the atomics of `tlb` (module text); all else belongs to the vCPU's thread,
+// to which `Vcpu`, the only owner that hands it out, is moved as a whole.
+unsafe impl<T: Target> Send for Env<T> {}
+// SAFETY: as above.
+unsafe impl<T: Target> Sync for Env<T> {}
+
+#[inline(always)]
+pub(crate) fn hot<T: Target>(env: NonNull<Env<T>>) -> *mut Hot {
+    // SAFETY: only forms a pointer; `env` is live.
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).hot) }
+}
+#[inline(always)]
+pub(crate) fn state<T: Target>(env: NonNull<Env<T>>) -> *mut T::State {
+    // SAFETY: as above.
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).state) }
+}
+#[inline(always)]
+pub(crate) fn inner<T: Target>(env: NonNull<Env<T>>) -> *mut Inner {
+    // SAFETY: as above.
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).inner) }
+}
+#[inline(always)]
+pub(crate) fn pages<T: Target>(env: NonNull<Env<T>>) -> *mut Pages<T> {
+    // SAFETY: as above.
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).pages) }
+}
+#[inline(always)]
+pub(crate) fn fault<T: Target>(env: NonNull<Env<T>>) -> *mut Option<T::Fault> {
+    // SAFETY: as above.
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).fault) }
+}
+#[inline(always)]
+pub(crate) fn jc<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *mut JcEntry<T> {
+    let i = (ip ^ ip >> 12) as usize % JC;
+    // SAFETY: as above; the index is below JC.
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).jc).cast::<JcEntry<T>>().add(i) }
+}

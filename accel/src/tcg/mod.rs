@@ -1,0 +1,35 @@
+//! The TCG engine: soft TLB, op cache, tier 0 (a threaded interpreter), vCPU loop. Knows no guest architecture.
+//!
+//! | module | what |
+//! |---|---|
+//! | `ops` | what an instruction's meaning may say: [`Ops`], [`Vector`], [`Emit`] |
+//! | `target` | what a guest architecture tells the engine: [`Target`] |
+//! | `bus` | all the engine knows of the machine: [`Bus`] |
+//! | `env` | the memory both the handlers and the engine work on |
+//! | `mem` | what rare code sees: [`Cpu`] and its memory methods |
+//! | `tlb` | filling and flushing the soft TLB |
+//! | `page` | decoded pages, self-modifying code |
+//! | `tier0` | one handler per form, threaded by sibling calls |
+//! | `engine` | [`Vcpu`]: dispatcher and run loop |
+//! | `host` | host-instruction thunks: vectors, x87 |
+
+pub mod bus;
+mod env;
+pub mod host;
+mod mem;
+mod ops;
+mod page;
+mod target;
+mod tier0;
+mod tlb;
+mod vector;
+
+pub use bus::{Bus, FlatBus, RamPage};
+pub use env::{Hot, Kick};
+pub use mem::{Cpu, Fields, Phys};
+pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
+pub use page::Group;
+pub use target::{Access, Decoded, End, Kind, Leaf, Rare, Short, Target, Who};
+pub use tier0::{Handlers, Plain};
+pub use tlb::{Counters, REGIMES};
+pub use vector::{Vector, XBin};

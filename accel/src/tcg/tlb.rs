@@ -1,0 +1,416 @@
+//! The soft TLB: filling, flushing, and what stands behind it.
+//!
+//! First level: per regime 2048 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
+//! tag carries the index of the neighbouring entry, so that it differs from every address that selects the entry.
+//! Pages that need more than a host access (MMIO, stores to code pages, ROM, watchpoints) have that tag invalid.
+//! Second level: *spots*, the results of page walks, valid by generation; also what the walking frame of tier 0 uses.
+#![expect(unsafe_code, reason = "raw access to the env and guest RAM")]
+
+use super::{
+    bus::Bus,
+    env::{Env, hot, inner, request},
+    mem::Phys,
+    page::Group,
+    target::*,
+};
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::*, fence},
+    },
+};
+
+/// Entries of the first level, per regime.
+pub const TLB: usize = 2048;
+/// Translation regimes with a first level of their own.
+pub const REGIMES: usize = 4;
+/// Entries of the second level.
+const SPOTS: usize = 2048;
+/// Fills after which a flush clears everything.
+const LIST: usize = 1024;
+
+/// First-level entry.
+#[repr(C)]
+pub(crate) struct TlbEntry {
+    pub read: AtomicU64,
+    pub write: AtomicU64,
+    pub exec: AtomicU64,
+    /// Host address minus linear address.
+    pub addend: AtomicU64,
+}
+impl TlbEntry {
+    pub fn clear(&self, index: usize) {
+        for t in [&self.read, &self.write, &self.exec] {
+            t.store(invalid(index), Relaxed)
+        }
+    }
+}
+pub(crate) const fn invalid(index: usize) -> u64 {
+    ((index ^ 1) << 12) as u64
+}
+#[inline(always)]
+pub(crate) const fn index(la: u64) -> usize {
+    (la >> 12) as usize % TLB
+}
+
+/// What a page walk found, with the host's side added.
+#[derive(Clone, Copy)]
+pub(crate) struct Spot {
+    /// Linear page, regime in the low bits.
+    key: u64,
+    generation: u64,
+    pub pa: u64,
+    /// Null: no RAM or ROM here.
+    pub host: *mut u8,
+    pub flags: u16,
+}
+/// Bits of [`Spot::flags`].
+pub(crate) mod spot {
+    pub const READ: u16 = 1;
+    pub const WRITE: u16 = 2;
+    pub const EXEC: u16 = 4;
+    /// Host memory that takes stores.
+    pub const RAM: u16 = 8;
+    pub const LOG: u16 = 16;
+    pub const WATCH: u16 = 32;
+    pub const GLOBAL: u16 = 64;
+}
+
+/// A place of the walking frame: one spot, or two for a page crosser.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub la: u64,
+    pub bytes: u32,
+    pub spot: [Spot; 2],
+}
+
+/// Page of physical memory whose host address is known.
+#[derive(Clone, Copy)]
+pub(crate) struct PhysEntry {
+    pub pa: u64,
+    pub host: *mut u8,
+    pub writable: bool,
+    pub log: bool,
+}
+pub(crate) const PHYS: usize = 512;
+
+/// What the engine keeps per vCPU beside the handlers' own memory.
+pub(crate) struct Inner {
+    pub bus: Arc<dyn Bus>,
+    pub group: Arc<Group>,
+    pub view: u8,
+    pub phys: Box<[PhysEntry; PHYS]>,
+    spots: Box<[Spot; SPOTS]>,
+    generation: u64,
+    generation_local: u64,
+    /// First-level entries filled since the last flush: `[regime][global]`.
+    filled: [[Vec<u16>; 2]; REGIMES],
+    /// Hulls of large pages seen, lower and upper half of the address space: INVLPG inside drops everything.
+    large: [(u64, u64); 2],
+    pub places: [Place; 4],
+    pub n_places: usize,
+    /// The running vCPU's code may have been overwritten: leave before the next op.
+    pub stale: bool,
+    /// Mode salts of this epoch.
+    pub salts: Vec<(u32, u64)>,
+    pub next_salt: u64,
+    /// Hashes of pages with jump cache entries.
+    pub jumped: [u64; 64],
+    pub mode: u32,
+    pub counters: Counters,
+}
+/// What happened, for benches and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Page walks.
+    pub walks: u64,
+    /// First-level misses.
+    pub misses: u64,
+    /// Instructions run in the walking frame.
+    pub slow: u64,
+    /// Passes through the dispatcher.
+    pub dispatches: u64,
+    /// Runs of instructions decoded.
+    pub decoded: u64,
+    /// Pages dropped because their code was overwritten.
+    pub dropped: u64,
+}
+
+impl Inner {
+    pub fn new(bus: Arc<dyn Bus>, group: Arc<Group>) -> Inner {
+        let none = Spot { key: u64::MAX, generation: 0, pa: 0, host: std::ptr::null_mut(), flags: 0 };
+        let phys = PhysEntry { pa: u64::MAX, host: std::ptr::null_mut(), writable: false, log: false };
+        Inner {
+            bus,
+            group,
+            view: 0,
+            phys: Box::new([phys; PHYS]),
+            spots: Box::new([none; SPOTS]),
+            generation: 1,
+            generation_local: 1,
+            filled: Default::default(),
+            large: [(u64::MAX, 0); 2],
+            places: [Place { la: 0, bytes: 0, spot: [none; 2] }; 4],
+            n_places: 0,
+            stale: false,
+            salts: Vec::new(),
+            next_salt: 1,
+            jumped: [0; 64],
+            mode: 0,
+            counters: Counters::default(),
+        }
+    }
+    pub fn phys(&mut self) -> Phys<'_> {
+        Phys { bus: &*self.bus, cache: &mut self.phys, view: self.view }
+    }
+    /// Jump cache entries made so far no longer match. (The cache itself is emptied when the 16 bits run out.)
+    pub fn forget_jumps(&mut self) {
+        self.salts.clear();
+        self.jumped = [0; 64];
+    }
+    fn jump_bit(page: u64) -> (usize, u64) {
+        let h = (page >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+        ((h >> 6) as usize % 64, 1 << (h & 63))
+    }
+    pub fn note_jump(&mut self, ip: u64) {
+        let (i, b) = Self::jump_bit(ip & !0xfff);
+        self.jumped[i] |= b;
+    }
+    pub fn may_jump_to(&self, la: u64) -> bool {
+        let (i, b) = Self::jump_bit(la & !0xfff);
+        self.jumped[i] & b != 0
+    }
+}
+
+fn clear_list<T: Target>(env: NonNull<Env<T>>, regime: usize, list: &mut Vec<u16>) {
+    // SAFETY: the TLB is made of atomics.
+    let tlb = unsafe { &(&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[regime] };
+    if list.len() > LIST {
+        for (i, e) in tlb.iter().enumerate() {
+            e.clear(i)
+        }
+    } else {
+        for &i in list.iter() {
+            tlb[i as usize].clear(i as usize)
+        }
+    }
+    list.clear();
+}
+
+/// Forgets all translations.
+/// # Safety
+/// The calling thread owns the vCPU and no reference into `inner` is live.
+pub(crate) unsafe fn flush_all<T: Target>(env: NonNull<Env<T>>) {
+    // SAFETY: as demanded of the caller.
+    let n = unsafe { &mut *inner(env) };
+    n.generation += 1;
+    n.generation_local += 1;
+    n.large = [(u64::MAX, 0); 2];
+    for r in 0..REGIMES {
+        for g in 0..2 {
+            clear_list(env, r, &mut n.filled[r][g]);
+        }
+    }
+    n.forget_jumps();
+}
+/// Forgets all translations but global ones.
+/// # Safety
+/// As for [`flush_all`].
+pub(crate) unsafe fn flush_local<T: Target>(env: NonNull<Env<T>>) {
+    // SAFETY: as demanded of the caller.
+    let n = unsafe { &mut *inner(env) };
+    n.generation_local += 1;
+    for r in 0..REGIMES {
+        clear_list(env, r, &mut n.filled[r][0]);
+    }
+    n.forget_jumps();
+}
+/// Forgets the translation of one page (of the whole TLB if it may be part of a large one).
+/// # Safety
+/// As for [`flush_all`].
+pub(crate) unsafe fn flush_page<T: Target>(env: NonNull<Env<T>>, la: u64) {
+    // SAFETY: as demanded of the caller.
+    let n = unsafe { &mut *inner(env) };
+    let (lo, hi) = n.large[(la >> 63) as usize];
+    if la >= lo && la < hi {
+        // SAFETY: as demanded of the caller.
+        return unsafe { flush_all(env) };
+    }
+    let i = index(la);
+    for r in 0..REGIMES {
+        // SAFETY: atomics.
+        unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[r][i].clear(i) };
+        let key = la & !0xfff | r as u64;
+        let s = &mut n.spots[slot(key)];
+        if s.key == key {
+            s.key = u64::MAX
+        }
+    }
+    if n.may_jump_to(la) {
+        n.forget_jumps()
+    }
+}
+/// Forgets translations and host addresses: the memory map changed.
+/// # Safety
+/// As for [`flush_all`].
+pub(crate) unsafe fn flush_map<T: Target>(env: NonNull<Env<T>>) {
+    // SAFETY: as demanded of the caller.
+    unsafe {
+        for p in (*inner(env)).phys.iter_mut() {
+            p.pa = u64::MAX
+        }
+        flush_all(env)
+    }
+}
+
+fn slot(key: u64) -> usize {
+    ((key >> 12) ^ (key & 3) << 9) as usize % SPOTS
+}
+
+/// Finds the page of `la`, walking if need be, and installs it in the first level.
+/// # Safety
+/// The calling thread owns the vCPU; no reference into `hot` or `inner` is live (one to `state` is passed).
+pub(crate) unsafe fn find<T: Target>(
+    env: NonNull<Env<T>>,
+    state: &mut T::State,
+    la: u64,
+    access: Access,
+) -> Result<Spot, T::Fault> {
+    let regime = T::regime(state, access.who) % REGIMES;
+    let need = match access.kind {
+        Kind::Read => spot::READ,
+        Kind::Write => spot::WRITE,
+        Kind::Exec => spot::EXEC,
+    };
+    // SAFETY: as demanded of the caller.
+    let n = unsafe { &mut *inner(env) };
+    n.counters.misses += 1;
+    let key = la & !0xfff | regime as u64;
+    let mut s = n.spots[slot(key)];
+    let current = if s.flags & spot::GLOBAL != 0 { n.generation } else { n.generation_local };
+    if s.key != key || s.generation != current || s.flags & need == 0 {
+        n.counters.walks += 1;
+        let leaf = T::walk(state, &mut n.phys(), la, access)?;
+        let page = n.phys().page(leaf.pa);
+        let mut flags = 0;
+        for (on, bit) in [
+            (leaf.read, spot::READ),
+            (leaf.write, spot::WRITE),
+            (leaf.exec, spot::EXEC),
+            (leaf.watch, spot::WATCH),
+            (leaf.global, spot::GLOBAL),
+            (page.writable, spot::RAM),
+            (page.log, spot::LOG),
+        ] {
+            if on {
+                flags |= bit
+            }
+        }
+        if leaf.size > 4096 {
+            let (lo, hi) = &mut n.large[(la >> 63) as usize];
+            let start = la & !(leaf.size - 1);
+            *lo = (*lo).min(start);
+            *hi = (*hi).max(start.saturating_add(leaf.size));
+        }
+        let generation = if leaf.global { n.generation } else { n.generation_local };
+        s = Spot { key, generation, pa: leaf.pa & !0xfff, host: page.host, flags };
+        n.spots[slot(key)] = s;
+    }
+    // SAFETY: as demanded of the caller.
+    unsafe { install(env, n, regime, la, &s) };
+    Ok(s)
+}
+
+/// # Safety
+/// As for [`find`].
+unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize, la: u64, s: &Spot) {
+    if s.host.is_null() || s.flags & spot::WATCH != 0 {
+        return;
+    }
+    let (i, page) = (index(la), la & !0xfff);
+    // SAFETY: atomics.
+    let e = unsafe { &(&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[regime][i] };
+    e.clear(i);
+    e.addend.store((s.host as u64).wrapping_sub(page), Relaxed);
+    if s.flags & spot::READ != 0 {
+        e.read.store(page, Relaxed)
+    }
+    if s.flags & spot::EXEC != 0 {
+        e.exec.store(page, Relaxed)
+    }
+    if s.flags & (spot::WRITE | spot::RAM) == spot::WRITE | spot::RAM && !n.group.code.holds(s.host as usize) {
+        if s.flags & spot::LOG != 0 {
+            n.bus.mark_dirty(n.view, s.pa)
+        }
+        e.write.store(page, Relaxed);
+        // A vCPU that decodes this page marks it and then clears tags; this one sets the tag and then looks at the mark.
+        fence(SeqCst);
+        if n.group.code.holds(s.host as usize) {
+            e.write.store(invalid(i), Relaxed)
+        }
+    }
+    let list = &mut n.filled[regime][(s.flags & spot::GLOBAL != 0) as usize];
+    if list.len() <= LIST {
+        list.push(i as u16)
+    }
+}
+
+/// Makes stores to a host page slow from now on; called by any thread.
+pub(crate) fn protect<T: Target>(env: NonNull<Env<T>>, host: usize) {
+    // SAFETY: atomics of a live env.
+    let tlb = unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env") };
+    for r in tlb {
+        for (i, e) in r.iter().enumerate() {
+            let w = e.write.load(Relaxed);
+            if w != invalid(i) && w.wrapping_add(e.addend.load(Relaxed)) == host as u64 {
+                // A failure means that its owner has replaced it, and looked at the mark since.
+                let _ = e.write.compare_exchange(w, invalid(i), Relaxed, Relaxed);
+            }
+        }
+    }
+}
+
+/// Reads `data.len()` bytes inside the page of a spot.
+pub(crate) fn read_spot(n: &mut Inner, s: &Spot, off: usize, data: &mut [u8]) {
+    debug_assert!(off + data.len() <= 4096);
+    if s.host.is_null() {
+        return n.bus.load(n.view, s.pa + off as u64, data);
+    }
+    // SAFETY: a live page, and the range is inside it.
+    unsafe { super::mem::copy_out(s.host.add(off), data) }
+}
+/// Writes inside the page of a spot, whatever the page is.
+/// # Safety
+/// The calling thread owns the vCPU and holds no reference into `inner`.
+pub(crate) unsafe fn write_spot<T: Target>(env: NonNull<Env<T>>, s: &Spot, off: usize, data: &[u8]) {
+    debug_assert!(off + data.len() <= 4096);
+    // SAFETY: as demanded of the caller.
+    let n = unsafe { &mut *inner(env) };
+    if s.host.is_null() || s.flags & spot::RAM == 0 {
+        return n.bus.store(n.view, s.pa + off as u64, data);
+    }
+    if s.flags & spot::LOG != 0 {
+        n.bus.mark_dirty(n.view, s.pa)
+    }
+    // SAFETY: a live writable page, and the range is inside it.
+    unsafe { super::mem::copy_in(s.host.add(off), data) }
+    wrote(env, n, s.host as usize, off, data.len());
+}
+/// Tells everybody that code may have been overwritten.
+pub(crate) fn wrote<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, host: usize, off: usize, len: usize) {
+    if n.group.code.holds(host) && n.group.overwritten(host, off, len) {
+        // Everybody, this vCPU included, has been asked to drop the page; this one must not run another op of it.
+        n.stale = true;
+        // SAFETY: atomics of a live env.
+        unsafe { (*env.as_ptr()).shared.ask(request::DROP) }
+    }
+}
+
+/// Selects the first level for the current regime.
+/// # Safety
+/// The calling thread owns the vCPU; no reference into `hot` is live.
+pub(crate) unsafe fn select<T: Target>(env: NonNull<Env<T>>, regime: usize) {
+    // SAFETY: `regime` is cut to the number of TLBs, and the pointer is to the env's own.
+    unsafe { (*hot(env)).tlb = (&raw const (*env.as_ptr()).tlb[regime % REGIMES]).cast() }
+}
