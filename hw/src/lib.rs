@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod acpi;
+pub mod char;
 pub mod dma;
 pub mod i386;
 pub mod intc;
