@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 bitflags::bitflags! {
-    /// What a descriptor is waited for, and what was found. `HANGUP` is only ever reported.
+    /// What a descriptor is waited for, and what was found. `HANGUP` is reported whenever anything is waited for.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Ready: u8 {
         /// Bytes (or a connection, or end of file) can be read.

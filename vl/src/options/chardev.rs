@@ -1,0 +1,235 @@
+//! From `-chardev` lists and the short forms of `-serial`, `-monitor`, `-qmp` and friends to a [`chardev::Config`].
+
+use super::desc;
+use super::opts::{OptError, Opts};
+use crate::nearest::did_you_mean;
+use chardev::Config;
+use chardev::config::{Address, Backend, Socket};
+
+/// The kinds `-chardev help` lists.
+pub const BACKENDS: &[&str] = &["file", "memory", "mux", "null", "pipe", "pty", "ringbuf", "socket", "stdio", "vc"];
+
+fn other(text: impl Into<String>) -> OptError {
+    OptError::Other(text.into())
+}
+
+/// The device a `-chardev` list describes.
+///
+/// # Errors
+/// What is missing, unknown or does not go together.
+pub fn from_opts(o: &Opts) -> Result<Config, OptError> {
+    let id = o.id.clone().ok_or_else(|| other("chardev: no id specified"))?;
+    let kind = o.get("backend").ok_or_else(|| other(format!("chardev: \"{id}\" missing backend")))?;
+    let path = |what: &str| o.text("path").ok_or_else(|| other(format!("chardev: {what}: no filename given")));
+    let backend = match kind {
+        "null" => Backend::Null,
+        "vc" => Backend::Vc,
+        "stdio" => Backend::Stdio { signal: o.switch("signal")?.unwrap_or(true) },
+        "file" => Backend::File {
+            path: path("file")?.into(),
+            input: o.text("input-path").map(Into::into),
+            append: o.switch("append")?.unwrap_or(false),
+        },
+        "pipe" => Backend::Pipe { path: path("pipe")?.into() },
+        "pty" => Backend::Pty { path: o.text("path").map(Into::into) },
+        "ringbuf" | "memory" => Backend::Ringbuf { size: o.size("size", 1)?.unwrap_or(65536) },
+        "mux" => Backend::Mux { chardev: o.text("chardev").ok_or_else(|| other("chardev: mux: no chardev given"))? },
+        "socket" => Backend::Socket(socket(o)?),
+        _ => {
+            let hint = did_you_mean(kind, BACKENDS.iter().copied());
+            return Err(other(format!("'{kind}' is not a valid char driver name{hint}")));
+        }
+    };
+    if o.get("logtimestamp").is_some() {
+        return Err(other("logtimestamp is not built yet"));
+    }
+    Ok(Config {
+        mux: o.switch("mux")?.unwrap_or(false),
+        logfile: o.text("logfile").map(Into::into),
+        logappend: o.switch("logappend")?.unwrap_or(false),
+        ..Config::new(id, backend)
+    })
+}
+
+fn socket(o: &Opts) -> Result<Socket, OptError> {
+    for missing in ["websocket", "tn3270"] {
+        if o.switch(missing)? == Some(true) {
+            return Err(other(format!("chardev: socket: {missing} is not built yet")));
+        }
+    }
+    if o.get("tls-creds").is_some() {
+        return Err(other("chardev: socket: TLS is not built yet"));
+    }
+    let server = o.switch("server")?.unwrap_or(false);
+    let wait = o.switch("wait")?;
+    if wait.is_some() && !server {
+        return Err(other("'wait' option is incompatible with socket in client connect mode"));
+    }
+    let reconnect_ms = o.number("reconnect-ms")?.unwrap_or(0);
+    if reconnect_ms > 0 && server {
+        return Err(other("'reconnect-ms' option is incompatible with socket in server listen mode"));
+    }
+    let address = match (o.text("path"), o.text("fd"), o.text("host"), o.text("port")) {
+        (Some(path), None, None, _) => Address::Unix { path, is_abstract: o.switch("abstract")?.unwrap_or(false) },
+        (None, Some(fd), None, _) => {
+            Address::Fd(fd.parse().map_err(|_| other(format!("chardev: socket: fd '{fd}' is not a number")))?)
+        }
+        (None, None, host, Some(port)) => {
+            let to =
+                o.number("to")?.map(|t| u16::try_from(t).map_err(|_| OptError::Number("to".into()))).transpose()?;
+            Address::Inet { host: host.unwrap_or_default(), port, to }
+        }
+        (None, None, Some(_), None) => return Err(other("chardev: socket: no port given")),
+        (None, None, None, None) => return Err(other("chardev: socket: no path, host or fd given")),
+        _ => return Err(other("chardev: socket: only one of path, fd and host can be given")),
+    };
+    Ok(Socket {
+        address,
+        server,
+        wait: server && wait.unwrap_or(true),
+        nodelay: o.switch("nodelay")?.unwrap_or(false),
+        telnet: o.switch("telnet")?.unwrap_or(false),
+        reconnect_ms,
+    })
+}
+
+/// What a short form stands for.
+#[derive(Debug, PartialEq)]
+pub enum Short {
+    /// `none`: no device.
+    None,
+    /// `chardev:ID`: one that `-chardev` made.
+    Existing(String),
+    /// A new one. `monitor`: `mon:`, a human monitor sits on the same multiplexer.
+    New {
+        /// The device.
+        config: Config,
+        /// Put a monitor on it.
+        monitor: bool,
+    },
+}
+
+/// Understands `text` and calls the device `id`.
+///
+/// # Errors
+/// When it is no short form.
+pub fn from_short(id: &str, text: &str) -> Result<Short, OptError> {
+    if text == "none" {
+        return Ok(Short::None);
+    }
+    if let Some(existing) = text.strip_prefix("chardev:") {
+        return Ok(Short::Existing(existing.into()));
+    }
+    let (rest, monitor) = match text.strip_prefix("mon:") {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
+    let mut o = compat(rest)?;
+    o.id = Some(id.into());
+    if monitor {
+        o.pairs.push(("mux".into(), "on".into()));
+        if rest == "stdio" {
+            // ^C goes to the guest: the multiplexer has its own key to end the emulator.
+            o.pairs.push(("signal".into(), "off".into()));
+        }
+    }
+    Ok(Short::New { config: from_opts(&o)?, monitor })
+}
+
+fn compat(text: &str) -> Result<Opts, OptError> {
+    let list = |backend: &str, rest: &str| -> Result<Opts, OptError> {
+        let sep = if rest.is_empty() { "" } else { "," };
+        Opts::parse(&format!("{backend}{sep}{rest}"), &desc::CHARDEV)
+    };
+    if let Some(rest) = text.strip_prefix("vc") {
+        // `vc`, `vc:80Cx24C`, `vc:640x480`: there is no screen to give it a size on.
+        if rest.is_empty() || rest.starts_with(':') {
+            return list("vc", "");
+        }
+    }
+    match text {
+        "null" | "pty" | "stdio" | "ringbuf" => return list(text, ""),
+        _ => {}
+    }
+    let Some((kind, rest)) = text.split_once(':') else {
+        let hint = did_you_mean(text, ["null", "none", "pty", "stdio", "vc", "ringbuf"]);
+        return Err(other(format!("'{text}' is not a valid char driver{hint}")));
+    };
+    match kind {
+        // The whole rest is the path, commas included.
+        "file" | "pipe" => list(kind, &format!("path={}", rest.replace(',', ",,"))),
+        "unix" => list("socket", &format!("path={rest}")),
+        "tcp" | "telnet" => {
+            let (address, tail) = rest.split_once(',').map_or((rest, ""), |(a, t)| (a, t));
+            let Some((host, port)) = address.rsplit_once(':') else {
+                return Err(other(format!("'{text}': expected {kind}:host:port")));
+            };
+            let host = host.trim_matches(['[', ']']);
+            let telnet = if kind == "telnet" { ",telnet=on" } else { "" };
+            let sep = if tail.is_empty() { "" } else { "," };
+            let host = if host.is_empty() { String::new() } else { format!("host={host},") };
+            list("socket", &format!("{host}port={port}{telnet}{sep}{tail}"))
+        }
+        _ => {
+            let hint = did_you_mean(kind, ["file", "pipe", "unix", "tcp", "telnet", "chardev", "mon"]);
+            Err(other(format!("'{text}' is not a valid char driver{hint}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Config, OptError> {
+        from_opts(&Opts::parse(text, &desc::CHARDEV)?)
+    }
+
+    fn short(text: &str) -> Config {
+        match from_short("x", text).unwrap() {
+            Short::New { config, .. } => config,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lists() {
+        let c = parsed("socket,id=m,fd=28,server=on,wait=off").unwrap();
+        let Backend::Socket(s) = c.backend else { unreachable!() };
+        assert_eq!((s.address, s.server, s.wait), (Address::Fd(28), true, false));
+        assert_eq!(parsed("ringbuf,id=r,size=4k").unwrap().backend, Backend::Ringbuf { size: 4096 });
+        assert!(parsed("stdio,id=s,mux=on,signal=off").unwrap().mux);
+        for (bad, text) in [
+            ("stdio", "chardev: no id specified"),
+            ("soket,id=x", "'soket' is not a valid char driver name (did you mean 'socket'?)"),
+            ("file,id=x", "chardev: file: no filename given"),
+            ("socket,id=x", "chardev: socket: no path, host or fd given"),
+            ("socket,id=x,path=/a,wait=off", "'wait' option is incompatible with socket in client connect mode"),
+            ("socket,id=x,path=/a,host=b,port=1", "chardev: socket: only one of path, fd and host can be given"),
+        ] {
+            assert_eq!(parsed(bad).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn short_forms() {
+        assert_eq!(short("stdio").backend, Backend::Stdio { signal: true });
+        let c = short("mon:stdio");
+        assert_eq!((c.backend, c.mux), (Backend::Stdio { signal: false }, true));
+        assert_eq!(short("vc:80Cx24C").backend, Backend::Vc);
+        assert_eq!(short("file:/a,b=").backend, Backend::File { path: "/a,b=".into(), input: None, append: false });
+        let Backend::Socket(s) = short("unix:/q,server=on,wait=off").backend else { unreachable!() };
+        assert!(s.server && !s.wait);
+        let Backend::Socket(s) = short("telnet::4444,server").backend else { unreachable!() };
+        assert_eq!(
+            (s.address, s.telnet, s.wait),
+            (Address::Inet { host: String::new(), port: "4444".into(), to: None }, true, true)
+        );
+        let Backend::Socket(s) = short("tcp:[::1]:5").backend else { unreachable!() };
+        assert_eq!(s.address, Address::Inet { host: "::1".into(), port: "5".into(), to: None });
+        assert_eq!(from_short("x", "none"), Ok(Short::None));
+        assert_eq!(from_short("x", "chardev:c"), Ok(Short::Existing("c".into())));
+        assert!(from_short("x", "stdi").unwrap_err().to_string().ends_with("(did you mean 'stdio'?)"));
+        assert!(from_short("x", "tcp:nowhere").is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! The parameters of each `key=value` list, as `query-command-line-options` reports them.
+
+/// What a parameter's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// `on` or `off`.
+    Bool,
+    /// An unsigned number.
+    Number,
+    /// A number of bytes.
+    Size,
+}
+
+impl Kind {
+    /// QAPI's CommandLineParameterType.
+    pub fn qapi(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Bool => "boolean",
+            Self::Number => "number",
+            Self::Size => "size",
+        }
+    }
+}
+
+/// One parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    /// Its key.
+    pub name: &'static str,
+    /// Its kind of value.
+    pub kind: Kind,
+}
+
+/// One list of parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Desc {
+    /// Name in `query-command-line-options`.
+    pub name: &'static str,
+    /// Key of a first item without one.
+    pub implied: Option<&'static str>,
+    /// The keys; none: whatever the object it goes to has.
+    pub params: &'static [Param],
+    /// Whether `id=` is the list's own name.
+    pub takes_id: bool,
+    /// A word without `=` is an error instead of a switch.
+    pub strict: bool,
+}
+
+macro_rules! desc {
+    ($(#[$doc:meta])* $id:ident = $name:literal, $implied:expr, id $takes_id:literal, strict $strict:literal; $($kind:ident: $($key:literal)*;)*) => {
+        $(#[$doc])*
+        pub static $id: Desc = Desc {
+            name: $name, implied: $implied, takes_id: $takes_id, strict: $strict,
+            params: &[$($(Param { name: $key, kind: Kind::$kind },)*)*],
+        };
+    };
+}
+
+desc! {
+    /// `-machine`: everything else is a property of the machine.
+    MACHINE = "machine", Some("type"), id false, strict true;
+}
+desc! {
+    /// `-accel`: everything else is a property of the accelerator.
+    ACCEL = "accel", Some("accel"), id false, strict false;
+}
+desc! {
+    /// `-device`.
+    DEVICE = "device", Some("driver"), id true, strict false;
+}
+desc! {
+    /// `-object`.
+    OBJECT = "object", Some("qom-type"), id true, strict true;
+}
+desc! {
+    /// `-action`.
+    ACTION = "action", None, id false, strict false;
+    Text: "panic" "reboot" "shutdown" "watchdog";
+}
+desc! {
+    /// `-boot`.
+    BOOT = "boot-opts", Some("order"), id false, strict false;
+    Bool: "menu" "strict";
+    Text: "once" "order" "splash";
+    Number: "reboot-timeout" "splash-time";
+}
+desc! {
+    /// `-chardev`.
+    CHARDEV = "chardev", Some("backend"), id true, strict false;
+    Bool: "abstract" "append" "clipboard" "delay" "ipv4" "ipv6" "logappend" "logtimestamp" "mouse" "mux" "nodelay" "server" "signal"
+          "telnet" "tight" "tn3270" "wait" "websocket";
+    Text: "backend" "chardev" "encoding" "fd" "host" "input-path" "localaddr" "localport" "logfile" "name" "path" "port" "tls-authz"
+          "tls-creds";
+    Number: "cols" "debug" "height" "reconnect-ms" "rows" "to" "width";
+    Size: "size";
+}
+desc! {
+    /// `-fw_cfg`.
+    FW_CFG = "fw_cfg", Some("name"), id false, strict false;
+    Text: "file" "gen_id" "name" "string";
+}
+desc! {
+    /// `-global driver=…,property=…,value=…`.
+    GLOBAL = "global", None, id false, strict false;
+    Text: "driver" "property" "value";
+}
+desc! {
+    /// `-icount`.
+    ICOUNT = "icount", Some("shift"), id false, strict false;
+    Bool: "align" "sleep";
+    Text: "rr" "rrfile" "rrsnapshot" "shift";
+}
+desc! {
+    /// `-m`.
+    MEMORY = "memory", Some("size"), id false, strict false;
+    Size: "maxmem" "size";
+    Number: "slots";
+}
+desc! {
+    /// `-mon`.
+    MON = "mon", Some("chardev"), id true, strict false;
+    Text: "chardev" "mode";
+    Bool: "pretty";
+}
+desc! {
+    /// `-msg`.
+    MSG = "msg", None, id false, strict false;
+    Bool: "guest-name" "timestamp";
+}
+desc! {
+    /// `-name`.
+    NAME = "name", Some("guest"), id false, strict false;
+    Bool: "debug-threads";
+    Text: "guest" "process";
+}
+desc! {
+    /// `-rtc`.
+    RTC = "rtc", None, id false, strict false;
+    Text: "base" "clock" "driftfix";
+}
+desc! {
+    /// `-run-with`.
+    RUN_WITH = "run-with", None, id false, strict false;
+    Bool: "async-teardown" "exit-with-parent";
+    Text: "chroot" "user";
+}
+desc! {
+    /// `-smp`.
+    SMP = "smp-opts", Some("cpus"), id false, strict false;
+    Number: "books" "clusters" "cores" "cpus" "dies" "drawers" "maxcpus" "modules" "sockets" "threads";
+}
+desc! {
+    /// `-trace`.
+    TRACE = "trace", Some("enable"), id false, strict false;
+    Text: "enable" "events" "file";
+}
+
+/// Every list, for `query-command-line-options`.
+pub static ALL: &[&Desc] = &[
+    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &FW_CFG, &GLOBAL, &ICOUNT, &MACHINE, &MEMORY, &MON, &MSG, &NAME,
+    &OBJECT, &RTC, &RUN_WITH, &SMP, &TRACE,
+];
