@@ -1,0 +1,1042 @@
+//! Local APIC as registers. Source: Intel SDM vol. 3A chapter 12 ("APIC"), section numbers below are of its 2023 edition.
+//!
+//! The structure knows nothing of other processors: what goes over the bus comes out as an [`Effect`], what comes from it goes in
+//! through [`ApicRegs::deliver`]. Not modelled: focus processor checking, the arbitration of the P6 APIC bus, CMCI.
+
+use serde::{Deserialize, Serialize};
+
+/// Entries of the local vector table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lvt {
+    /// Timer, register 0x320.
+    Timer = 0,
+    /// Thermal sensor, 0x330.
+    Thermal = 1,
+    /// Performance counters, 0x340.
+    Perf = 2,
+    /// LINT0, 0x350.
+    Lint0 = 3,
+    /// LINT1, 0x360.
+    Lint1 = 4,
+    /// Error, 0x370.
+    Error = 5,
+}
+const LVTS: usize = 6;
+
+/// IA32_APIC_BASE: processor is the bootstrap processor.
+pub const BASE_BSP: u64 = 1 << 8;
+/// IA32_APIC_BASE: x2APIC mode.
+pub const BASE_EXTD: u64 = 1 << 10;
+/// IA32_APIC_BASE: APIC enabled.
+pub const BASE_EN: u64 = 1 << 11;
+/// Where the register page and the message window lie.
+pub const DEFAULT_ADDRESS: u64 = 0xfee0_0000;
+
+const LVT_MASKED: u32 = 1 << 16;
+const LVT_LEVEL: u32 = 1 << 15;
+const LVT_REMOTE_IRR: u32 = 1 << 14;
+const LVT_DELIVS: u32 = 1 << 12;
+const SVR_ENABLE: u32 = 1 << 8;
+/// What can be written to each LVT entry, §12.5.1.
+const LVT_WRITABLE: [u32; LVTS] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
+
+/// ESR bits, §12.5.3.
+mod esr {
+    pub const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
+    pub const RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
+    pub const ILLEGAL_REGISTER: u32 = 1 << 7;
+}
+
+/// Register numbers (offset / 16; the MSR is 0x800 plus this).
+mod reg {
+    pub const ID: u32 = 0x02;
+    pub const VERSION: u32 = 0x03;
+    pub const TPR: u32 = 0x08;
+    pub const APR: u32 = 0x09;
+    pub const PPR: u32 = 0x0a;
+    pub const EOI: u32 = 0x0b;
+    pub const LDR: u32 = 0x0d;
+    pub const DFR: u32 = 0x0e;
+    pub const SVR: u32 = 0x0f;
+    pub const ISR: u32 = 0x10;
+    pub const TMR: u32 = 0x18;
+    pub const IRR: u32 = 0x20;
+    pub const ESR: u32 = 0x28;
+    pub const ICR_LOW: u32 = 0x30;
+    pub const ICR_HIGH: u32 = 0x31;
+    pub const LVT_TIMER: u32 = 0x32;
+    pub const LVT_ERROR: u32 = 0x37;
+    pub const INITIAL_COUNT: u32 = 0x38;
+    pub const CURRENT_COUNT: u32 = 0x39;
+    pub const DIVIDE: u32 = 0x3e;
+    pub const SELF_IPI: u32 = 0x3f;
+}
+
+/// Delivery modes of ICR, LVT, I/O APIC and MSI data.
+pub mod mode {
+    /// The vector is requested.
+    pub const FIXED: u8 = 0;
+    /// Fixed, at the processor with the lowest priority.
+    pub const LOWEST: u8 = 1;
+    /// System management interrupt.
+    pub const SMI: u8 = 2;
+    /// Non-maskable interrupt.
+    pub const NMI: u8 = 4;
+    /// INIT.
+    pub const INIT: u8 = 5;
+    /// Start-up, ICR only.
+    pub const SIPI: u8 = 6;
+    /// The vector comes from the 8259 pair.
+    pub const EXTINT: u8 = 7;
+}
+
+/// A message for local APICs: an interprocessor interrupt or an MSI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Vector (start-up page for SIPI).
+    pub vector: u8,
+    /// Delivery mode, see [`mode`].
+    pub mode: u8,
+    /// Level triggered.
+    pub level: bool,
+    /// Who gets it.
+    pub to: Target,
+}
+
+/// Destination of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// APIC ID.
+    Physical(u32),
+    /// Logical destination.
+    Logical(u32),
+    /// All APICs (8-bit physical 0xff, 32-bit 0xffffffff, or shorthand).
+    All,
+    /// All but the sender.
+    Others,
+    /// The sender.
+    Own,
+}
+
+impl Message {
+    /// A write of `data` to `addr` in the message window, §12.11. `None`: a reserved delivery mode.
+    #[must_use]
+    pub fn from_msi(addr: u64, data: u32) -> Option<Self> {
+        let dest = (addr >> 12) as u32 & 0xff;
+        let mode = (data >> 8 & 7) as u8;
+        let to = match (addr >> 2 & 1, dest) {
+            (1, d) => Target::Logical(d),
+            (_, 0xff) => Target::All,
+            (_, d) => Target::Physical(d),
+        };
+        (!matches!(mode, 3 | 6)).then_some(Self { vector: data as u8, mode, level: data & 1 << 15 != 0, to })
+    }
+}
+
+/// What a processor must be told besides "look at the pending vector".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Non-maskable interrupt.
+    Nmi,
+    /// System management interrupt.
+    Smi,
+    /// INIT.
+    Init,
+    /// Start-up with this page number.
+    Sipi(u8),
+}
+
+/// What the wiring must do once the registers are released.
+#[must_use]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// End of interrupt for the I/O APICs.
+    pub eoi: Option<u8>,
+    /// Message to send.
+    pub message: Option<Message>,
+    /// For this processor.
+    pub signal: Option<Signal>,
+    /// The timer's deadline has changed.
+    pub timer: bool,
+}
+
+/// An access that raises #GP(0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gp;
+
+/// All that the guest can observe. Times are nanoseconds of the virtual clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApicRegs {
+    /// IA32_APIC_BASE.
+    base: u64,
+    /// ID register of xAPIC mode.
+    xapic_id: u8,
+    /// ID given by the board; x2APIC ID.
+    initial_id: u32,
+    version: u8,
+    tpr: u8,
+    /// LDR bits 31..24 of xAPIC mode.
+    ldr: u8,
+    /// DFR bits 31..28: 0xf flat, 0 cluster.
+    dfr: u8,
+    svr: u32,
+    isr: [u32; 8],
+    tmr: [u32; 8],
+    irr: [u32; 8],
+    /// Errors since the last write to ESR, and what reads show.
+    errors: u32,
+    esr: u32,
+    icr: u64,
+    lvt: [u32; LVTS],
+    initial_count: u32,
+    divide: u8,
+    /// When `initial_count` was loaded; `None`: stopped.
+    counting_since: Option<u64>,
+    /// IA32_TSC_DEADLINE and the virtual time it stands for.
+    tsc_deadline: Option<(u64, u64)>,
+    /// Input levels of LINT0 (the 8259 pair) and LINT1 (NMI).
+    lint: [bool; 2],
+}
+
+fn bit(words: &[u32; 8], v: u8) -> bool {
+    words.get(usize::from(v >> 5)).is_some_and(|w| w >> (v & 31) & 1 != 0)
+}
+fn put(words: &mut [u32; 8], v: u8, on: bool) {
+    if let Some(w) = words.get_mut(usize::from(v >> 5)) {
+        *w = *w & !(1 << (v & 31)) | u32::from(on) << (v & 31);
+    }
+}
+fn highest(words: &[u32; 8]) -> Option<u8> {
+    words.iter().enumerate().rev().find(|(_, w)| **w != 0).map(|(i, w)| (i as u8) << 5 | (31 - w.leading_zeros()) as u8)
+}
+
+impl ApicRegs {
+    /// Power-on state of the APIC with ID `id`.
+    #[must_use]
+    pub fn power_on(id: u32, version: u8, bsp: bool) -> Self {
+        Self {
+            base: DEFAULT_ADDRESS | BASE_EN | if bsp { BASE_BSP } else { 0 },
+            xapic_id: id as u8,
+            initial_id: id,
+            version,
+            tpr: 0,
+            ldr: 0,
+            dfr: 0xf,
+            svr: 0xff,
+            isr: [0; 8],
+            tmr: [0; 8],
+            irr: [0; 8],
+            errors: 0,
+            esr: 0,
+            icr: 0,
+            lvt: [LVT_MASKED; LVTS],
+            initial_count: 0,
+            divide: 0,
+            counting_since: None,
+            tsc_deadline: None,
+            lint: [false; 2],
+        }
+    }
+
+    /// INIT, §12.4.7.3: as power-on, but IA32_APIC_BASE and the ID stay.
+    pub fn init(&mut self) {
+        let (base, xapic_id, lint) = (self.base, self.xapic_id, self.lint);
+        *self = Self { base, xapic_id, lint, ..Self::power_on(self.initial_id, self.version, false) };
+    }
+
+    /// IA32_APIC_BASE.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Makes this processor the bootstrap processor, or not.
+    pub fn set_bsp(&mut self, bsp: bool) {
+        self.base = self.base & !BASE_BSP | if bsp { BASE_BSP } else { 0 };
+    }
+
+    /// Writes IA32_APIC_BASE, §12.4.4 and §12.12.1.1. The caller has checked the address bits against MAXPHYADDR.
+    ///
+    /// # Errors
+    /// A reserved bit, or a mode transition that does not exist.
+    pub fn set_base(&mut self, val: u64, x2apic: bool) -> Result<Effect, Gp> {
+        const MODE: u64 = BASE_EN | BASE_EXTD;
+        if val & 0x2ff != 0 || val & BASE_EXTD != 0 && !x2apic {
+            return Err(Gp);
+        }
+        match (self.base & MODE, val & MODE) {
+            (_, BASE_EXTD) | (MODE, BASE_EN) | (0, MODE) => return Err(Gp),
+            _ => {}
+        }
+        let was_on = self.base & BASE_EN != 0;
+        self.base = val;
+        if was_on && val & BASE_EN == 0 {
+            self.init();
+            self.xapic_id = self.initial_id as u8;
+            return Ok(Effect { timer: true, ..Effect::default() });
+        }
+        Ok(Effect::default())
+    }
+
+    /// x2APIC mode.
+    #[must_use]
+    pub fn x2apic(&self) -> bool {
+        self.base & BASE_EXTD != 0
+    }
+
+    /// Enabled by IA32_APIC_BASE.
+    #[must_use]
+    pub fn hardware_enabled(&self) -> bool {
+        self.base & BASE_EN != 0
+    }
+
+    /// Enabled by both IA32_APIC_BASE and SVR.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.hardware_enabled() && self.svr & SVR_ENABLE != 0
+    }
+
+    /// The ID that answers to physical destinations.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        if self.x2apic() { self.initial_id } else { self.xapic_id.into() }
+    }
+
+    fn x2apic_ldr(&self) -> u32 {
+        (self.initial_id >> 4) << 16 | 1 << (self.initial_id & 0xf)
+    }
+
+    /// Whether a message for `to` is meant for this APIC, §12.6.2. `own`: this is the sender.
+    #[must_use]
+    pub fn is_target(&self, to: Target, own: bool) -> bool {
+        if !self.hardware_enabled() {
+            return false;
+        }
+        match to {
+            Target::All => true,
+            Target::Others => !own,
+            Target::Own => own,
+            Target::Physical(id) => self.id() == id,
+            Target::Logical(mda) if self.x2apic() => {
+                let ldr = self.x2apic_ldr();
+                mda == u32::MAX || mda >> 16 == ldr >> 16 && mda & ldr & 0xffff != 0
+            }
+            Target::Logical(mda) => {
+                let mda = mda as u8;
+                if self.dfr == 0xf {
+                    mda & self.ldr != 0
+                } else {
+                    (mda >> 4 == 0xf || mda >> 4 == self.ldr >> 4) && mda & self.ldr & 0xf != 0
+                }
+            }
+        }
+    }
+
+    /// Processor priority, §12.8.3.1.
+    #[must_use]
+    pub fn ppr(&self) -> u8 {
+        let isrv = highest(&self.isr).unwrap_or(0);
+        if self.tpr >> 4 >= isrv >> 4 { self.tpr } else { isrv & 0xf0 }
+    }
+
+    /// Arbitration priority, §12.6.2.4: the lowest one takes a lowest-priority message.
+    #[must_use]
+    pub fn apr(&self) -> u8 {
+        let (irrv, isrv) = (highest(&self.irr).unwrap_or(0) >> 4, highest(&self.isr).unwrap_or(0) >> 4);
+        let tpr = self.tpr >> 4;
+        if tpr >= irrv && tpr > isrv { self.tpr } else { tpr.max(irrv).max(isrv) << 4 }
+    }
+
+    /// Task priority.
+    #[must_use]
+    pub fn tpr(&self) -> u8 {
+        self.tpr
+    }
+
+    /// Sets the task priority (CR8 is its bits 7..4).
+    pub fn set_tpr(&mut self, tpr: u8) {
+        self.tpr = tpr;
+    }
+
+    /// The vector the processor would take now.
+    #[must_use]
+    pub fn pending(&self) -> Option<u8> {
+        highest(&self.irr).filter(|v| self.enabled() && v >> 4 > self.ppr() >> 4)
+    }
+
+    /// Takes the pending vector into service.
+    pub fn acknowledge(&mut self) -> Option<u8> {
+        let v = self.pending()?;
+        put(&mut self.irr, v, false);
+        put(&mut self.isr, v, true);
+        Some(v)
+    }
+
+    fn lvt(&self, n: Lvt) -> u32 {
+        self.lvt.get(n as usize).copied().unwrap_or(LVT_MASKED)
+    }
+
+    /// Whether the 8259 pair's INT reaches the processor: APIC off, or LINT0 unmasked as ExtINT.
+    #[must_use]
+    pub fn accepts_pic(&self) -> bool {
+        let l = self.lvt(Lvt::Lint0);
+        !self.hardware_enabled() || l & LVT_MASKED == 0 && (l >> 8 & 7) as u8 == mode::EXTINT
+    }
+
+    /// The 8259 pair asks for an interrupt and the processor may take it.
+    #[must_use]
+    pub fn pic_pending(&self) -> bool {
+        let [lint0, _] = self.lint;
+        lint0 && self.accepts_pic()
+    }
+
+    /// Records an error, §12.5.3.
+    fn error(&mut self, e: u32) -> Option<Signal> {
+        let fresh = e & !self.errors != 0;
+        self.errors |= e;
+        if fresh { self.local(Lvt::Error) } else { None }
+    }
+
+    /// Requests `vector`.
+    fn request(&mut self, vector: u8, level: bool) -> Option<Signal> {
+        if !self.enabled() {
+            return None;
+        }
+        if vector < 16 {
+            return self.error(esr::RECEIVE_ILLEGAL_VECTOR);
+        }
+        put(&mut self.irr, vector, true);
+        put(&mut self.tmr, vector, level);
+        None
+    }
+
+    /// A local interrupt source fires.
+    fn local(&mut self, n: Lvt) -> Option<Signal> {
+        let l = self.lvt(n);
+        if l & LVT_MASKED != 0 || !self.hardware_enabled() {
+            return None;
+        }
+        let lint = matches!(n, Lvt::Lint0 | Lvt::Lint1);
+        // Timer and error entries have no delivery mode: they are fixed.
+        match if matches!(n, Lvt::Timer | Lvt::Error) { mode::FIXED } else { (l >> 8 & 7) as u8 } {
+            mode::FIXED => {
+                let level = lint && l & LVT_LEVEL != 0;
+                if level && let Some(e) = self.lvt.get_mut(n as usize) {
+                    *e |= LVT_REMOTE_IRR;
+                }
+                self.request(l as u8, level)
+            }
+            mode::SMI => Some(Signal::Smi),
+            mode::NMI => Some(Signal::Nmi),
+            mode::INIT => Some(Signal::Init),
+            _ => None, // ExtINT: see `pic_pending`
+        }
+    }
+
+    /// Drives LINT0 (`n` 0) or LINT1 (`n` 1). With the APIC off they are INTR and NMI.
+    pub fn set_lint(&mut self, n: usize, level: bool) -> Effect {
+        let Some(l) = self.lint.get_mut(n) else { return Effect::default() };
+        let rose = level && !*l;
+        *l = level;
+        let which = if n == 0 { Lvt::Lint0 } else { Lvt::Lint1 };
+        let signal = if !self.hardware_enabled() {
+            (n == 1 && rose).then_some(Signal::Nmi)
+        } else if rose {
+            self.local(which)
+        } else {
+            let e = self.lvt(which);
+            if !level && e & (LVT_LEVEL | LVT_MASKED) == LVT_LEVEL && (e >> 8 & 7) as u8 == mode::FIXED {
+                put(&mut self.irr, e as u8, false); // a level request goes with its line
+            }
+            None
+        };
+        Effect { signal, ..Effect::default() }
+    }
+
+    /// A message that [`ApicRegs::is_target`] says is for this APIC.
+    pub fn deliver(&mut self, m: Message) -> Effect {
+        let signal = match m.mode {
+            mode::SMI => Some(Signal::Smi),
+            mode::NMI => Some(Signal::Nmi),
+            mode::INIT => Some(Signal::Init),
+            mode::SIPI => Some(Signal::Sipi(m.vector)),
+            _ => self.request(m.vector, m.level),
+        };
+        Effect { signal, ..Effect::default() }
+    }
+
+    fn eoi(&mut self) -> Effect {
+        let Some(v) = highest(&self.isr) else { return Effect::default() };
+        put(&mut self.isr, v, false);
+        let level = bit(&self.tmr, v);
+        let mut signal = None;
+        if level {
+            for (n, which) in [Lvt::Lint0, Lvt::Lint1].into_iter().enumerate() {
+                if let Some(e) = self.lvt.get_mut(which as usize)
+                    && *e & LVT_REMOTE_IRR != 0
+                    && *e as u8 == v
+                {
+                    *e &= !LVT_REMOTE_IRR;
+                    if self.lint.get(n).is_some_and(|l| *l) {
+                        signal = self.local(which); // still asserted
+                    }
+                }
+            }
+        }
+        Effect { eoi: level.then_some(v), signal, ..Effect::default() }
+    }
+
+    /// ICR, §12.6.1: composes the message.
+    fn send(&mut self) -> Effect {
+        let v = self.icr;
+        let mode = (v >> 8 & 7) as u8;
+        let dest = if self.x2apic() { (v >> 32) as u32 } else { (v >> 56) as u32 };
+        let broadcast = if self.x2apic() { u32::MAX } else { 0xff };
+        let to = match (v >> 18 & 3, v >> 11 & 1) {
+            (1, _) => Target::Own,
+            (2, _) => Target::All,
+            (3, _) => Target::Others,
+            (_, 0) if dest == broadcast => Target::All,
+            (_, 0) => Target::Physical(dest),
+            _ => Target::Logical(dest),
+        };
+        let (assert, level) = (v >> 14 & 1 != 0, v >> 15 & 1 != 0);
+        match mode {
+            // INIT level de-assert only synchronised arbitration IDs, on the P6 bus.
+            mode::INIT if level && !assert => return Effect::default(),
+            mode::FIXED | mode::LOWEST if (v as u8) < 16 => {
+                return Effect { signal: self.error(esr::SEND_ILLEGAL_VECTOR), ..Effect::default() };
+            }
+            3 | mode::EXTINT => return Effect::default(), // reserved in ICR
+            _ => {}
+        }
+        // §12.6.1: IPIs are edge-triggered whatever the trigger bit says.
+        Effect { message: Some(Message { vector: v as u8, mode, level: false, to }), ..Effect::default() }
+    }
+
+    fn divide_shift(&self) -> u32 {
+        let d = u32::from(self.divide);
+        ((d & 3 | d >> 1 & 4) + 1) & 7
+    }
+
+    /// LVT timer mode: 0 one-shot, 1 periodic, 2 TSC deadline.
+    fn timer_mode(&self) -> u32 {
+        self.lvt(Lvt::Timer) >> 17 & 3
+    }
+
+    /// The timer counts at 1 GHz, divided. Ticks since the load.
+    fn elapsed(&self, now: u64) -> Option<u64> {
+        self.counting_since.map(|t| now.saturating_sub(t) >> self.divide_shift())
+    }
+
+    fn current_count(&self, now: u64) -> u32 {
+        let n = u64::from(self.initial_count);
+        match self.elapsed(now) {
+            Some(d) if self.timer_mode() == 1 && n != 0 => (n - d % n) as u32,
+            Some(d) => n.saturating_sub(d) as u32,
+            None => 0,
+        }
+    }
+
+    /// When the timer fires next: call [`ApicRegs::timer_expired`] then.
+    #[must_use]
+    pub fn timer_deadline(&self, now: u64) -> Option<u64> {
+        if self.timer_mode() == 2 {
+            return self.tsc_deadline.map(|(_, at)| at);
+        }
+        let (n, d, since) = (u64::from(self.initial_count), self.elapsed(now)?, self.counting_since?);
+        let ticks = if self.timer_mode() == 1 { (d / n.max(1) + 1) * n.max(1) } else { n };
+        since.checked_add(ticks.checked_shl(self.divide_shift())?)
+    }
+
+    /// The deadline has come.
+    pub fn timer_expired(&mut self, now: u64) -> Effect {
+        match self.timer_mode() {
+            1 => {}
+            2 => self.tsc_deadline = None,
+            _ => {
+                if self.timer_deadline(now).is_some_and(|t| t > now) {
+                    return Effect { timer: true, ..Effect::default() };
+                }
+                self.counting_since = None;
+            }
+        }
+        let signal = self.local(Lvt::Timer);
+        Effect { signal, timer: true, ..Effect::default() }
+    }
+
+    /// IA32_TSC_DEADLINE; 0 when disarmed or in another mode.
+    #[must_use]
+    pub fn tsc_deadline(&self) -> u64 {
+        self.tsc_deadline.filter(|_| self.timer_mode() == 2).map_or(0, |(v, _)| v)
+    }
+
+    /// Writes IA32_TSC_DEADLINE; `at`: the virtual time the TSC value stands for. 0 disarms; ignored in other timer modes.
+    pub fn set_tsc_deadline(&mut self, val: u64, at: u64) -> Effect {
+        if self.timer_mode() == 2 {
+            self.tsc_deadline = (val != 0).then_some((val, at));
+        }
+        Effect { timer: true, ..Effect::default() }
+    }
+
+    /// Common part of both register interfaces: `None` for a register that is not there.
+    fn get(&self, r: u32, now: u64) -> Option<u32> {
+        let word = |w: &[u32; 8], first: u32| w.get((r - first) as usize).copied();
+        match r {
+            reg::ID => Some(if self.x2apic() { self.initial_id } else { u32::from(self.xapic_id) << 24 }),
+            reg::VERSION => Some(u32::from(self.version) | (LVTS as u32 - 1) << 16),
+            reg::TPR => Some(self.tpr.into()),
+            reg::PPR => Some(self.ppr().into()),
+            reg::LDR => Some(if self.x2apic() { self.x2apic_ldr() } else { u32::from(self.ldr) << 24 }),
+            reg::SVR => Some(self.svr),
+            reg::ISR..reg::TMR => word(&self.isr, reg::ISR),
+            reg::TMR..reg::IRR => word(&self.tmr, reg::TMR),
+            reg::IRR..reg::ESR => word(&self.irr, reg::IRR),
+            reg::ESR => Some(self.esr),
+            reg::ICR_LOW => Some(self.icr as u32),
+            reg::LVT_TIMER..=reg::LVT_ERROR => self.lvt.get((r - reg::LVT_TIMER) as usize).copied(),
+            reg::INITIAL_COUNT => Some(self.initial_count),
+            reg::CURRENT_COUNT => Some(self.current_count(now)),
+            reg::DIVIDE => Some(self.divide.into()),
+            _ => None,
+        }
+    }
+
+    /// Common part of both register interfaces: `None` for a register that is not there or cannot be written.
+    fn set(&mut self, r: u32, val: u32, now: u64) -> Option<Effect> {
+        match r {
+            reg::TPR => self.tpr = val as u8,
+            reg::EOI => return Some(self.eoi()),
+            reg::SVR => {
+                self.svr = val & 0x1ff;
+                if self.svr & SVR_ENABLE == 0 {
+                    self.lvt.iter_mut().for_each(|l| *l |= LVT_MASKED);
+                }
+            }
+            reg::ESR => self.esr = std::mem::take(&mut self.errors),
+            reg::LVT_TIMER..=reg::LVT_ERROR => return Some(self.set_lvt(r - reg::LVT_TIMER, val)),
+            reg::INITIAL_COUNT => {
+                if self.timer_mode() != 2 {
+                    self.initial_count = val;
+                    self.counting_since = (val != 0).then_some(now);
+                }
+                return Some(Effect { timer: true, ..Effect::default() });
+            }
+            reg::DIVIDE => {
+                let left = self.current_count(now);
+                self.divide = val as u8 & 0xb;
+                if self.counting_since.is_some() {
+                    // The count goes on from where it is, at the new rate.
+                    let done = u64::from(self.initial_count - left.min(self.initial_count)) << self.divide_shift();
+                    self.counting_since = Some(now.saturating_sub(done));
+                }
+                return Some(Effect { timer: true, ..Effect::default() });
+            }
+            _ => return None,
+        }
+        Some(Effect::default())
+    }
+
+    fn set_lvt(&mut self, n: u32, val: u32) -> Effect {
+        let old_mode = self.timer_mode();
+        let writable = LVT_WRITABLE.get(n as usize).copied().unwrap_or(0);
+        let enabled = self.svr & SVR_ENABLE != 0;
+        if let Some(l) = self.lvt.get_mut(n as usize) {
+            *l = *l & (LVT_REMOTE_IRR | LVT_DELIVS) | val & writable;
+            if !enabled {
+                *l |= LVT_MASKED; // §12.4.7.2: cannot be cleared while software disabled
+            }
+        }
+        if n != Lvt::Timer as u32 {
+            return Effect::default();
+        }
+        if (old_mode == 2) != (self.timer_mode() == 2) {
+            // §12.5.4.1: a change between deadline and count modes disarms.
+            self.counting_since = None;
+            self.initial_count = 0;
+            self.tsc_deadline = None;
+        }
+        Effect { timer: true, ..Effect::default() }
+    }
+
+    /// Reads 4 bytes at `offset` of the register page.
+    pub fn read(&mut self, offset: u64, now: u64) -> (u32, Effect) {
+        let r = (offset >> 4 & 0xff) as u32;
+        if self.x2apic() || !self.hardware_enabled() {
+            return (u32::MAX, Effect::default());
+        }
+        let v = match r {
+            reg::APR => Some(self.apr().into()),
+            reg::DFR => Some(u32::from(self.dfr) << 28 | 0x0fff_ffff),
+            reg::EOI => Some(0),
+            reg::ICR_HIGH => Some((self.icr >> 32) as u32),
+            r => self.get(r, now),
+        };
+        match v {
+            Some(v) => (v, Effect::default()),
+            None => (0, Effect { signal: self.error(esr::ILLEGAL_REGISTER), ..Effect::default() }),
+        }
+    }
+
+    /// Writes 4 bytes at `offset` of the register page.
+    pub fn write(&mut self, offset: u64, val: u32, now: u64) -> Effect {
+        let r = (offset >> 4 & 0xff) as u32;
+        if self.x2apic() || !self.hardware_enabled() {
+            return Effect::default();
+        }
+        match r {
+            reg::ID => self.xapic_id = (val >> 24) as u8,
+            reg::LDR => self.ldr = (val >> 24) as u8,
+            reg::DFR => self.dfr = (val >> 28) as u8,
+            reg::ICR_HIGH => self.icr = self.icr & 0xffff_ffff | u64::from(val & 0xff00_0000) << 32,
+            reg::ICR_LOW => {
+                self.icr = self.icr & !0xffff_ffff | u64::from(val & 0xc_cfff);
+                return self.send();
+            }
+            // Read-only registers swallow writes.
+            reg::VERSION | reg::APR | reg::PPR | reg::ISR..reg::ESR | reg::CURRENT_COUNT => {}
+            r => match self.set(r, val, now) {
+                Some(e) => return e,
+                None => return Effect { signal: self.error(esr::ILLEGAL_REGISTER), ..Effect::default() },
+            },
+        }
+        Effect::default()
+    }
+
+    /// RDMSR of 0x800 + `r` in x2APIC mode, §12.12.1.2.
+    ///
+    /// # Errors
+    /// Not in x2APIC mode, a register that is not there or write-only.
+    pub fn read_msr(&self, r: u32, now: u64) -> Result<u64, Gp> {
+        match r {
+            _ if !self.x2apic() => Err(Gp),
+            reg::ICR_LOW => Ok(self.icr),
+            r => self.get(r, now).map(u64::from).ok_or(Gp),
+        }
+    }
+
+    /// WRMSR of 0x800 + `r` in x2APIC mode.
+    ///
+    /// # Errors
+    /// Not in x2APIC mode, a register that is not there or read-only, a reserved bit.
+    pub fn write_msr(&mut self, r: u32, val: u64, now: u64) -> Result<Effect, Gp> {
+        let reserved = match r {
+            _ if !self.x2apic() => return Err(Gp),
+            reg::TPR => !0xff,
+            reg::EOI | reg::ESR => !0,
+            reg::SVR => !0x1ff,
+            reg::ICR_LOW => 0xfff3_2000,
+            reg::LVT_TIMER..=reg::LVT_ERROR => {
+                let w = LVT_WRITABLE.get((r - reg::LVT_TIMER) as usize).copied().unwrap_or(0);
+                !u64::from(w | LVT_REMOTE_IRR | LVT_DELIVS)
+            }
+            reg::INITIAL_COUNT => !0xffff_ffff,
+            reg::DIVIDE => !0xb,
+            reg::SELF_IPI => !0xff,
+            _ => return Err(Gp),
+        };
+        if val & reserved != 0 {
+            return Err(Gp);
+        }
+        match r {
+            reg::ICR_LOW => {
+                self.icr = val & !(1 << 12);
+                Ok(self.send())
+            }
+            reg::SELF_IPI => {
+                self.icr = val | 1 << 18 | 1 << 14;
+                Ok(self.send())
+            }
+            r => self.set(r, val as u32, now).ok_or(Gp),
+        }
+    }
+
+    /// Whether a restored state is one that accesses can reach.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.svr <= 0x1ff && self.dfr <= 0xf && self.base & (BASE_EN | BASE_EXTD) != BASE_EXTD
+    }
+
+    /// Pending and in-service vectors and the main registers, for `info lapic`.
+    #[must_use]
+    pub fn describe(&self, now: u64) -> String {
+        let list =
+            |w: &[u32; 8]| (0..=255u8).filter(|v| bit(w, *v)).map(|v| v.to_string()).collect::<Vec<_>>().join(" ");
+        format!(
+            "APIC {:#x} base {:#x} TPR {:#04x} PPR {:#04x} SVR {:#x} LDR {:#x} DFR {:#x} ICR {:#x} ESR {:#x}\n\
+             LVT timer {:#x} thermal {:#x} perf {:#x} lint0 {:#x} lint1 {:#x} error {:#x}\n\
+             count {:#x} of {:#x}, divide {:#x}\nISR {}\nIRR {}",
+            self.id(),
+            self.base,
+            self.tpr,
+            self.ppr(),
+            self.svr,
+            if self.x2apic() { self.x2apic_ldr() } else { self.ldr.into() },
+            self.dfr,
+            self.icr,
+            self.esr,
+            self.lvt(Lvt::Timer),
+            self.lvt(Lvt::Thermal),
+            self.lvt(Lvt::Perf),
+            self.lvt(Lvt::Lint0),
+            self.lvt(Lvt::Lint1),
+            self.lvt(Lvt::Error),
+            self.current_count(now),
+            self.initial_count,
+            self.divide,
+            list(&self.isr),
+            list(&self.irr)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on() -> ApicRegs {
+        let mut a = ApicRegs::power_on(2, 0x14, true);
+        assert_eq!(a.write(0xf0, 0x1ff, 0), Effect::default());
+        a
+    }
+    fn rd(a: &mut ApicRegs, off: u64) -> u32 {
+        a.read(off, 0).0
+    }
+    fn wr(a: &mut ApicRegs, off: u64, v: u32) -> Effect {
+        a.write(off, v, 0)
+    }
+    fn fixed(vector: u8, level: bool) -> Message {
+        Message { vector, mode: mode::FIXED, level, to: Target::Physical(2) }
+    }
+    fn x2() -> ApicRegs {
+        let mut a = ApicRegs::power_on(0x25, 0x14, false);
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, true), Ok(Effect::default()));
+        assert_eq!(a.write_msr(reg::SVR, 0x1ff, 0), Ok(Effect::default()));
+        a
+    }
+
+    #[test]
+    fn reset_values() {
+        let mut a = ApicRegs::power_on(2, 0x14, false);
+        let got = [0x20, 0x30, 0x80, 0xd0, 0xe0, 0xf0, 0x320, 0x350, 0x380].map(|o| rd(&mut a, o));
+        assert_eq!(got, [0x0200_0000, 0x5_0014, 0, 0, u32::MAX, 0xff, 0x1_0000, 0x1_0000, 0]);
+        assert_eq!(a.base(), DEFAULT_ADDRESS | BASE_EN);
+    }
+
+    #[test]
+    fn priorities_decide_and_eoi_ends_the_highest() {
+        let mut a = on();
+        for v in [0x31, 0x45, 0x4a] {
+            assert_eq!(a.deliver(fixed(v, false)), Effect::default());
+        }
+        assert_eq!(a.acknowledge(), Some(0x4a));
+        assert_eq!((a.pending(), a.ppr()), (None, 0x40)); // 0x45 is of the same class
+        assert_eq!(rd(&mut a, 0x120), 1 << 0xa);
+        assert_eq!(wr(&mut a, 0xb0, 0), Effect::default()); // edge: no broadcast
+        assert_eq!(a.acknowledge(), Some(0x45));
+        let _ = wr(&mut a, 0xb0, 0);
+        a.set_tpr(0x30);
+        assert_eq!(a.pending(), None);
+        a.set_tpr(0x2f);
+        assert_eq!((a.pending(), a.apr()), (Some(0x31), 0x30));
+    }
+
+    #[test]
+    fn level_vector_is_broadcast_at_eoi() {
+        let mut a = on();
+        let _ = a.deliver(fixed(0x61, true));
+        assert_eq!(rd(&mut a, 0x1b0), 1 << 1);
+        assert_eq!(a.acknowledge(), Some(0x61));
+        assert_eq!(wr(&mut a, 0xb0, 0).eoi, Some(0x61));
+        let _ = a.deliver(fixed(0x61, false));
+        let _ = a.acknowledge();
+        assert_eq!(wr(&mut a, 0xb0, 0).eoi, None);
+    }
+
+    #[test]
+    fn software_disabled_takes_no_vectors_and_masks_lvt() {
+        let mut a = on();
+        let _ = wr(&mut a, 0x320, 0x40);
+        let _ = wr(&mut a, 0xf0, 0xff);
+        assert_eq!(rd(&mut a, 0x320), 0x1_0040);
+        let _ = wr(&mut a, 0x320, 0x40);
+        assert_eq!(rd(&mut a, 0x320), 0x1_0040);
+        let _ = a.deliver(fixed(0x50, false));
+        assert_eq!(rd(&mut a, 0x220), 0);
+        let nmi = Message { mode: mode::NMI, ..fixed(0, false) };
+        assert_eq!(a.deliver(nmi).signal, Some(Signal::Nmi));
+    }
+
+    #[test]
+    fn icr_composes_messages() {
+        let mut a = on();
+        let _ = wr(&mut a, 0x310, 0x0300_0000);
+        let sent = |to, vector, mode| Some(Message { vector, mode, level: false, to });
+        assert_eq!(wr(&mut a, 0x300, 0x4041).message, sent(Target::Physical(3), 0x41, 0));
+        assert_eq!(wr(&mut a, 0x300, 0x4941).message, sent(Target::Logical(3), 0x41, 1));
+        assert_eq!(wr(&mut a, 0x300, 0x4_4041).message, sent(Target::Own, 0x41, 0));
+        assert_eq!(wr(&mut a, 0x300, 0x8_4041).message, sent(Target::All, 0x41, 0));
+        assert_eq!(wr(&mut a, 0x300, 0xc_4500).message, sent(Target::Others, 0, mode::INIT));
+        assert_eq!(wr(&mut a, 0x300, 0xc_8500).message, None); // INIT de-assert
+        assert_eq!(wr(&mut a, 0x300, 0xc_4610).message, sent(Target::Others, 0x10, mode::SIPI));
+        let _ = wr(&mut a, 0x310, 0xff00_0000);
+        assert_eq!(wr(&mut a, 0x300, 0x4400).message, sent(Target::All, 0, mode::NMI));
+        assert_eq!(rd(&mut a, 0x300), 0x4400); // idle
+    }
+
+    #[test]
+    fn illegal_vectors_and_registers_go_to_esr() {
+        let mut a = on();
+        let _ = wr(&mut a, 0x370, 0x55);
+        assert_eq!(wr(&mut a, 0x300, 0x4005).message, None);
+        let _ = a.deliver(fixed(3, false));
+        assert_eq!(rd(&mut a, 0x280), 0); // until written
+        let _ = wr(&mut a, 0x280, 0);
+        assert_eq!(rd(&mut a, 0x280), 0x60);
+        assert_eq!(rd(&mut a, 0x3a0), 0);
+        let _ = wr(&mut a, 0x280, 0);
+        assert_eq!(rd(&mut a, 0x280), 0x80);
+        assert_eq!(a.pending(), Some(0x55));
+    }
+
+    #[test]
+    fn logical_destinations_flat_and_cluster() {
+        let mut a = on();
+        let _ = wr(&mut a, 0xd0, 0x2400_0000);
+        let hit = |a: &ApicRegs, d| a.is_target(Target::Logical(d), false);
+        assert_eq!((hit(&a, 0x04), hit(&a, 0x20), hit(&a, 0x41)), (true, true, false));
+        let _ = wr(&mut a, 0xe0, 0);
+        assert_eq!((hit(&a, 0x24), hit(&a, 0x14), hit(&a, 0x28), hit(&a, 0xf4)), (true, false, false, true));
+        assert!(a.is_target(Target::Physical(2), false) && !a.is_target(Target::Physical(3), false));
+        assert!(!a.is_target(Target::Others, true) && a.is_target(Target::Own, true) && a.is_target(Target::All, true));
+    }
+
+    #[test]
+    fn timer_one_shot_and_periodic() {
+        let mut a = on();
+        let _ = wr(&mut a, 0x320, 0x40);
+        let _ = wr(&mut a, 0x3e0, 0x3); // divide by 16
+        assert!(a.write(0x380, 100, 1000).timer);
+        assert_eq!(a.timer_deadline(1000), Some(1000 + 1600));
+        assert_eq!(a.read(0x390, 1000 + 160).0, 90);
+        assert_eq!(a.timer_expired(2600), Effect { timer: true, ..Effect::default() });
+        assert_eq!((a.acknowledge(), a.timer_deadline(2600), a.read(0x390, 2600).0), (Some(0x40), None, 0));
+        let _ = wr(&mut a, 0xb0, 0);
+        let _ = wr(&mut a, 0x320, 0x2_0040);
+        let _ = wr(&mut a, 0x3e0, 0xb); // by 1
+        let _ = a.write(0x380, 500, 10_000);
+        let _ = a.timer_expired(10_500);
+        assert_eq!((a.pending(), a.timer_deadline(10_500)), (Some(0x40), Some(11_000)));
+        let _ = a.write(0x380, 0, 10_600);
+        assert_eq!(a.timer_deadline(10_600), None);
+    }
+
+    #[test]
+    fn masked_timer_counts_without_interrupt() {
+        let mut a = on();
+        let _ = a.write(0x380, 10, 0);
+        let _ = a.timer_expired(20);
+        assert_eq!((a.pending(), a.timer_deadline(20)), (None, None));
+    }
+
+    #[test]
+    fn tsc_deadline_mode() {
+        let mut a = on();
+        let _ = a.set_tsc_deadline(77, 5);
+        assert_eq!(a.tsc_deadline(), 0); // other mode: ignored
+        let _ = wr(&mut a, 0x320, 0x4_0040);
+        let _ = a.set_tsc_deadline(77, 5000);
+        assert_eq!((a.tsc_deadline(), a.timer_deadline(0)), (77, Some(5000)));
+        let _ = a.write(0x380, 10, 0); // no effect
+        assert_eq!(a.read(0x380, 0).0, 0);
+        let _ = a.timer_expired(5000);
+        assert_eq!((a.tsc_deadline(), a.pending()), (0, Some(0x40)));
+        let _ = a.set_tsc_deadline(99, 9000);
+        let _ = wr(&mut a, 0x320, 0x40);
+        assert_eq!(a.timer_deadline(0), None);
+    }
+
+    #[test]
+    fn extint_passes_through_lint0() {
+        let mut a = on();
+        let _ = a.set_lint(0, true);
+        assert!(!a.pic_pending());
+        let _ = wr(&mut a, 0x350, 0x700);
+        assert!(a.pic_pending());
+        let _ = a.set_lint(0, false);
+        assert!(!a.pic_pending());
+        let mut off = ApicRegs::power_on(0, 0x14, true);
+        assert!(off.set_base(DEFAULT_ADDRESS | BASE_BSP, true).is_ok());
+        let _ = off.set_lint(0, true);
+        assert!(off.pic_pending());
+        assert_eq!(off.set_lint(1, true).signal, Some(Signal::Nmi));
+    }
+
+    #[test]
+    fn lint1_nmi_and_fixed_level() {
+        let mut a = on();
+        let _ = wr(&mut a, 0x360, 0x400);
+        assert_eq!(a.set_lint(1, true).signal, Some(Signal::Nmi));
+        assert_eq!(a.set_lint(1, true).signal, None);
+        let _ = wr(&mut a, 0x350, 0x8033);
+        let _ = a.set_lint(0, true);
+        assert_eq!((a.acknowledge(), rd(&mut a, 0x350)), (Some(0x33), 0xc033));
+        let _ = wr(&mut a, 0xb0, 0);
+        assert_eq!(a.pending(), Some(0x33)); // still asserted
+        let _ = a.set_lint(0, false);
+        assert_eq!(a.pending(), None);
+    }
+
+    #[test]
+    fn base_transitions() {
+        let mut a = on();
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EXTD, true), Err(Gp));
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, false), Err(Gp));
+        assert!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, true).is_ok());
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN, true), Err(Gp));
+        assert!(a.set_base(DEFAULT_ADDRESS, true).is_ok());
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, true), Err(Gp));
+        assert!(a.set_base(DEFAULT_ADDRESS | BASE_EN, true).is_ok());
+        assert_eq!(rd(&mut a, 0xf0), 0xff);
+    }
+
+    #[test]
+    fn x2apic_registers() {
+        let mut a = x2();
+        assert_eq!((a.read_msr(reg::ID, 0), a.read_msr(reg::LDR, 0)), (Ok(0x25), Ok(0x0002_0020)));
+        assert_eq!(
+            (a.read_msr(reg::DFR, 0), a.read_msr(reg::ICR_HIGH, 0), a.read_msr(reg::EOI, 0)),
+            (Err(Gp), Err(Gp), Err(Gp))
+        );
+        assert_eq!(a.write_msr(reg::EOI, 1, 0), Err(Gp));
+        assert_eq!(a.write_msr(reg::TPR, 0x100, 0), Err(Gp));
+        assert_eq!(a.write_msr(reg::ID, 0, 0), Err(Gp));
+        let e = a.write_msr(reg::ICR_LOW, 0x0000_0100_0000_4041, 0);
+        assert_eq!(e.map(|e| e.message.map(|m| m.to)), Ok(Some(Target::Physical(0x100))));
+        let e = a.write_msr(reg::SELF_IPI, 0x77, 0);
+        assert_eq!(e.map(|e| e.message.map(|m| (m.to, m.vector))), Ok(Some((Target::Own, 0x77))));
+        assert!(a.is_target(Target::Logical(0x0002_0030), false) && !a.is_target(Target::Logical(0x0001_0020), false));
+        assert_eq!(a.read(0x20, 0).0, u32::MAX); // the page is gone
+        assert_eq!(on().read_msr(reg::ID, 0), Err(Gp));
+    }
+
+    #[test]
+    fn init_keeps_base_and_id() {
+        let mut a = on();
+        let _ = wr(&mut a, 0x20, 0x0700_0000);
+        let _ = a.deliver(fixed(0x40, false));
+        a.init();
+        assert_eq!(
+            (rd(&mut a, 0x20), rd(&mut a, 0xf0), a.pending(), a.base() & BASE_BSP),
+            (0x0700_0000, 0xff, None, BASE_BSP)
+        );
+    }
+
+    #[test]
+    fn msi_window() {
+        let m = Message::from_msi(0xfee0_3004, 0xc161).map(|m| (m.to, m.vector, m.mode, m.level));
+        assert_eq!(m, Some((Target::Logical(3), 0x61, mode::LOWEST, true)));
+        assert_eq!(Message::from_msi(0xfeef_f000, 0x41).map(|m| m.to), Some(Target::All));
+        assert_eq!(Message::from_msi(0xfee0_0000, 0x341), None);
+    }
+}
