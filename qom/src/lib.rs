@@ -12,6 +12,7 @@ extern crate self as qom;
 mod class;
 mod error;
 mod global;
+mod introspect;
 mod link;
 mod nearest;
 mod object;

@@ -329,28 +329,16 @@ impl Size {
             return None;
         }
         let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        // 24 digits decide every byte of the largest scale
-        let fraction = fraction.get(..24).unwrap_or(fraction).trim_end_matches('0');
+        let fraction = fraction.trim_end_matches('0');
         if !fraction.is_empty() && scale == 1 {
             return None; // a part of a byte
         }
-        let part = if fraction.is_empty() {
-            0
-        } else {
-            let mut v = 0u128;
-            for d in fraction.bytes().rev() {
-                // v = (digit + v) / 10 in fixed point, 64 bits behind the point
-                v = ((u128::from(d - b'0') << 64) + v) / 10;
-            }
-            u64::try_from(mul_high(v, scale)).ok()?
-        };
-        whole.checked_mul(scale)?.checked_add(part)
+        // fixed point with 64 bits behind the point, least significant digit first
+        let tenth = |v: u128, d: u8| ((u128::from(d - b'0') << 64) + v) / 10;
+        let part = fraction.bytes().rev().fold(0, tenth);
+        let bytes = (part * u128::from(scale) + (1 << 63)) >> 64; // to the nearest byte
+        whole.checked_mul(scale)?.checked_add(u64::try_from(bytes).ok()?)
     }
-}
-
-/// `v * scale`, `v` having 64 bits behind the point, rounded to the nearest representable fraction first.
-fn mul_high(v: u128, scale: u64) -> u128 {
-    ((v + 1) * u128::from(scale)) >> 64
 }
 
 impl PropType for Size {
