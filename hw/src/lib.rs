@@ -6,6 +6,7 @@ pub mod acpi;
 pub mod char;
 pub mod dma;
 pub mod i386;
+pub mod input;
 pub mod intc;
 pub mod nvram;
 pub mod rtc;

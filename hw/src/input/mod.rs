@@ -1,0 +1,5 @@
+//! Keyboard and mouse.
+
+pub mod i8042_regs;
+pub mod ps2_kbd_regs;
+pub mod ps2_mouse_regs;
