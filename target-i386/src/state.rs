@@ -262,6 +262,8 @@ pub struct Msrs {
     pub feature_control: u64,
     pub xss: u64,
     pub spec_ctrl: u64,
+    pub smi_count: u64,
+    pub ucode_rev: u64,
 }
 impl Default for Msrs {
     fn default() -> Self {
@@ -283,11 +285,13 @@ impl Default for Msrs {
             mtrr_fixed: [0; 11],
             mtrr_var: [[0; 2]; 8],
             mcg_status: 0,
-            mcg_ctl: 0,
-            mc_banks: [[0; 4]; 10],
+            mcg_ctl: u64::MAX,
+            mc_banks: [[u64::MAX, 0, 0, 0]; 10],
             feature_control: 0,
             xss: 0,
             spec_ctrl: 0,
+            smi_count: 0,
+            ucode_rev: 0x1_0000_0000,
         }
     }
 }
@@ -317,9 +321,17 @@ pub struct Regs {
     pub cpl: u8,
     /// STI or MOV SS has just been executed: interrupts (and for MOV SS debug traps) wait for one instruction.
     pub shadow: Shadow,
+    /// The shadow was made by the running instruction (single stepping).
+    pub shadow_fresh: bool,
+    /// EFLAGS.TF was set when the running instruction began (single stepping).
+    pub step_armed: bool,
+    /// EFLAGS.RF was set when the running instruction began (single stepping).
+    pub resume_armed: bool,
     /// An NMI handler has not yet executed IRET.
     pub nmi_masked: bool,
     pub smm: bool,
+    /// NMIs were masked when SMM was entered.
+    pub smm_nmi_masked: bool,
     pub smbase: u64,
     /// INIT or power-on of an application processor: only a start-up IPI gets it going.
     pub wait_for_sipi: bool,
@@ -327,8 +339,6 @@ pub struct Regs {
     pub halted: bool,
     /// Physical addresses are taken through this mask (A20 gate).
     pub a20_mask: u64,
-    /// Vector of the exception whose delivery is under way, for double faults.
-    pub delivering: Option<u8>,
     /// DR6 bits of data breakpoints hit by the running instruction.
     pub debug_hits: u64,
     pub fpu: Fpu,
@@ -358,6 +368,8 @@ pub struct State {
     pub interrupts: Option<Arc<dyn Interrupts>>,
     /// Time stamp counter; none: counts calls.
     pub tsc: Option<Arc<dyn Tsc>>,
+    /// Calls counted where there is no time stamp counter.
+    pub tsc_calls: u64,
     /// Reaches the vCPU's own thread: set once it exists.
     pub kick: Option<Kick>,
 }
@@ -398,13 +410,16 @@ impl Default for Regs {
             eflags: 2,
             cpl: 0,
             shadow: Shadow::No,
+            shadow_fresh: false,
+            step_armed: false,
+            resume_armed: false,
             nmi_masked: false,
             smm: false,
+            smm_nmi_masked: false,
             smbase: 0x30000,
             wait_for_sipi: false,
             halted: false,
             a20_mask: u64::MAX,
-            delivering: None,
             debug_hits: 0,
             fpu: Fpu::default(),
         }
@@ -414,7 +429,25 @@ impl Default for Regs {
 impl State {
     /// A CPU at power-on.
     pub fn new(cpuid: Arc<CpuidTable>) -> State {
-        State { r: Regs::default(), cpuid, signals: Arc::default(), interrupts: None, tsc: None, kick: None }
+        State {
+            r: Regs::default(),
+            cpuid,
+            signals: Arc::default(),
+            interrupts: None,
+            tsc: None,
+            tsc_calls: 0,
+            kick: None,
+        }
+    }
+    /// Ticks of the time stamp counter before the guest's offset.
+    pub fn ticks(&mut self) -> u64 {
+        match &self.tsc {
+            Some(t) => t.now(),
+            None => {
+                self.tsc_calls += 1;
+                self.tsc_calls
+            }
+        }
     }
     /// CS.L in long mode.
     pub fn code64(&self) -> bool {

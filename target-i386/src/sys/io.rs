@@ -1,0 +1,89 @@
+//! IN, OUT, INS, OUTS. Source: Intel SDM vol. 1 chapter 18 (§18.5 protection), vol. 2, the instructions.
+use super::debug::{self, Watch};
+use super::prelude::*;
+use super::task;
+use crate::operand::linear;
+
+/// Permission to reach `w` bytes from `port` on: IOPL, or every bit of the TSS's map clear.
+pub fn check(c: &mut X86Cpu<'_>, port: u16, w: W) -> Result<(), Exception> {
+    if !c.protected() || !c.vm86() && c.cpl() <= c.iopl() {
+        return Ok(());
+    }
+    let base = u64::from(task::iomap_base(c)?);
+    let at = base + u64::from(port >> 3);
+    // Two bytes are always read: the map ends with a byte of ones.
+    if at + 1 > c.state.tr.limit.into() {
+        return Err(Exception::gp(0));
+    }
+    let la = c.linear(c.state.tr.base.wrapping_add(at));
+    let bits = c.load(W::B2, la, Who::Implicit)? >> (port & 7);
+    let mask = (1 << w.bytes()) - 1;
+    if bits & mask != 0 { Err(Exception::gp(0)) } else { Ok(()) }
+}
+/// Notes an I/O breakpoint that this access meets; the trap is taken after the instruction.
+fn breakpoint(c: &mut X86Cpu<'_>, port: u16, w: W) {
+    let s = &mut *c.state;
+    let de = s.cr4 & cr4::DE != 0;
+    if debug::any_io(s.dr[7], de) {
+        s.debug_hits |= debug::matching(&s.dr, s.dr[7], de, &[Watch::Io], port.into(), w.bytes().into());
+    }
+}
+/// A device may have done something to this CPU: an interrupt, an SMI, a changed memory map are seen at once.
+fn after(c: &X86Cpu<'_>) -> Rare {
+    if c.kicked() || c.state.debug_hits != 0 { Rare::To(c.op.next_ip) } else { Rare::Next }
+}
+/// IN: AL, AX or EAX from a port.
+pub fn input(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
+    check(c, port, w)?;
+    let v = c.io_load(port, w);
+    c.write_gpr(w, RAX, v.into());
+    breakpoint(c, port, w);
+    Ok(after(c))
+}
+/// OUT: AL, AX or EAX to a port.
+pub fn output(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
+    check(c, port, w)?;
+    let v = c.gpr(RAX) & w.mask();
+    c.io_store(port, w, v as u32);
+    breakpoint(c, port, w);
+    Ok(after(c))
+}
+
+/// INS and OUTS with or without REP: one element, so that an interrupt between elements is exact. `aw` is the address
+/// size.
+pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, out: bool) -> Outcome {
+    let count = c.gpr(RCX) & aw.mask();
+    if rep && count == 0 {
+        return Ok(Rare::Next);
+    }
+    let port = c.gpr(RDX) as u16;
+    check(c, port, w)?;
+    let index = if out { RSI } else { RDI };
+    let offset = c.gpr(index) & aw.mask();
+    let seg = match c.op.seg {
+        _ if !out => ES as u8,
+        NO_SEG => DS as u8,
+        seg => seg,
+    };
+    let la = linear(c, seg, offset, w.bytes(), !out)?;
+    if out {
+        let v = c.load(w, la, Who::Current)?;
+        c.io_store(port, w, v as u32);
+    } else {
+        // The destination must take the value before the device gives it away.
+        c.probe(la, w.bytes().into(), Kind::Write, Who::Current)?;
+        let v = c.io_load(port, w);
+        c.store(w, la, v.into(), Who::Current)?;
+    }
+    let step = u64::from(w.bytes());
+    let next = if c.eflags() & eflags::DF != 0 { offset.wrapping_sub(step) } else { offset.wrapping_add(step) };
+    c.write_gpr(aw, index, next);
+    breakpoint(c, port, w);
+    if rep {
+        c.write_gpr(aw, RCX, count.wrapping_sub(1));
+        if count != 1 {
+            return Ok(Rare::Again);
+        }
+    }
+    Ok(after(c))
+}
