@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub(crate) type Slot = Arc<dyn Any + Send + Sync>;
-type PropertyTable = Map<Cow<'static, str>, Arc<Property>>;
+type PropertyTable = Map<Box<str>, Arc<Property>>;
 
 /// The class of a type: class structs, property table, initialisers. Everything is shared with the parent's class until
 /// it is edited.
@@ -97,11 +97,10 @@ impl Class {
     /// Class struct `C` to be changed while the class is built; starts as the parent's, or as `C::default()`.
     pub fn edit<C: Any + Send + Sync + Clone + Default>(&mut self) -> &mut C {
         let key = TypeId::of::<C>();
-        let at = self.slots.iter().position(|s| s.0 == key).unwrap_or_else(|| {
+        if self.get::<C>().is_none() {
             self.slots.push((key, Arc::new(C::default())));
-            self.slots.len() - 1
-        });
-        let slot = &mut self.slots[at].1;
+        }
+        let slot = self.slots.iter_mut().find(|s| s.0 == key).map(|s| &mut s.1).expect("pushed if it was missing");
         if Arc::get_mut(slot).is_none() {
             *slot = Arc::new(slot.downcast_ref::<C>().expect("slots are keyed by type").clone());
         }
@@ -115,7 +114,7 @@ impl Class {
 
     /// Adds a class property, or replaces an ancestor's of the same name.
     pub fn property(&mut self, p: Property) {
-        Arc::make_mut(&mut self.props).insert(p.name.clone(), Arc::new(p));
+        Arc::make_mut(&mut self.props).insert(p.name().into(), Arc::new(p));
     }
 
     /// Gives an ancestor's property another default for this type and its descendants.

@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 //! The object model: QEMU's types, classes, objects, properties, globals and composition tree, in safe Rust.
 //!
 //! * Types are found by name in a [`Registry`] filled at link time; a [`Class`] is built on first use, parent first.
@@ -6,6 +7,35 @@
 //! * A [`Scope`] is one machine's world; the registry is the only thing two scopes share.
 //!
 //! Not modelled: reference counts as properties see them, `object_ref`/`unref`, types loaded at run time.
+//!
+//! ```
+//! use qom::{Base, Object, Prop, World};
+//!
+//! /// A counter with a limit.
+//! #[derive(Object)]
+//! #[qom(name = "counter", parent = Base, instance_init = Counter::instance_init)]
+//! struct Counter {
+//!     parent: Base,
+//!     #[property(default = 10, live, desc = "where it starts again")]
+//!     limit: Prop<u32>,
+//!     value: std::sync::atomic::AtomicU32,
+//! }
+//!
+//! impl Counter {
+//!     fn instance_init(&self) -> qom::Result<()> {
+//!         self.value.store(1, std::sync::atomic::Ordering::Relaxed);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let world = World::bare();
+//! let counter = world.object_new("counter")?;
+//! world.container("/machine")?.add_child("counter[*]", &counter)?;
+//! counter.set_str("limit", "0x20")?;
+//! assert_eq!(world.resolve("/machine/counter[0]")?.get("limit")?, 32);
+//! assert_eq!(counter.cast::<Counter>().map(|c| c.limit.get()), Some(32));
+//! # Ok::<(), qom::Error>(())
+//! ```
 
 extern crate self as qom;
 

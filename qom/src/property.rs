@@ -62,7 +62,7 @@ impl Property {
                 with_level(o, |o: &O| f(o).set(v));
                 Ok(())
             })),
-            print: Some(Arc::new(move |o| Ok(with_level(o, |o: &O| f(o).get().human())))),
+            print: Some(Arc::new(move |o| Ok(with_level(o, |o: &O| f(o).with(PropType::human))))),
             ..Self::new(name, T::TYPE)
         }
     }
@@ -262,6 +262,29 @@ pub(crate) enum Found {
     Child(ObjRef),
 }
 
+/// The methods of [`Base`] of the same names, without the way back from the root level to the object.
+impl dyn Object {
+    /// See [`Base::get`].
+    pub fn get(&self, name: &str) -> Result<Value> {
+        self.base().get_of(self, name)
+    }
+
+    /// See [`Base::set`].
+    pub fn set(&self, name: &str, v: impl std::borrow::Borrow<Value>) -> Result<()> {
+        self.base().set_of(self, name, Input::Json(v.borrow()))
+    }
+
+    /// See [`Base::set_str`].
+    pub fn set_str(&self, name: &str, text: &str) -> Result<()> {
+        self.base().set_of(self, name, Input::Text(text))
+    }
+
+    /// See [`Base::set_input`].
+    pub fn set_input(&self, name: &str, input: Input<'_>) -> Result<()> {
+        self.base().set_of(self, name, input)
+    }
+}
+
 /// Properties by name.
 impl Base {
     pub(crate) fn find_entry(&self, name: &str) -> Option<Found> {
@@ -296,10 +319,17 @@ impl Base {
 
     /// A property's value as QMP shows it; a child's path.
     pub fn get(&self, name: &str) -> Result<Value> {
+        self.get_of(&*self.alive()?, name)
+    }
+
+    fn get_of(&self, o: &dyn Object, name: &str) -> Result<Value> {
         let read = |p: &Property| match &p.get {
-            Some(get) => get(&*self.alive()?),
+            Some(get) => get(o),
             None => Err(Error::NotReadable { ty: self.type_name(), name: name.to_owned() }),
         };
+        if let Some(p) = self.class.find_property(name) {
+            return read(p);
+        }
         match self.find(name)? {
             Found::Class(p) => read(p),
             Found::Own(p) => read(&p),
@@ -333,9 +363,13 @@ impl Base {
     /// # Errors
     /// Not found, read-only, realized, or not a value of the type.
     pub fn set_input(&self, name: &str, input: Input<'_>) -> Result<()> {
+        self.set_of(&*self.alive()?, name, input)
+    }
+
+    fn set_of(&self, o: &dyn Object, name: &str, input: Input<'_>) -> Result<()> {
         match self.find_entry(name) {
-            Some(Found::Class(p)) => self.write(p, input),
-            Some(Found::Own(p)) => self.write(&p, input),
+            Some(Found::Class(p)) => self.write(o, p, input),
+            Some(Found::Own(p)) => self.write(o, &p, input),
             Some(Found::Child(_)) => Err(Error::NotWritable { ty: self.type_name(), name: name.to_owned() }),
             None => match name.split_once('.').filter(|(head, _)| self.has_property(head)) {
                 Some((head, rest)) => self.set_member(head, rest, input),
@@ -356,13 +390,13 @@ impl Base {
         }
     }
 
-    fn write(&self, p: &Property, input: Input<'_>) -> Result<()> {
+    fn write(&self, o: &dyn Object, p: &Property, input: Input<'_>) -> Result<()> {
         let (ty, name) = (self.type_name(), p.name());
         let Some(set) = &p.set else { return Err(Error::NotWritable { ty, name: name.into() }) };
         if !p.live && self.is_frozen() {
             return Err(Error::Realized { ty, name: name.into(), who: self.who() });
         }
-        set(&*self.alive()?, input).map_err(|r| r.into_error(ty, name))
+        set(o, input).map_err(|r| r.into_error(ty, name))
     }
 
     fn who(&self) -> String {

@@ -119,6 +119,8 @@ pub trait PropCell<T>: Send + Sync {
     fn new(v: T) -> Self;
     /// A copy of the value.
     fn load(&self) -> T;
+    /// Calls `f` with the value; `f` must not touch the cell.
+    fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R;
     /// Replaces the value.
     fn store(&self, v: T);
 }
@@ -130,6 +132,9 @@ impl<T: Copy + Send> PropCell<T> for AtomicCell<T> {
     fn load(&self) -> T {
         AtomicCell::load(self)
     }
+    fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        f(&AtomicCell::load(self))
+    }
     fn store(&self, v: T) {
         AtomicCell::store(self, v);
     }
@@ -140,7 +145,10 @@ impl<T: Clone + Send + Sync> PropCell<T> for RwLock<T> {
         Self::new(v)
     }
     fn load(&self) -> T {
-        self.read().clone()
+        RwLock::read(self).clone()
+    }
+    fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        f(&RwLock::read(self))
     }
     fn store(&self, v: T) {
         *self.write() = v;
@@ -165,7 +173,11 @@ impl<T: PropType> Prop<T> {
     }
     /// The value as QMP shows it.
     pub fn json(&self) -> Value {
-        self.get().to_json()
+        self.0.read(PropType::to_json)
+    }
+    /// Calls `f` with the value, which may be locked meanwhile: `f` must not touch the property.
+    pub fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        self.0.read(f)
     }
 }
 
@@ -177,7 +189,7 @@ impl<T: PropType + Default> Default for Prop<T> {
 
 impl<T: PropType + fmt::Debug> fmt::Debug for Prop<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.get().fmt(f)
+        self.0.read(|v| v.fmt(f))
     }
 }
 
@@ -255,8 +267,10 @@ where
 {
     let mut all = Vec::new();
     for part in text.split(',').filter(|p| !p.is_empty()) {
-        let (first, last) = match part.get(1..).and_then(|p| p.find('-')) {
-            Some(i) => (one(&part[..=i])?, one(&part[i + 2..])?),
+        // a '-' in front is a sign
+        let dash = part.char_indices().skip(1).find(|c| c.1 == '-').map(|c| part.split_at(c.0));
+        let (first, last) = match dash {
+            Some((first, rest)) => (one(first)?, one(rest.strip_prefix('-').unwrap_or(rest))?),
             None => (one(part)?, one(part)?),
         };
         let (first, last) = (i128::from(first), i128::from(last));
@@ -449,13 +463,13 @@ pub trait PropEnum: Copy + PartialEq + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, crate::PropEnum)]
 #[qom(name = "OnOffAuto")]
 pub enum OnOffAuto {
-    /// Left to whoever reads it.
-    #[default]
-    Auto,
     /// Yes.
     On,
     /// No.
     Off,
+    /// Left to whoever reads it.
+    #[default]
+    Auto,
 }
 
 /// [`PropType::take`] of an enumeration.

@@ -1,7 +1,7 @@
 //! The composition tree. Parents own their children and point down strongly; children point up weakly. No lock of the tree
 //! is held while anything else is called.
 
-use crate::object::{Base, ObjRef, Place};
+use crate::object::{Base, ObjRef};
 use crate::property::Property;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -68,8 +68,9 @@ impl Base {
     }
 
     fn up(&self) -> Option<(ObjRef, Arc<str>)> {
-        let (up, name): Place = self.place.read().clone()?;
-        Some((up.upgrade()?, name))
+        let place = self.place.read();
+        let (up, name) = place.as_ref()?;
+        Some((up.upgrade()?, name.clone()))
     }
 
     /// The parent in the tree.

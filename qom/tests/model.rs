@@ -249,6 +249,21 @@ fn types_are_listed_by_name_and_interface() {
     assert!(leaf.place().contains("model.rs:"));
 }
 
+#[test]
+fn types_describe_their_objects_without_a_machine() {
+    let describe = |ty| Registry::global().describe(ty, World::bare().scope());
+    let leaf = describe("leaf-b").unwrap();
+    let find = |n: &str| leaf.iter().find(|p| p.name == n).unwrap();
+    assert_eq!((find("io-base").ty.as_str(), find("io-base").default.clone()), ("uint16", Some(json!(0x200))));
+    assert_eq!(find("io-base").description.as_deref(), Some("where"));
+    assert_eq!((find("acpi").ty.as_str(), find("acpi").values), ("OnOffAuto", &["on", "off", "auto"][..]));
+    assert_eq!((find("note").ty.as_str(), find("note").default.clone()), ("string", None));
+    assert_eq!((find("answer").description.as_deref(), find("answer").writable), (Some("of everything"), false));
+    let node: Vec<_> = describe("node").unwrap().into_iter().map(|p| p.name).collect();
+    assert_eq!(node, ["type", "answer"], "an abstract type shows its class");
+    assert!(describe("nothing").is_err());
+}
+
 mod startup {
     use super::*;
     use qom::{Error, Submit};
