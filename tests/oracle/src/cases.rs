@@ -24,6 +24,27 @@ pub struct Encoded {
 pub fn encode(form: Form, mode: Mode, layout: &Layout, v: &mut Values) -> Option<Encoded> {
     // Mostly inside the first page, sometimes across the boundary.
     let ip = layout.code + if v.chance(6) { PAGE - 1 - v.below(8) } else { 0x300 + v.below(0xa00) };
+    encode_at(form, mode, layout, ip, Addressing::Any, v)
+}
+
+/// Which address forms to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// All there are; the state supplies fitting registers.
+    Any,
+    /// Only those without registers, so that any state will do.
+    Fixed,
+}
+
+/// [`encode`] for the address `ip`.
+pub fn encode_at(
+    form: Form,
+    mode: Mode,
+    layout: &Layout,
+    ip: u64,
+    addressing: Addressing,
+    v: &mut Values,
+) -> Option<Encoded> {
     let mut i = Instruction::new();
     i.set_code(form.code);
     let op = form.code.op_code();
@@ -42,10 +63,10 @@ pub fn encode(form: Form, mode: Mode, layout: &Layout, v: &mut Values) -> Option
         match k {
             _ if form.memory && crate::forms::is_choice(k) || k == K::mem => {
                 i.set_op_kind(n, OpKind::Memory);
-                if short && mode == Mode::Bits32 && v.chance(20) {
+                if short && addressing == Addressing::Any && mode == Mode::Bits32 && v.chance(20) {
                     address16(&mut i, v);
                 } else {
-                    address(&mut i, mode, address_size, layout, v);
+                    address(&mut i, mode, address_size, layout, addressing, v);
                 }
             }
             K::r8_or_mem | K::r8_reg | K::r8_opcode => {
@@ -137,7 +158,7 @@ pub fn encode(form: Form, mode: Mode, layout: &Layout, v: &mut Values) -> Option
                 let near = matches!(k, K::br16_1 | K::br32_1 | K::br64_1);
                 let target = if near {
                     let d = 24 + v.below(90);
-                    if v.chance(50) { ip + d } else { ip - d }
+                    if addressing == Addressing::Fixed || v.chance(50) { ip + d } else { ip - d }
                 } else {
                     away(layout, ip, v)
                 };
@@ -177,7 +198,7 @@ pub fn encode(form: Form, mode: Mode, layout: &Layout, v: &mut Values) -> Option
 fn away(layout: &Layout, ip: u64, v: &mut Values) -> u64 {
     loop {
         let t = layout.code + v.below(CODE_LEN as u64);
-        if t.abs_diff(ip) > 40 {
+        if t.abs_diff(ip) > 160 {
             return t;
         }
     }
@@ -201,7 +222,7 @@ fn place(v: &mut Values, size: u64) -> u64 {
 }
 
 /// Chooses base, index, scale and displacement size; the registers' values come with each state.
-fn address(i: &mut Instruction, mode: Mode, size: u32, layout: &Layout, v: &mut Values) {
+fn address(i: &mut Instruction, mode: Mode, size: u32, layout: &Layout, addressing: Addressing, v: &mut Values) {
     let first = if size == 64 { Register::RAX } else { Register::EAX };
     let reg = |v: &mut Values| first + v.below(mode.registers() as u64) as u32;
     let index = |v: &mut Values, not: Register| loop {
@@ -215,7 +236,8 @@ fn address(i: &mut Instruction, mode: Mode, size: u32, layout: &Layout, v: &mut 
         i.set_segment_prefix(Register::GS);
     }
     let displ = if size == 64 { 8 } else { 4 };
-    match v.below(12) {
+    let kind = if addressing == Addressing::Fixed { 10 + v.below(2) } else { v.below(12) };
+    match kind {
         0..=2 => i.set_memory_base(reg(v)),
         3 | 4 => {
             i.set_memory_base(reg(v));
@@ -276,15 +298,7 @@ fn address16(i: &mut Instruction, v: &mut Values) {
 /// A random state for `e`, with its addresses solved and its memory operands filled.
 pub fn state(e: &Encoded, mode: Mode, layout: &Layout, v: &mut Values) -> Case {
     let i = &e.instruction;
-    let mut s = State { rip: i.ip(), rflags: 0x202, ..State::default() };
-    s.rflags |= u64::from(v.rng.next_u32()) & 0x8d5;
-    if v.chance(30) {
-        s.rflags |= 0x400;
-    }
-    for r in &mut s.gpr {
-        *r = v.int();
-    }
-    s.fx = fx(mode, v);
+    let mut s = random(mode, i.ip(), v).state;
     let mut memory = vec![];
     let high = |v: &mut Values, size: u32| if size == 64 && v.chance(40) { HIGH } else { 0 };
     // Operands that name memory through fixed registers.
@@ -373,10 +387,36 @@ pub fn state(e: &Encoded, mode: Mode, layout: &Layout, v: &mut Values) -> Case {
     Case { mode, code: e.bytes.clone(), count: 1, state: s, memory }
 }
 
+/// A case without code on a random state.
+pub fn random(mode: Mode, rip: u64, v: &mut Values) -> Case {
+    let mut s = State { rip, rflags: 0x202, ..State::default() };
+    s.rflags |= u64::from(v.rng.next_u32()) & 0x8d5;
+    if v.chance(30) {
+        s.rflags |= 0x400;
+    }
+    for r in &mut s.gpr[..mode.registers()] {
+        *r = v.int() & mode.mask();
+    }
+    s.fx = fx(mode, v);
+    Case { mode, code: vec![], count: 0, state: s, memory: vec![] }
+}
+
 /// Offset into the data pages of a linear address in either mapping.
 pub fn data_offset(ea: u64, layout: &Layout) -> Option<usize> {
     let low = if ea >= HIGH { ea - HIGH } else { ea };
     low.checked_sub(layout.data).filter(|&o| o < DATA_LEN as u64).map(|o| o as usize)
+}
+
+/// Linear address of operand `n` of `i`, with the registers of `case`.
+pub fn effective_address(i: &Instruction, n: u32, layout: &Layout, case: &Case) -> Option<u64> {
+    i.virtual_address(n, 0, |r, _, _| {
+        Some(match r {
+            Register::GS => layout.gs_base,
+            r if r.is_segment_register() => 0,
+            r if r.size() == 1 => case.state.gpr[r.full_register().number()] & 0xff,
+            r => case.state.gpr[r.full_register().number()],
+        })
+    })
 }
 
 /// Values that make sense for some operations: small divisors' partners, bit offsets, branch targets, equal comparands.

@@ -7,6 +7,8 @@
 //! Modes: 64-bit user mode, and 32-bit user mode through the kernel's compatibility code segment. The host part needs Linux on x86-64.
 #![deny(unsafe_code)]
 
+pub mod approx;
+pub mod big;
 pub mod cases;
 pub mod compare;
 pub mod forms;
@@ -14,6 +16,7 @@ pub mod forms;
 pub mod host;
 pub mod layout;
 pub mod run;
+pub mod sequence;
 pub mod shrink;
 pub mod state;
 pub mod undefined;

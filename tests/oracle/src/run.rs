@@ -1,9 +1,10 @@
 //! Runs forms through two executors and collects what differs.
 
 use crate::{
-    cases, compare,
+    approx, cases, compare,
     forms::Form,
     layout::{DATA_LEN, Layout},
+    sequence::Pool,
     shrink::shrink,
     state::{Case, Executor, Mode, Outcome},
     undefined::{self, Undefined},
@@ -88,6 +89,44 @@ pub fn differ(judge: &mut dyn Executor, other: &mut dyn Executor, case: &Case) -
     (a.fault.is_some(), difference(&judge.layout(), case, (&a, judge.memory()), (&b, other.memory())))
 }
 
+/// Runs `count` random sequences of up to `most` instructions; the first failure as text.
+pub fn sequences(
+    judge: &mut dyn Executor,
+    other: &mut dyn Executor,
+    mode: Mode,
+    count: u64,
+    most: u64,
+    seed: u64,
+) -> (u64, Option<String>) {
+    let layout = judge.layout();
+    let pool = Pool::new(mode);
+    let mut runs = 0;
+    for n in 0..count {
+        let mut v = Values::new(seed.wrapping_mul(0x9e37_79b9) ^ n << 8 ^ u64::from(mode.bits()));
+        let Some(s) = pool.sequence(&layout, most, &mut v) else { continue };
+        for _ in 0..4 {
+            let mut case = cases::random(mode, s.case.state.rip, &mut v);
+            case.state.gpr[4] = s.case.state.gpr[4];
+            case.code.clone_from(&s.case.code);
+            case.count = s.case.count;
+            runs += 1;
+            let mut fails = |case: &Case| {
+                let (a, b) = (judge.run(case), other.run(case));
+                let rflags = if a.fault.is_some() { s.ever_undefined } else { s.undefined };
+                let u = Undefined { rflags, ..Undefined::default() };
+                compare::compare(case, &u, (&a, judge.memory()), (&b, other.memory()), &vec![], None)
+            };
+            if fails(&case).is_empty() {
+                continue;
+            }
+            let small = shrink(&case, |c| !fails(c).is_empty());
+            let text = fails(&small);
+            return (runs, Some(format!("{}\n{text}", compare::describe(&small))));
+        }
+    }
+    (runs, None)
+}
+
 /// What differs between two outcomes of `case`.
 pub fn difference(
     layout: &Layout,
@@ -102,7 +141,9 @@ pub fn difference(
         .then(|| i.op0_register().full_register().number())
         .filter(|_| i.op0_register().is_gpr());
     let ignore = ignored(&i, layout, case);
-    compare::compare(case, &u, a, b, &ignore, destination)
+    let mut judge = *a.0;
+    approx::accept(&i, layout, case, &mut judge, a.1, b.0);
+    compare::compare(case, &u, (&judge, a.1), b, &ignore, destination)
 }
 
 /// Bytes of the memory operand that hold what is not compared: x87 instruction and data pointers, MXCSR_MASK, reserved fields.
@@ -129,15 +170,7 @@ fn ignored(i: &Instruction, layout: &Layout, case: &Case) -> compare::Ignore {
         ],
         _ => return vec![],
     };
-    let Some(ea) = i.virtual_address(0, 0, |r, _, _| {
-        Some(match r {
-            iced_x86::Register::GS => layout.gs_base,
-            r if r.is_segment_register() => 0,
-            r => case.state.gpr[r.full_register().number()],
-        })
-    }) else {
-        return vec![];
-    };
+    let Some(ea) = cases::effective_address(i, 0, layout, case) else { return vec![] };
     let Some(at) = cases::data_offset(ea, layout) else { return vec![] };
     parts.iter().map(|(from, to)| from + at..to + at).collect()
 }

@@ -21,7 +21,8 @@ pub struct Undefined {
     pub fsw: u16,
 }
 
-fn flags(bits: u32) -> u64 {
+/// iced's flag bits as bits of RFLAGS (status flags and DF).
+pub fn flags(bits: u32) -> u64 {
     [
         (RflagsBits::CF, 0x1),
         (RflagsBits::PF, 0x4),

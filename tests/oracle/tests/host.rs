@@ -150,6 +150,21 @@ fn two_hundred_thousand_runs_a_second() {
     assert!(best > 200_000.0, "{best:.0} runs per second");
 }
 
+#[test]
+fn sequences_are_made_and_a_lost_flag_in_them_is_caught() {
+    let host = Rc::new(RefCell::new(Host::new().unwrap()));
+    let shared = |wrong| Shared { host: host.clone(), wrong, memory: Box::new([0; DATA_LEN]) };
+    let modes = modes(&mut host.borrow_mut());
+    for mode in modes {
+        let (runs, failure) = run::sequences(&mut shared(|_, _| ()), &mut shared(|_, _| ()), mode, 500, 6, seed());
+        assert!(runs > 1500, "{runs} runs");
+        assert_eq!(failure, None);
+        let lost: Wrong = |c, o| o.state.rflags ^= (c.state.rflags ^ o.state.rflags) & 1;
+        let (_, failure) = run::sequences(&mut shared(|_, _| ()), &mut shared(lost), mode, 500, 6, seed());
+        assert!(failure.is_some());
+    }
+}
+
 /// An executor that is wrong in one small way must be caught, whatever the way.
 #[test]
 fn wrong_executors_are_caught() {
