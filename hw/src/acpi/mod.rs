@@ -3,4 +3,5 @@
 
 pub mod dsdt;
 pub mod loader;
+pub mod pm_regs;
 pub mod tables;
