@@ -4,6 +4,7 @@
 
 pub mod acpi;
 pub mod char;
+pub mod display;
 pub mod dma;
 pub mod i386;
 pub mod input;
