@@ -1,2 +1,42 @@
-//! Memory, interrupts, clocks, qdev, buses: what every device stands on.
-pub mod event_loop;
+//! Memory, interrupt lines, clocks, qdev, buses, machine and CPU base classes: what every device stands on.
+//!
+//! The one core of a machine is [`Core`]; whoever holds its lock has [`&mut Locked`](Locked), which opens the registers of
+//! devices. `memory::ram` is the one module with `unsafe`: guest RAM.
+
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod accel;
+pub mod clock;
+pub mod core;
+pub mod cpu;
+pub mod events;
+pub mod hostmem;
+pub mod irq;
+pub mod isa;
+pub mod loader;
+mod locked;
+pub mod machine;
+pub mod memory;
+pub mod qdev;
+pub mod request;
+pub mod smp;
+pub mod sysbus;
+mod timer;
+mod vm;
+
+pub use clock::{ClockType, Clocks, SECOND, Timer};
+pub use core::Core;
+pub use cpu::{Cpu, CpuClass, Cpus, LocalApic};
+pub use irq::{IrqOut, Line};
+pub use isa::{IsaBus, IsaDevice};
+pub use locked::{CoreGuard, Locked, MachineCell};
+pub use machine::{Machine, MachineClass};
+pub use memory::{AddressSpace, FreeOps, MemTxError, MemoryRegion, Ops, Sizes};
+pub use qdev::{
+    Bus, BusClass, BusImpl, Category, Device, DeviceAdd, DeviceClass, DeviceImpl, HotplugHandler, Phase, device_add,
+    device_del, load, reset_all, save,
+};
+pub use request::{Request, RunState, ShutdownCause, WakeupReason};
+pub use sysbus::SysBusDevice;
+pub use vm::Vm;

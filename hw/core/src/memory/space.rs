@@ -1,0 +1,517 @@
+//! Address spaces: where accesses enter. Each has a root region and the flat view last made from it.
+//!
+//! Two families of functions: with `m` for devices and everybody else who holds the machine lock; `cpu_*` for vCPU threads
+//! (and tests), which take the lock only where a handler needs it. A vCPU finds its range first, locks, and looks again if the
+//! view changed while it waited.
+//!
+//! Multi-byte values are little-endian, as the PC's buses are.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::RwLock;
+
+use super::access::{Access, Attrs, MemTxError, MemTxResult};
+use super::ops::{Endian, Io, Sizes};
+use super::region::MemoryRegion;
+use super::view::{FlatRange, FlatView};
+use crate::locked::{Locked, MachineLock};
+use crate::request::{Request, Requests};
+
+/// Told about changes of an address space, under the machine lock.
+pub trait Listener: Send + Sync {
+    /// `new` has replaced `old`. Whoever caches host addresses of `old`'s RAM keeps `old` alive until it has dropped them.
+    fn changed(&self, m: &mut Locked, old: &Arc<FlatView>, new: &Arc<FlatView>);
+}
+
+/// An address space. A handle: clones name the same space.
+#[derive(Clone)]
+pub struct AddressSpace(Arc<SpaceInner>);
+
+pub(crate) struct SpaceInner {
+    name: String,
+    root: RwLock<MemoryRegion>,
+    view: ArcSwap<FlatView>,
+    /// Number of views published.
+    epoch: AtomicU64,
+    listeners: RwLock<Vec<Arc<dyn Listener>>>,
+    lock: Arc<MachineLock>,
+    requests: Arc<Requests>,
+}
+
+impl SpaceInner {
+    pub(super) fn root(&self) -> MemoryRegion {
+        self.root.read().clone()
+    }
+
+    pub(super) fn publish(&self, m: &mut Locked, new: Arc<FlatView>) {
+        let old = self.view.load_full();
+        if old.same(&new) {
+            return;
+        }
+        self.view.store(new.clone());
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        let listeners = self.listeners.read().clone();
+        for l in listeners {
+            l.changed(m, &old, &new);
+        }
+    }
+}
+
+impl From<Arc<SpaceInner>> for AddressSpace {
+    fn from(inner: Arc<SpaceInner>) -> Self {
+        Self(inner)
+    }
+}
+
+/// The widest value an access carries.
+fn mask(size: u32) -> u64 {
+    if size >= 8 { u64::MAX } else { (1 << (size * 8)) - 1 }
+}
+
+impl AddressSpace {
+    pub(crate) fn new(
+        m: &mut Locked,
+        lock: &Arc<MachineLock>,
+        requests: &Arc<Requests>,
+        name: &str,
+        root: &MemoryRegion,
+    ) -> Self {
+        let inner = Arc::new(SpaceInner {
+            name: name.to_owned(),
+            root: RwLock::new(root.clone()),
+            view: ArcSwap::from_pointee(FlatView::of(root)),
+            epoch: AtomicU64::new(0),
+            listeners: RwLock::default(),
+            lock: lock.clone(),
+            requests: requests.clone(),
+        });
+        m.topology.spaces.push(Arc::downgrade(&inner));
+        Self(inner)
+    }
+
+    /// Name, as `info mtree` shows it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Root of the region tree.
+    pub fn root(&self) -> MemoryRegion {
+        self.0.root()
+    }
+
+    /// The current view. Holding it keeps what it maps alive.
+    pub fn view(&self) -> Guard<Arc<FlatView>> {
+        self.0.view.load()
+    }
+
+    /// How many views have been published: a cheap question whether something changed.
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::Acquire)
+    }
+
+    /// Adds a listener.
+    pub fn listen(&self, l: Arc<dyn Listener>) {
+        self.0.listeners.write().push(l);
+    }
+
+    /// Forgets the mapped devices: they and the view hold each other. For the end of a machine.
+    pub(crate) fn clear(&self) {
+        self.0.view.store(Arc::default());
+        self.0.listeners.write().clear();
+    }
+
+    // ---- with the machine lock held ----
+
+    /// Copies from the space, split by range and by what the regions accept.
+    ///
+    /// # Errors
+    /// The last error met; the rest has been read, and failed bytes read as ones.
+    pub fn read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> MemTxResult {
+        self.read_with(m, addr, buf, Attrs::default())
+    }
+
+    /// [`AddressSpace::read`] on somebody's behalf.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::read`].
+    pub fn read_with(&self, m: &mut Locked, addr: u64, buf: &mut [u8], attrs: Attrs) -> MemTxResult {
+        self.copy_out(Holder::Held(m), addr, buf, attrs)
+    }
+
+    /// Copies into the space.
+    ///
+    /// # Errors
+    /// The last error met; the rest has been written.
+    pub fn write(&self, m: &mut Locked, addr: u64, buf: &[u8]) -> MemTxResult {
+        self.write_with(m, addr, buf, Attrs::default())
+    }
+
+    /// [`AddressSpace::write`] on somebody's behalf.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::write`].
+    pub fn write_with(&self, m: &mut Locked, addr: u64, buf: &[u8], attrs: Attrs) -> MemTxResult {
+        self.copy_in(Holder::Held(m), addr, buf, attrs)
+    }
+
+    /// One little-endian access of 1, 2, 4 or 8 bytes.
+    ///
+    /// # Errors
+    /// Nobody answers, or the device is busy.
+    pub fn load(&self, m: &mut Locked, addr: u64, size: u32) -> MemTxResult<u64> {
+        self.load_with(m, addr, size, Attrs::default())
+    }
+
+    /// [`AddressSpace::load`] on somebody's behalf.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::load`].
+    pub fn load_with(&self, m: &mut Locked, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        self.load_by(Holder::Held(m), addr, size, attrs)
+    }
+
+    /// One little-endian access of 1, 2, 4 or 8 bytes.
+    ///
+    /// # Errors
+    /// Nobody answers, or the device is busy.
+    pub fn store(&self, m: &mut Locked, addr: u64, size: u32, val: u64) -> MemTxResult {
+        self.store_with(m, addr, size, val, Attrs::default())
+    }
+
+    /// [`AddressSpace::store`] on somebody's behalf.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::store`].
+    pub fn store_with(&self, m: &mut Locked, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        self.store_by(Holder::Held(m), addr, size, val, attrs)
+    }
+
+    // ---- from a vCPU, without the machine lock ----
+
+    /// One access of a vCPU. Where nobody answers it reads as ones: see the error, if that matters.
+    ///
+    /// # Errors
+    /// Nobody answers, or the device is busy.
+    ///
+    /// # Panics
+    /// When the calling thread holds the machine lock and the region needs it.
+    pub fn cpu_load(&self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        self.load_by(Holder::Free, addr, size, attrs)
+    }
+
+    /// One access of a vCPU.
+    ///
+    /// # Errors
+    /// Nobody answers, or the device is busy.
+    pub fn cpu_store(&self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        self.store_by(Holder::Free, addr, size, val, attrs)
+    }
+
+    /// Copies from the space without holding the lock.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::read`].
+    pub fn cpu_read(&self, addr: u64, buf: &mut [u8], attrs: Attrs) -> MemTxResult {
+        self.copy_out(Holder::Free, addr, buf, attrs)
+    }
+
+    /// Copies into the space without holding the lock.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::write`].
+    pub fn cpu_write(&self, addr: u64, buf: &[u8], attrs: Attrs) -> MemTxResult {
+        self.copy_in(Holder::Free, addr, buf, attrs)
+    }
+
+    fn load_by(&self, holder: Holder<'_>, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        if !matches!(size, 1 | 2 | 4 | 8) {
+            return Err(MemTxError::Decode);
+        }
+        let view = self.view();
+        let r = view.find(addr).ok_or(MemTxError::Decode)?;
+        if let Some((block, off)) = r.readable(addr) {
+            return match r.last - addr {
+                rest if rest >= u64::from(size - 1) => block.load(off, size).ok_or(MemTxError::Decode),
+                _ => {
+                    drop(view);
+                    let mut buf = [0; 8];
+                    self.copy_out(holder, addr, buf.get_mut(..size as usize).ok_or(MemTxError::Decode)?, attrs)?;
+                    Ok(u64::from_le_bytes(buf))
+                }
+            };
+        }
+        let off = r.offset_of(addr);
+        match holder {
+            Holder::Held(m) => self.0.io_read(m, r, off, size, attrs),
+            Holder::Free if r.is_free() => self.0.io_read_free(r, off, size, attrs),
+            Holder::Free => {
+                let mut m = self.0.lock.lock();
+                let now = self.view();
+                if Arc::ptr_eq(&view, &now) {
+                    on_behalf(&mut m, attrs, |m| self.0.io_read(m, r, off, size, attrs))
+                } else {
+                    drop((view, now)); // somebody remapped it while we waited
+                    on_behalf(&mut m, attrs, |m| self.load_by(Holder::Held(m), addr, size, attrs))
+                }
+            }
+        }
+    }
+
+    fn store_by(&self, holder: Holder<'_>, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        if !matches!(size, 1 | 2 | 4 | 8) {
+            return Err(MemTxError::Decode);
+        }
+        let view = self.view();
+        let r = view.find(addr).ok_or(MemTxError::Decode)?;
+        if r.readable(addr).is_some() && r.last - addr < u64::from(size - 1) {
+            drop(view);
+            let bytes = val.to_le_bytes();
+            return self.copy_in(holder, addr, bytes.get(..size as usize).ok_or(MemTxError::Decode)?, attrs);
+        }
+        if let Some((block, off)) = r.writable(addr) {
+            return block.store(off, size, val).ok_or(MemTxError::Decode);
+        }
+        let off = r.offset_of(addr);
+        match holder {
+            Holder::Held(m) => self.0.io_write(m, r, off, size, val, attrs),
+            Holder::Free if r.is_free() => self.0.io_write_free(r, off, size, val, attrs),
+            Holder::Free => {
+                let mut m = self.0.lock.lock();
+                let now = self.view();
+                if Arc::ptr_eq(&view, &now) {
+                    on_behalf(&mut m, attrs, |m| self.0.io_write(m, r, off, size, val, attrs))
+                } else {
+                    drop((view, now));
+                    on_behalf(&mut m, attrs, |m| self.store_by(Holder::Held(m), addr, size, val, attrs))
+                }
+            }
+        }
+    }
+
+    fn copy_out(&self, mut holder: Holder<'_>, mut addr: u64, mut buf: &mut [u8], attrs: Attrs) -> MemTxResult {
+        let mut result = Ok(());
+        while !buf.is_empty() {
+            let view = self.view();
+            let found = view.find(addr);
+            let room = room(&view, found, addr).min(buf.len() as u64);
+            let direct = found.and_then(|r| r.readable(addr));
+            let n = if direct.is_some() || found.is_none() { room } else { width(found, addr, room).into() };
+            let Some((piece, rest)) = buf.split_at_mut_checked(n as usize) else { return Err(MemTxError::Decode) };
+            if let Some((block, off)) = direct {
+                if !block.read(off, piece) {
+                    return Err(MemTxError::Decode);
+                }
+            } else if found.is_none() {
+                piece.fill(0xff);
+                result = Err(MemTxError::Decode);
+            } else {
+                drop(view);
+                let v = self.load_by(holder.again(), addr, n as u32, attrs);
+                let v = v.unwrap_or_else(|e| {
+                    result = Err(e);
+                    u64::MAX
+                });
+                piece.iter_mut().zip(v.to_le_bytes()).for_each(|(p, b)| *p = b);
+            }
+            buf = rest;
+            addr = addr.wrapping_add(n);
+        }
+        result
+    }
+
+    fn copy_in(&self, mut holder: Holder<'_>, mut addr: u64, mut buf: &[u8], attrs: Attrs) -> MemTxResult {
+        let mut result = Ok(());
+        while !buf.is_empty() {
+            let view = self.view();
+            let found = view.find(addr);
+            let room = room(&view, found, addr).min(buf.len() as u64);
+            let direct = found.and_then(|r| r.writable(addr));
+            let n = if direct.is_some() || found.is_none() { room } else { width(found, addr, room).into() };
+            let Some((piece, rest)) = buf.split_at_checked(n as usize) else { return Err(MemTxError::Decode) };
+            if let Some((block, off)) = direct {
+                if !block.write(off, piece) {
+                    return Err(MemTxError::Decode);
+                }
+            } else if found.is_none() {
+                result = Err(MemTxError::Decode);
+            } else {
+                drop(view);
+                let mut bytes = [0; 8];
+                bytes.iter_mut().zip(piece).for_each(|(b, p)| *b = *p);
+                if let Err(e) = self.store_by(holder.again(), addr, n as u32, u64::from_le_bytes(bytes), attrs) {
+                    result = Err(e);
+                }
+            }
+            buf = rest;
+            addr = addr.wrapping_add(n);
+        }
+        result
+    }
+}
+
+/// Whether the caller holds the machine lock.
+enum Holder<'a> {
+    Held(&'a mut Locked),
+    Free,
+}
+
+impl Holder<'_> {
+    fn again(&mut self) -> Holder<'_> {
+        match self {
+            Holder::Held(m) => Holder::Held(m),
+            Holder::Free => Holder::Free,
+        }
+    }
+}
+
+/// Runs `f` with the accessing vCPU noted in `m`.
+fn on_behalf<R>(m: &mut Locked, attrs: Attrs, f: impl FnOnce(&mut Locked) -> R) -> R {
+    m.cpu = attrs.cpu;
+    let r = f(m);
+    m.cpu = None;
+    r
+}
+
+/// Bytes from `addr` that one range, or one hole, holds.
+fn room(view: &FlatView, found: Option<&FlatRange>, addr: u64) -> u64 {
+    match found {
+        Some(r) => (r.last - addr).saturating_add(1),
+        None => view.next_start(addr).map_or(u64::MAX, |s| s - addr),
+    }
+}
+
+/// Width of the next access of a longer copy: what the region accepts, aligned unless it implements unaligned accesses.
+fn width(r: Option<&FlatRange>, addr: u64, room: u64) -> u32 {
+    let (valid, imp) = r.and_then(|r| r.region.handlers()).map_or_else(Default::default, |io| (io.valid, io.imp));
+    let mut max = if valid.max == 0 { 4 } else { u64::from(valid.max) };
+    let align = addr & addr.wrapping_neg();
+    if !imp.unaligned && align != 0 {
+        max = max.min(align);
+    }
+    let n = room.min(max).max(1);
+    1 << n.ilog2()
+}
+
+impl FlatRange {
+    fn is_free(&self) -> bool {
+        self.region.handlers().is_some_and(|io| io.free)
+    }
+}
+
+/// Marks a device busy for one access.
+struct Busy<'a>(&'a Io);
+
+impl<'a> Busy<'a> {
+    fn enter(io: &'a Io) -> MemTxResult<Self> {
+        if io.busy.swap(true, Ordering::Acquire) { Err(MemTxError::Busy) } else { Ok(Self(io)) }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::Release);
+    }
+}
+
+impl SpaceInner {
+    fn io_read(&self, m: &mut Locked, r: &FlatRange, off: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        let Some(run) = &r.run else { return Err(MemTxError::Decode) };
+        let Some(io) = r.region.handlers() else { return Ok(run.read(m, &access(off, size, attrs)) & mask(size)) };
+        check(io, off, size)?;
+        let _busy = if io.free { None } else { Some(Busy::enter(io)?) };
+        self.guarded(r, || split_read(io, off, size, |off, size| run.read(m, &access(off, size, attrs))))
+    }
+
+    fn io_write(&self, m: &mut Locked, r: &FlatRange, off: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        let Some(run) = &r.run else { return Err(MemTxError::Decode) };
+        let Some(io) = r.region.handlers() else {
+            run.write(m, &access(off, size, attrs), val);
+            return Ok(());
+        };
+        check(io, off, size)?;
+        let _busy = if io.free { None } else { Some(Busy::enter(io)?) };
+        self.guarded(r, || split_write(io, off, size, val, |off, size, v| run.write(m, &access(off, size, attrs), v)))
+    }
+
+    fn io_read_free(&self, r: &FlatRange, off: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        let (Some(run), Some(io)) = (&r.run, r.region.handlers()) else { return Err(MemTxError::Decode) };
+        check(io, off, size)?;
+        self.guarded(r, || split_read(io, off, size, |off, size| run.read_free(&access(off, size, attrs))))
+    }
+
+    fn io_write_free(&self, r: &FlatRange, off: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        let (Some(run), Some(io)) = (&r.run, r.region.handlers()) else { return Err(MemTxError::Decode) };
+        check(io, off, size)?;
+        self.guarded(r, || split_write(io, off, size, val, |off, size, v| run.write_free(&access(off, size, attrs), v)))
+    }
+
+    /// A panic in a handler is our bug: the machine stops with `internal-error`, the access fails.
+    fn guarded<R>(&self, r: &FlatRange, f: impl FnOnce() -> R) -> MemTxResult<R> {
+        catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
+            let what = format!("handler of region '{}' ({}) failed: {text}", r.region.name(), r.region.info().owner);
+            tracing::error!("{what}");
+            self.requests.post(Request::InternalError(what));
+            MemTxError::Device
+        })
+    }
+}
+
+fn access(off: u64, size: u32, attrs: Attrs) -> Access {
+    Access { off, size, cpu: attrs.cpu, requester: attrs.requester }
+}
+
+fn check(io: &Io, off: u64, size: u32) -> MemTxResult {
+    if io.valid.accepts(off, size) { Ok(()) } else { Err(MemTxError::Decode) }
+}
+
+/// Width of the handler's calls for an access of `size`.
+fn step(imp: Sizes, size: u32) -> u32 {
+    let max = if imp.max == 0 { 4 } else { u32::from(imp.max) };
+    size.min(max).max(u32::from(imp.min)).max(1)
+}
+
+/// Where in the value the piece at byte `i` of an access belongs. Negative: the piece is wider than the access.
+fn shift(io: &Io, size: u32, step: u32, i: u32) -> i32 {
+    match io.endian {
+        Endian::Little => i as i32 * 8,
+        Endian::Big => (size as i32 - step as i32 - i as i32) * 8,
+    }
+}
+
+fn split_read(io: &Io, off: u64, size: u32, mut read: impl FnMut(u64, u32) -> u64) -> u64 {
+    let step = step(io.imp, size);
+    let mut val = 0;
+    for i in (0..size).step_by(step as usize) {
+        let piece = read(off.wrapping_add(i.into()), step) & mask(step);
+        val |= match shift(io, size, step, i) {
+            s @ 0.. => piece.checked_shl(s as u32).unwrap_or(0),
+            s => piece.checked_shr(s.unsigned_abs()).unwrap_or(0),
+        };
+    }
+    swap(io, val & mask(size), size)
+}
+
+fn split_write(io: &Io, off: u64, size: u32, val: u64, mut write: impl FnMut(u64, u32, u64)) {
+    let step = step(io.imp, size);
+    let val = swap(io, val & mask(size), size);
+    for i in (0..size).step_by(step as usize) {
+        let piece = match shift(io, size, step, i) {
+            s @ 0.. => val.checked_shr(s as u32).unwrap_or(0),
+            s => val.checked_shl(s.unsigned_abs()).unwrap_or(0),
+        };
+        write(off.wrapping_add(i.into()), step, piece & mask(step));
+    }
+}
+
+/// Between the bus's byte order (little) and the region's.
+fn swap(io: &Io, val: u64, size: u32) -> u64 {
+    match io.endian {
+        Endian::Little => val,
+        Endian::Big => val.swap_bytes() >> (64 - size * 8),
+    }
+}
