@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! `#[derive(Object)]`, `#[derive(PropEnum)]`, `#[derive(PropStruct)]`: what can be read off a declaration is written out as
 //! calls into `qom`; the logic is there.
 
