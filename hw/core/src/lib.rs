@@ -10,6 +10,7 @@ pub mod accel;
 pub mod clock;
 pub mod core;
 pub mod cpu;
+pub mod event_loop;
 pub mod events;
 pub mod hostmem;
 pub mod irq;
