@@ -63,12 +63,12 @@ fn truth(m: M, x: u128, y: u128) -> Option<Truth> {
                 M::Fsin => one(s),
                 M::Fcos => one(c),
                 M::Fsincos => Some(Truth::Values(vec![(1, s), (0, c)])),
-                _ => Some(Truth::Values(vec![(1, s.div(c))])),
+                _ => Some(Truth::Values(vec![(1, s.over(c))])),
             }
         }
         M::Fpatan => one(big::atan2(by, bx)),
         M::F2xm1 => {
-            if bx.abs().sub(Big::int(1)).is_negative() {
+            if bx.abs().minus(Big::int(1)).is_negative() {
                 one(big::exp2_m1(bx))
             } else if bx.abs() == Big::int(1) {
                 None
@@ -80,14 +80,14 @@ fn truth(m: M, x: u128, y: u128) -> Option<Truth> {
             if bx.is_negative() || bx == Big::int(1) {
                 return None;
             }
-            one(by.mul(big::log2(bx)))
+            one(by.times(big::log2(bx)))
         }
         M::Fyl2xp1 => {
             // |x| < 1 - √½, rounded down a little
             if bx.cmp_abs(&Big::scaled(false, 0x4afb_0ccc, -32)).is_ge() {
                 return Some(Truth::Undefined);
             }
-            one(by.mul(big::log2_p1(bx)))
+            one(by.times(big::log2_p1(bx)))
         }
         _ => None,
     }
@@ -138,7 +138,7 @@ pub fn within_ulp(got: u128, value: Big) -> bool {
     if e == 0x7fff {
         return got as u64 == 1 << 63 && value.exponent() > 16384 - 1 && (got >> 79 != 0) == value.is_negative();
     }
-    let difference = Big::f80(got).sub(value).abs();
+    let difference = Big::f80(got).minus(value).abs();
     let ulp = Big::scaled(false, 1, value.exponent().max(-16381) - 64);
     difference.cmp_abs(&ulp).is_le()
 }

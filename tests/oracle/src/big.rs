@@ -56,7 +56,7 @@ impl Big {
         Big { negative: false, ..self }
     }
     /// `-self`.
-    pub fn neg(self) -> Big {
+    pub fn negated(self) -> Big {
         Big { negative: !self.negative && !self.is_zero(), ..self }
     }
     /// `self × 2^n`.
@@ -73,7 +73,7 @@ impl Big {
         }
     }
     /// `self + o`.
-    pub fn add(self, o: Big) -> Big {
+    pub fn plus(self, o: Big) -> Big {
         let (a, b) = if self.cmp_abs(&o) == Ordering::Less { (o, self) } else { (self, o) };
         let gap = a.exp - b.exp;
         if b.is_zero() || gap >= BITS {
@@ -108,11 +108,11 @@ impl Big {
         }
     }
     /// `self - o`.
-    pub fn sub(self, o: Big) -> Big {
-        self.add(o.neg())
+    pub fn minus(self, o: Big) -> Big {
+        self.plus(o.negated())
     }
     /// `self × o`.
-    pub fn mul(self, o: Big) -> Big {
+    pub fn times(self, o: Big) -> Big {
         if self.is_zero() || o.is_zero() {
             return Big::ZERO;
         }
@@ -153,14 +153,14 @@ impl Big {
         let guess = 1.0 / (self.m[0] as f64 / 18_446_744_073_709_551_616.0); // in (1, 2]
         let mut y = Big::scaled(self.negative, (guess * 4_611_686_018_427_387_904.0) as u64, -62 - self.exp);
         for _ in 0..4 {
-            let e = Big::int(1).sub(self.mul(y));
-            y = y.add(y.mul(e));
+            let e = Big::int(1).minus(self.times(y));
+            y = y.plus(y.times(e));
         }
         y
     }
     /// `self / o`.
-    pub fn div(self, o: Big) -> Big {
-        self.mul(o.recip())
+    pub fn over(self, o: Big) -> Big {
+        self.times(o.recip())
     }
     /// Rounded down to a whole number, of which the low 64 bits; for `0 <= self < 2^64`.
     pub fn floor(&self) -> u64 {
@@ -200,7 +200,7 @@ fn series(mut term: impl FnMut(u64) -> Big) -> Big {
     let mut sum = Big::ZERO;
     for n in 0.. {
         let t = term(n);
-        sum = sum.add(t);
+        sum = sum.plus(t);
         if t.is_zero() || t.exp < sum.exp - ENOUGH {
             break;
         }
@@ -210,11 +210,11 @@ fn series(mut term: impl FnMut(u64) -> Big) -> Big {
 
 /// `Σ s^n x^(2n+1) / (2n+1)`: the inverse tangent (`s = -1`) or hyperbolic tangent (`s = 1`) near zero.
 fn atan_series(x: Big, hyperbolic: bool) -> Big {
-    let x2 = if hyperbolic { x.mul(x) } else { x.mul(x).neg() };
+    let x2 = if hyperbolic { x.times(x) } else { x.times(x).negated() };
     let mut power = x;
     series(|n| {
         let t = power.div_int(2 * n + 1);
-        power = power.mul(x2);
+        power = power.times(x2);
         t
     })
 }
@@ -225,7 +225,7 @@ pub fn pi() -> Big {
     // Machin: π/4 = 4 atan 1/5 - atan 1/239
     *PI.get_or_init(|| {
         let a = |d| atan_series(Big::int(1).div_int(d), false);
-        a(5).shift(4).sub(a(239).shift(2))
+        a(5).shift(4).minus(a(239).shift(2))
     })
 }
 
@@ -238,30 +238,30 @@ pub fn ln2() -> Big {
 /// Sine and cosine, for `|x| < 2^63`.
 pub fn sin_cos(x: Big) -> (Big, Big) {
     let half_pi = pi().shift(-1);
-    let quotient = x.abs().div(half_pi);
-    let q = quotient.add(Big::scaled(false, 1, -1)).floor();
-    let r = x.abs().sub(Big::scaled(false, q, 0).mul(half_pi));
-    let r2 = r.mul(r).neg();
+    let quotient = x.abs().over(half_pi);
+    let q = quotient.plus(Big::scaled(false, 1, -1)).floor();
+    let r = x.abs().minus(Big::scaled(false, q, 0).times(half_pi));
+    let r2 = r.times(r).negated();
     let (mut t, mut u) = (r, Big::int(1));
     let sin = series(|n| {
         if n > 0 {
-            t = t.mul(r2).div_int(2 * n * (2 * n + 1));
+            t = t.times(r2).div_int(2 * n * (2 * n + 1));
         }
         t
     });
     let cos = series(|n| {
         if n > 0 {
-            u = u.mul(r2).div_int(2 * n * (2 * n - 1));
+            u = u.times(r2).div_int(2 * n * (2 * n - 1));
         }
         u
     });
     let (s, c) = match q & 3 {
         0 => (sin, cos),
-        1 => (cos, sin.neg()),
-        2 => (sin.neg(), cos.neg()),
-        _ => (cos.neg(), sin),
+        1 => (cos, sin.negated()),
+        2 => (sin.negated(), cos.negated()),
+        _ => (cos.negated(), sin),
     };
-    (if x.negative { s.neg() } else { s }, c)
+    (if x.negative { s.negated() } else { s }, c)
 }
 
 /// The angle of the point (x, y), in (-π, π]; neither is zero.
@@ -269,40 +269,40 @@ pub fn atan2(y: Big, x: Big) -> Big {
     static QUARTER: OnceLock<Big> = OnceLock::new();
     let quarter = *QUARTER.get_or_init(|| atan_series(Big::int(1).shift(-2), false));
     let steep = y.cmp_abs(&x) == Ordering::Greater;
-    let mut t = if steep { x.abs().div(y.abs()) } else { y.abs().div(x.abs()) };
+    let mut t = if steep { x.abs().over(y.abs()) } else { y.abs().over(x.abs()) };
     let one = Big::int(1);
     // atan t = π/4 - atan((1-t)/(1+t)), then atan t = atan 1/4 + atan((t-1/4)/(1+t/4))
     let fold = t.cmp_abs(&Big::scaled(false, 424, -10)) == Ordering::Greater;
     if fold {
-        t = one.sub(t).div(one.add(t));
+        t = one.minus(t).over(one.plus(t));
     }
     let step = !t.negative && t.cmp_abs(&Big::scaled(false, 150, -10)) == Ordering::Greater;
     if step {
-        t = t.sub(Big::int(1).shift(-2)).div(one.add(t.shift(-2)));
+        t = t.minus(Big::int(1).shift(-2)).over(one.plus(t.shift(-2)));
     }
     let mut a = atan_series(t, false);
     if step {
-        a = a.add(quarter);
+        a = a.plus(quarter);
     }
     if fold {
-        a = pi().shift(-2).sub(a);
+        a = pi().shift(-2).minus(a);
     }
     if steep {
-        a = pi().shift(-1).sub(a);
+        a = pi().shift(-1).minus(a);
     }
     if x.negative {
-        a = pi().sub(a);
+        a = pi().minus(a);
     }
-    if y.negative { a.neg() } else { a }
+    if y.negative { a.negated() } else { a }
 }
 
 /// `2^x - 1`, for `|x| <= 1`.
 pub fn exp2_m1(x: Big) -> Big {
-    let y = x.mul(ln2());
+    let y = x.times(ln2());
     let mut t = y;
     series(|n| {
         if n > 0 {
-            t = t.mul(y).div_int(n + 1);
+            t = t.times(y).div_int(n + 1);
         }
         t
     })
@@ -318,13 +318,13 @@ pub fn log2(x: Big) -> Big {
         e -= 1;
     }
     let one = Big::int(1);
-    let ln = atan_series(m.sub(one).div(m.add(one)), true).shift(1);
-    Big::int(e).add(ln.div(ln2()))
+    let ln = atan_series(m.minus(one).over(m.plus(one)), true).shift(1);
+    Big::int(e).plus(ln.over(ln2()))
 }
 
 /// `log2(1 + x)`, for x around 0.
 pub fn log2_p1(x: Big) -> Big {
-    atan_series(x.div(Big::int(2).add(x)), true).shift(1).div(ln2())
+    atan_series(x.over(Big::int(2).plus(x)), true).shift(1).over(ln2())
 }
 
 #[cfg(test)]
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn near(a: Big, b: Big) {
-        let d = a.sub(b);
+        let d = a.minus(b);
         assert!(
             d.is_zero() || d.exp < a.exp - 310,
             "{} and {} differ at bit {}",
@@ -354,14 +354,14 @@ mod tests {
         for n in 1..200_i64 {
             let x = Big::scaled(n % 2 == 0, (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15), -64 + n % 60);
             let (s, c) = sin_cos(x);
-            near(s.mul(s).add(c.mul(c)), Big::int(1));
+            near(s.times(s).plus(c.times(c)), Big::int(1));
             if !c.negative {
                 near(sin_cos(atan2(s, c)).0, s);
             }
             let small = Big { exp: -(n % 50), ..x };
             near(log2_p1(exp2_m1(small)), small);
-            near(log2(x.abs().mul(x.abs())), log2(x.abs()).shift(1));
-            near(x.div(Big::int(3)).mul(Big::int(3)), x);
+            near(log2(x.abs().times(x.abs())), log2(x.abs()).shift(1));
+            near(x.over(Big::int(3)).times(Big::int(3)), x);
         }
     }
 
@@ -369,7 +369,7 @@ mod tests {
     fn agrees_with_doubles() {
         for x in [0.1_f64, 0.5, 1.0, 2.5, 100.0, 1e9, -7.25] {
             let bits = x.to_bits();
-            let big = Big::scaled(x < 0.0, bits & (1 << 52) - 1 | 1 << 52, (bits >> 52 & 0x7ff) as i64 - 1075);
+            let big = Big::scaled(x < 0.0, bits & ((1 << 52) - 1) | 1 << 52, (bits >> 52 & 0x7ff) as i64 - 1075);
             let close = |a: f64, b: f64| assert!((a - b).abs() <= 4e-16 * b.abs(), "{a} {b}");
             close(sin_cos(big).0.to_f64(), x.sin());
             close(sin_cos(big).1.to_f64(), x.cos());

@@ -50,6 +50,7 @@ pub fn encode_at(
     let op = form.code.op_code();
     let address_size = match mode {
         Mode::Bits64 if v.chance(85) => 64,
+        Mode::Bits16 if v.chance(75) => 16,
         _ => 32,
     };
     let short = form.code == Code::Lea_r16_m || form.code == Code::Lea_r32_m;
@@ -63,8 +64,9 @@ pub fn encode_at(
         match k {
             _ if form.memory && crate::forms::is_choice(k) || k == K::mem => {
                 i.set_op_kind(n, OpKind::Memory);
-                if short && addressing == Addressing::Any && mode == Mode::Bits32 && v.chance(20) {
-                    address16(&mut i, v);
+                let lea = short && addressing == Addressing::Any && mode == Mode::Bits32 && v.chance(20);
+                if lea || address_size == 16 {
+                    address16(&mut i, layout, addressing, v);
                 } else {
                     address(&mut i, mode, address_size, layout, addressing, v);
                 }
@@ -142,16 +144,22 @@ pub fn encode_at(
                 let high = if address_size == 64 && v.chance(50) { HIGH } else { 0 };
                 i.set_memory_displacement64(place(v, 8).wrapping_add(layout.data).wrapping_add(high));
             }
-            K::seg_rSI => {
-                i.set_op_kind(n, if address_size == 64 { OpKind::MemorySegRSI } else { OpKind::MemorySegESI })
+
+            K::es_rDI => {
+                let kind = by_size(address_size, OpKind::MemoryESDI, OpKind::MemoryESEDI, OpKind::MemoryESRDI);
+                i.set_op_kind(n, kind);
             }
-            K::es_rDI => i.set_op_kind(n, if address_size == 64 { OpKind::MemoryESRDI } else { OpKind::MemoryESEDI }),
             K::seg_rDI => {
-                i.set_op_kind(n, if address_size == 64 { OpKind::MemorySegRDI } else { OpKind::MemorySegEDI })
+                let kind = by_size(address_size, OpKind::MemorySegDI, OpKind::MemorySegEDI, OpKind::MemorySegRDI);
+                i.set_op_kind(n, kind);
+            }
+            K::seg_rSI => {
+                let kind = by_size(address_size, OpKind::MemorySegSI, OpKind::MemorySegESI, OpKind::MemorySegRSI);
+                i.set_op_kind(n, kind);
             }
             K::seg_rBX_al => {
                 i.set_op_kind(n, OpKind::Memory);
-                i.set_memory_base(if address_size == 64 { Register::RBX } else { Register::EBX });
+                i.set_memory_base(by_size(address_size, Register::BX, Register::EBX, Register::RBX));
                 i.set_memory_index(Register::AL);
             }
             K::br16_1 | K::br32_1 | K::br64_1 | K::br16_2 | K::br32_4 | K::br64_4 => {
@@ -192,6 +200,14 @@ pub fn encode_at(
     let mut decoder = Decoder::with_ip(mode.bits(), &bytes, ip, DecoderOptions::NONE);
     let instruction = decoder.decode();
     (instruction.code() == form.code && instruction.len() == bytes.len()).then_some(Encoded { instruction, bytes })
+}
+
+fn by_size<T>(size: u32, b16: T, b32: T, b64: T) -> T {
+    match size {
+        16 => b16,
+        32 => b32,
+        _ => b64,
+    }
 }
 
 /// A target for a branch: in the code pages, not near `ip`, where only INT3 lies.
@@ -283,16 +299,33 @@ fn address(i: &mut Instruction, mode: Mode, size: u32, layout: &Layout, addressi
     }
 }
 
-/// 16-bit addressing, for LEA only: the host has no memory down there.
-fn address16(i: &mut Instruction, v: &mut Values) {
+/// 16-bit addressing.
+fn address16(i: &mut Instruction, layout: &Layout, addressing: Addressing, v: &mut Values) {
     use Register::*;
-    let (base, index) =
-        v.pick(&[(BX, SI), (BX, DI), (BP, SI), (BP, DI), (SI, None), (DI, None), (BP, None), (BX, None)]);
+    let (base, index) = match addressing {
+        Addressing::Fixed => (None, None),
+        Addressing::Any => v.pick(&[
+            (BX, SI),
+            (BX, DI),
+            (BP, SI),
+            (BP, DI),
+            (SI, None),
+            (DI, None),
+            (BP, None),
+            (BX, None),
+            (None, None),
+        ]),
+    };
     i.set_memory_base(base);
     i.set_memory_index(index);
     i.set_memory_index_scale(1);
     i.set_memory_displ_size(2);
-    i.set_memory_displacement64(u64::from(v.int() as u16));
+    let displacement = if base == None { layout.data.wrapping_add(place(v, 16)) } else { v.int() };
+    i.set_memory_displacement64(displacement & 0xffff);
+    if base != None && v.chance(40) {
+        i.set_memory_displ_size(v.below(2) as u32);
+        i.set_memory_displacement64(if i.memory_displ_size() == 1 { v.int() as i8 as u64 & 0xffff } else { 0 });
+    }
 }
 
 /// A random state for `e`, with its addresses solved and its memory operands filled.
@@ -308,10 +341,15 @@ pub fn state(e: &Encoded, mode: Mode, layout: &Layout, v: &mut Values) -> Case {
         let rep = i.has_rep_prefix() || i.has_repne_prefix();
         let most = if v.chance(10) { 600 } else { 24 };
         let count = if rep { v.below(most) } else { 1 };
-        let wide = i.op_kinds().any(|k| matches!(k, OpKind::MemorySegRSI | OpKind::MemoryESRDI));
-        let size = if wide { 64 } else { 32 };
+        let size = if i.op_kinds().any(|k| matches!(k, OpKind::MemorySegRSI | OpKind::MemoryESRDI)) {
+            64
+        } else if i.op_kinds().any(|k| matches!(k, OpKind::MemorySegSI | OpKind::MemoryESDI)) {
+            16
+        } else {
+            32
+        };
         if rep {
-            s.gpr[1] = if wide || mode == Mode::Bits32 { count } else { count | s.gpr[1] << 32 };
+            s.gpr[1] = if size == 64 { count } else { count | s.gpr[1] << size };
         }
         let span = elem * count.max(1);
         let start = |v: &mut Values| {
@@ -348,18 +386,21 @@ pub fn state(e: &Encoded, mode: Mode, layout: &Layout, v: &mut Values) -> Case {
                 s.gpr[0] = u64::from(fill) * 0x0101_0101_0101_0101;
             }
         }
-        if size == 32 && mode == Mode::Bits64 && v.chance(50) {
-            s.gpr[6] |= v.int() << 32;
-            s.gpr[7] |= v.int() << 32;
+        if size < 64 {
+            s.gpr[6] = above(s.gpr[6], size, v);
+            s.gpr[7] = above(s.gpr[7], size, v);
         }
     }
-    if i.op_kinds().any(|k| matches!(k, OpKind::MemorySegRDI | OpKind::MemorySegEDI)) {
+    if i.op_kinds().any(|k| matches!(k, OpKind::MemorySegRDI | OpKind::MemorySegEDI | OpKind::MemorySegDI)) {
         s.gpr[7] = layout.data.wrapping_add(place(v, 16));
     }
     if i.is_stack_instruction() {
         let p = place(v, 16);
         s.gpr[4] = layout.data.wrapping_add(p).wrapping_add(8).wrapping_add(high(v, mode.bits()));
         fill_stack(i, &s, layout, &mut memory, v);
+        if mode == Mode::Bits16 {
+            s.gpr[4] = above(s.gpr[4], 16, v);
+        }
     }
     if matches!(m, Mnemonic::Enter | Mnemonic::Leave) {
         s.gpr[5] = layout.data.wrapping_add(place(v, 16)).wrapping_add(high(v, mode.bits()));
@@ -378,13 +419,19 @@ pub fn state(e: &Encoded, mode: Mode, layout: &Layout, v: &mut Values) -> Case {
             memory.push((at, bytes.to_vec()));
         }
     }
-    if mode == Mode::Bits32 {
+    if mode != Mode::Bits64 {
         for r in &mut s.gpr[..8] {
             *r &= 0xffff_ffff;
         }
         s.gpr[8..].fill(0);
     }
     Case { mode, code: e.bytes.clone(), count: 1, state: s, memory }
+}
+
+/// `v` in the low `bits` bits, above them now and then something that must not matter.
+fn above(low: u64, bits: u32, v: &mut Values) -> u64 {
+    let low = low & ((1 << bits) - 1);
+    if v.chance(50) { low | v.int() << bits } else { low }
 }
 
 /// A case without code on a random state.
@@ -456,7 +503,12 @@ fn solve(i: &Instruction, s: &mut State, ea: u64, mode: Mode, layout: &Layout, v
     if matches!(base, Register::RIP | Register::EIP) {
         return i.memory_displacement64();
     }
-    let narrow = base.size() == 4 || index.size() == 4;
+    let bits = match (base.size(), index.size()) {
+        (2, _) => 16,
+        (4, _) | (_, 4) => 32,
+        _ => 64,
+    };
+    let narrow = bits < 64;
     let high = if mode == Mode::Bits64 && !narrow && base != Register::None && v.chance(40) { HIGH } else { 0 };
     let mut want = ea.wrapping_add(high);
     if mode == Mode::Bits64 && !narrow && v.chance(2) {
@@ -468,28 +520,25 @@ fn solve(i: &Instruction, s: &mut State, ea: u64, mode: Mode, layout: &Layout, v
     let scaled = |s: &State| match index {
         Register::None => 0,
         Register::AL => s.gpr[0] & 0xff,
-        r => s.gpr[r.number()].wrapping_mul(u64::from(i.memory_index_scale())),
+        r => s.gpr[r.full_register().number()].wrapping_mul(u64::from(i.memory_index_scale())),
     };
     if base == Register::None && index == Register::None {
         return disp.wrapping_add(gs);
     }
     if base == Register::None {
         let scale = u64::from(i.memory_index_scale());
-        s.gpr[index.number()] = want.wrapping_sub(disp) / scale;
+        s.gpr[index.full_register().number()] = want.wrapping_sub(disp) / scale;
         return scaled(s).wrapping_add(disp).wrapping_add(gs);
     }
     if index != Register::None && index != Register::AL && v.chance(60) {
-        s.gpr[index.number()] = v.below(64).wrapping_sub(32);
+        s.gpr[index.full_register().number()] = v.below(64).wrapping_sub(32);
     }
     // Stack instructions that write through rsp move it first; the solved value is as good as any.
     s.gpr[base.full_register().number()] = want.wrapping_sub(disp).wrapping_sub(scaled(s));
     if narrow {
         let r = &mut s.gpr[base.full_register().number()];
-        *r &= 0xffff_ffff;
-        if mode == Mode::Bits64 && v.chance(50) {
-            *r |= v.int() << 32;
-        }
-        return want & 0xffff_ffff;
+        *r = above(*r, bits, v);
+        return want & ((1 << bits) - 1);
     }
     want.wrapping_add(gs)
 }

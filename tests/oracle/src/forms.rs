@@ -98,8 +98,6 @@ pub const FEATURES: &[CpuidFeature] = {
 pub enum Check {
     /// Against the host CPU.
     Host,
-    /// By lines in `tests/ins/*.ins`, with the reason why the host cannot.
-    Table(&'static str),
     /// System instruction: by guest programs in tests.
     Program(&'static str),
 }
@@ -118,8 +116,8 @@ pub fn is_reported(code: Code, bits: u32) -> bool {
         && code.cpuid_features().iter().all(|f| FEATURES.contains(f))
 }
 
-/// How `code` is checked when it runs in `mode`.
-pub fn check(code: Code, mode: Mode) -> Check {
+/// How `code` is checked.
+pub fn check(code: Code) -> Check {
     use Mnemonic as M;
     let op = code.op_code();
     if !op.cpl3() {
@@ -147,16 +145,13 @@ pub fn check(code: Code, mode: Mode) -> Check {
         {
             Check::Program("loads a segment")
         }
-        _ if mode == Mode::Bits32 && op.address_size() == 16 && code.is_string_instruction() => {
-            Check::Table("addresses below 64 KiB")
-        }
         _ => Check::Host,
     }
 }
 
 /// All forms of `mode` that the host can check, in iced's order.
 pub fn host_forms(mode: Mode) -> Vec<Form> {
-    all_forms(mode).into_iter().filter(|f| check(f.code, mode) == Check::Host).collect()
+    all_forms(mode).into_iter().filter(|f| check(f.code) == Check::Host).collect()
 }
 
 /// All forms of `mode` that belong to a reported feature.

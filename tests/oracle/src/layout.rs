@@ -1,6 +1,12 @@
 //! Where code and data of a case live: fixed linear addresses below 2 GiB, so that 32-bit code and absolute operands reach them too.
 //! Each slot has its own set, so that several host executors can work at once in one process.
 
+use crate::state::Mode;
+
+/// Last offset in CS of 16-bit code: the code pages' last byte.
+pub const CODE_LIMIT_16: u32 = CODE_LEN as u32 - 1;
+/// Last offset in DS, ES and SS of 16-bit code: half of the absent page behind the data.
+pub const DATA_LIMIT_16: u32 = 0x57ff;
 /// Size of a page, bytes.
 pub const PAGE: u64 = 0x1000;
 /// Bytes of data that exist: four pages.
@@ -30,6 +36,27 @@ impl Layout {
     pub const fn new(slot: usize) -> Layout {
         let base = 0x1000_0000 + slot as u64 * 0x1000_0000;
         Layout { code: base + 0x10_0000, data: base + 0x20_0000, own: base + 0x40_0000, gs_base: base + 0x12_3458 }
+    }
+    /// The addresses as code of `mode` sees them. 16-bit code has segments: CS starts at the code pages, DS, ES and SS one page before the data.
+    pub const fn view(self, mode: Mode) -> Layout {
+        match mode {
+            Mode::Bits16 => Layout { code: 0, data: self.data - self.data_base(mode), ..self },
+            _ => self,
+        }
+    }
+    /// Base of CS.
+    pub const fn code_base(&self, mode: Mode) -> u64 {
+        match mode {
+            Mode::Bits16 => self.code,
+            _ => 0,
+        }
+    }
+    /// Base of DS, ES and SS.
+    pub const fn data_base(&self, mode: Mode) -> u64 {
+        match mode {
+            Mode::Bits16 => self.data - PAGE,
+            _ => 0,
+        }
     }
     /// Is the `n`th data page read-only?
     pub const fn read_only(n: usize) -> bool {

@@ -55,7 +55,7 @@ fn mix(seed: u64, form: Form, mode: Mode, n: u64) -> u64 {
 /// Runs one form on both executors.
 pub fn form(judge: &mut dyn Executor, other: &mut dyn Executor, mode: Mode, form: Form, plan: Plan) -> Report {
     let mut report = Report { form, runs: 0, faults: 0, failures: 0, first: None };
-    let layout = judge.layout();
+    let layout = judge.layout().view(mode);
     let mut tries = 0;
     let mut n = 0;
     while n < plan.encodings && tries < 20 * plan.encodings {
@@ -86,7 +86,7 @@ pub fn form(judge: &mut dyn Executor, other: &mut dyn Executor, mode: Mode, form
 pub fn differ(judge: &mut dyn Executor, other: &mut dyn Executor, case: &Case) -> (bool, String) {
     let a = judge.run(case);
     let b = other.run(case);
-    (a.fault.is_some(), difference(&judge.layout(), case, (&a, judge.memory()), (&b, other.memory())))
+    (a.fault.is_some(), difference(&judge.layout().view(case.mode), case, (&a, judge.memory()), (&b, other.memory())))
 }
 
 /// Runs `count` random sequences of up to `most` instructions; the first failure as text.
@@ -98,7 +98,7 @@ pub fn sequences(
     most: u64,
     seed: u64,
 ) -> (u64, Option<String>) {
-    let layout = judge.layout();
+    let layout = judge.layout().view(mode);
     let pool = Pool::new(mode);
     let mut runs = 0;
     for n in 0..count {

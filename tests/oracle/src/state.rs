@@ -86,7 +86,7 @@ impl fmt::Debug for Fx {
 pub struct State {
     /// General registers.
     pub gpr: [u64; 16],
-    /// Address of the next instruction.
+    /// Offset of the next instruction in CS.
     pub rip: u64,
     /// RFLAGS.
     pub rflags: u64,
@@ -94,35 +94,38 @@ pub struct State {
     pub fx: Fx,
 }
 
-/// Code size; all of it user mode with flat segments.
+/// Code size; all of it user mode, with flat segments but for 16-bit code ([`Layout::view`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// 64-bit mode.
     Bits64,
     /// Compatibility mode, 32-bit code segment.
     Bits32,
+    /// Compatibility mode, 16-bit code, data and stack segments.
+    Bits16,
 }
 
 impl Mode {
-    /// 32 or 64.
+    /// 16, 32 or 64.
     pub const fn bits(self) -> u32 {
         match self {
             Mode::Bits64 => 64,
             Mode::Bits32 => 32,
+            Mode::Bits16 => 16,
         }
     }
     /// All bits of a general register in this mode.
     pub const fn mask(self) -> u64 {
         match self {
             Mode::Bits64 => u64::MAX,
-            Mode::Bits32 => u32::MAX as u64,
+            _ => u32::MAX as u64,
         }
     }
     /// General (and XMM) registers there are.
     pub const fn registers(self) -> usize {
         match self {
             Mode::Bits64 => 16,
-            Mode::Bits32 => 8,
+            _ => 8,
         }
     }
 }

@@ -97,10 +97,10 @@ fn host_repeats_itself() {
     println!("seed {seed}");
     let started = Instant::now();
     let mut runs = 0;
-    for mode in modes(&mut a) {
+    for mode in a.modes() {
         let mut empty = vec![];
         for form in forms::host_forms(mode) {
-            let layout = a.layout();
+            let layout = a.layout().view(mode);
             let mut v = Values::new(seed ^ form.code as u64);
             let mut done = 0;
             for _ in 0..100 {
@@ -125,10 +125,6 @@ fn host_repeats_itself() {
     println!("{runs} runs, {:.0} per second", f64::from(runs) / started.elapsed().as_secs_f64());
 }
 
-fn modes(host: &mut Host) -> Vec<Mode> {
-    if host.runs_32_bit() { vec![Mode::Bits64, Mode::Bits32] } else { vec![Mode::Bits64] }
-}
-
 #[test]
 fn two_hundred_thousand_runs_a_second() {
     let mut host = Host::new().unwrap();
@@ -139,11 +135,11 @@ fn two_hundred_thousand_runs_a_second() {
     let case = cases::state(&e, Mode::Bits64, &layout, &mut v);
     let best = (0..5)
         .map(|_| {
-            let t = Instant::now();
+            let t = cpu_time();
             for _ in 0..20_000 {
                 host.run(&case);
             }
-            20_000.0 / t.elapsed().as_secs_f64()
+            20_000.0 / (cpu_time() - t)
         })
         .fold(0.0, f64::max);
     println!("{best:.0} runs per second");
@@ -154,7 +150,7 @@ fn two_hundred_thousand_runs_a_second() {
 fn sequences_are_made_and_a_lost_flag_in_them_is_caught() {
     let host = Rc::new(RefCell::new(Host::new().unwrap()));
     let shared = |wrong| Shared { host: host.clone(), wrong, memory: Box::new([0; DATA_LEN]) };
-    let modes = modes(&mut host.borrow_mut());
+    let modes = host.borrow_mut().modes();
     for mode in modes {
         let (runs, failure) = run::sequences(&mut shared(|_, _| ()), &mut shared(|_, _| ()), mode, 500, 6, seed());
         assert!(runs > 1500, "{runs} runs");
@@ -243,6 +239,12 @@ impl Executor for Shared {
     fn memory(&self) -> &[u8; DATA_LEN] {
         &self.memory
     }
+}
+
+/// Processor time of this thread in seconds: other load does not count.
+fn cpu_time() -> f64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
 }
 
 /// Gives back what it was told.
