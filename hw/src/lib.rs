@@ -6,6 +6,7 @@ pub mod acpi;
 pub mod char;
 pub mod display;
 pub mod dma;
+pub mod i2c;
 pub mod i386;
 pub mod input;
 pub mod intc;
