@@ -180,6 +180,8 @@ pub mod signal {
     pub const SIPI: u32 = 16;
     /// Machine check.
     pub const MCE: u32 = 32;
+    /// The A20 line is masked. A level: stays until withdrawn.
+    pub const A20: u32 = 64;
 }
 impl Signals {
     /// What is announced.

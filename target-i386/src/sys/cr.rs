@@ -117,7 +117,8 @@ pub fn write(c: &mut X86Cpu<'_>, n: u8, v: u64) -> Outcome {
             if c.lma() && v & !c.state.cpuid.features.phys_mask != 0 {
                 return Err(Exception::gp(0));
             }
-            load_cr3(c, if c.code64() { v } else { v & 0xffff_ffff })?
+            load_cr3(c, if c.code64() { v } else { v & 0xffff_ffff })?;
+            return Ok(Rare::To(c.op.next_ip));
         }
         4 => write_cr4(c, v)?,
         8 => {
@@ -252,7 +253,7 @@ pub fn clts(c: &mut X86Cpu<'_>) -> Outcome {
 pub fn invlpg(c: &mut X86Cpu<'_>, la: u64) -> Outcome {
     c.require_cpl0()?;
     c.flush_page(c.linear(la));
-    Ok(c.resume())
+    Ok(Rare::To(c.op.next_ip))
 }
 /// INVD and WBINVD: there are no caches to invalidate.
 pub fn wbinvd(c: &mut X86Cpu<'_>) -> Outcome {

@@ -9,6 +9,11 @@ use crate::state::{Regs, signal};
 pub fn service(c: &mut X86Cpu<'_>) -> Rare {
     let signals = c.state.signals.clone();
     let pending = signals.get();
+    let a20 = if pending & signal::A20 != 0 { !(1 << 20) } else { u64::MAX };
+    if a20 != c.state.a20_mask {
+        c.state.a20_mask = a20;
+        c.flush_tlb();
+    }
     if pending & signal::INIT != 0 && !c.state.smm {
         signals.clear(signal::INIT);
         return init(c);
@@ -90,8 +95,11 @@ pub fn reset_general(s: &mut State, hot: &mut accel::tcg::Hot) {
 }
 /// Power-on and hardware reset: everything but the CPU's connections. The first instruction is at `linear_ip(0xfff0)`.
 pub fn power_on(s: &mut State, hot: &mut accel::tcg::Hot, bsp: bool) {
-    s.r = Regs { a20_mask: s.r.a20_mask, wait_for_sipi: !bsp, ..Regs::default() };
-    s.signals.clear(u32::MAX);
+    let mut new = Regs { a20_mask: s.r.a20_mask, wait_for_sipi: !bsp, ..Regs::default() };
+    // Belongs to the model, not to the guest.
+    new.msrs.ucode_rev = s.r.msrs.ucode_rev;
+    s.r = new;
+    s.signals.clear(!signal::A20);
     hot.x = [0; 32];
     hot.fpcr = 0x1f80;
     reset_general(s, hot);

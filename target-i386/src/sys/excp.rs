@@ -69,9 +69,16 @@ fn combine(first: Class, second: Exception) -> Option<Exception> {
 
 /// Enters the handler of `e`, raised by the instruction at `cpu.op.ip`, or the one of what its delivery raises in turn.
 pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
-    let fault_ip = c.ip();
     let next_ip = c.next_ip();
+    if e.source == Source::Fault {
+        // The instruction will run again and meet its data breakpoints again.
+        c.state.debug_hits = 0;
+    }
+    c.state.step_armed = false;
+    c.state.resume_armed = false;
     loop {
+        // A task switch that fails late has moved it.
+        let fault_ip = c.ip();
         if let Some(la) = e.cr2 {
             c.state.cr2 = la;
         }

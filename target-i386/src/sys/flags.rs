@@ -29,6 +29,7 @@ pub fn popf(c: &mut X86Cpu<'_>, w: W) -> Outcome {
     }
     let mut stack = Stack::current(c);
     let v = stack.pop(c, w)?;
+    let old = c.eflags();
     if vme {
         if v & eflags::TF != 0 || v & eflags::IF != 0 && c.eflags() & eflags::VIP != 0 {
             return Err(Exception::gp(0));
@@ -49,7 +50,16 @@ pub fn popf(c: &mut X86Cpu<'_>, w: W) -> Outcome {
         }
     }
     stack.commit(c);
-    Ok(c.resume())
+    Ok(loaded(c, old))
+}
+/// After flags were loaded: TF, AC and RF take part in the mode, IF may let an interrupt in.
+fn loaded(c: &mut X86Cpu<'_>, old: u64) -> Rare {
+    let changed = old ^ c.eflags();
+    c.poll();
+    if changed & (eflags::TF | eflags::AC | eflags::RF) != 0 || c.kicked() {
+        return Rare::To(c.op.next_ip);
+    }
+    Rare::Next
 }
 
 /// What CLI and STI act on.
@@ -94,7 +104,8 @@ pub fn sti(c: &mut X86Cpu<'_>) -> Outcome {
             c.set_eflags(eflags::VIF, eflags::VIF);
         }
     }
-    Ok(c.resume())
+    // With nothing pending the shadow may stay behind: it only makes the next event wait for one instruction.
+    Ok(if c.state.signals.get() != 0 { Rare::To(c.op.next_ip) } else { Rare::Next })
 }
 /// CLAC and STAC.
 pub fn set_ac(c: &mut X86Cpu<'_>, on: bool) -> Outcome {
@@ -102,5 +113,6 @@ pub fn set_ac(c: &mut X86Cpu<'_>, on: bool) -> Outcome {
         return Err(Exception::ud());
     }
     c.set_eflags(if on { eflags::AC } else { 0 }, eflags::AC);
-    Ok(c.resume())
+    // AC selects the translation regime.
+    Ok(Rare::To(c.op.next_ip))
 }

@@ -22,6 +22,8 @@ pub fn iret(c: &mut X86Cpu<'_>, w: W) -> Outcome {
         return_far(c, w, Some(Iret), 0)?
     };
     c.state.nmi_masked = false;
+    // An RF that was just loaded holds for the next instruction.
+    c.state.resume_armed = false;
     Ok(c.jump(ip))
 }
 /// Far RET of operand size `w` that drops `extra` bytes of parameters.

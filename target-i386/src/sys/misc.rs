@@ -8,7 +8,9 @@ use super::prelude::*;
 pub fn hlt(c: &mut X86Cpu<'_>) -> Outcome {
     c.require_cpl0()?;
     c.state.halted = true;
-    // An interrupt may have come in the meantime.
+    // The instruction after STI: an interrupt that waited for it ends the halt at once.
+    c.state.shadow = Shadow::No;
+    c.poll();
     Ok(Rare::Halt(c.op.next_ip))
 }
 /// The time stamp counter as the guest sees it.
@@ -77,7 +79,7 @@ pub fn swapgs(c: &mut X86Cpu<'_>) -> Outcome {
 /// Changes a segment base and its mirror: FS or GS in 64-bit mode.
 fn set_base(c: &mut X86Cpu<'_>, reg: usize, base: u64) {
     c.state.segs[reg].base = base;
-    c.hot.regs[accel::tcg::SEG_BASE as usize + reg] = base;
+    c.hot.regs[usize::from(SEG_BASE) + reg] = base;
 }
 fn require_fsgsbase(c: &X86Cpu<'_>) -> Result<(), Exception> {
     if c.code64() && c.state.cr4 & cr4::FSGSBASE != 0 { Ok(()) } else { Err(Exception::ud()) }

@@ -5,8 +5,9 @@ pub use super::{Outcome, X86Cpu};
 pub use crate::EXIT_SHUTDOWN;
 pub use crate::exception::{Exception, Source};
 pub use crate::reg::*;
+use crate::state::signal;
 pub use crate::state::{Segment, Shadow, State, TableReg};
-pub use accel::tcg::{Kind, W, Who};
+pub use accel::tcg::{Kind, SEG_BASE, SEG_LIMIT, W, Who};
 
 /// How system code ends.
 pub type Rare = accel::tcg::Rare<Exception>;
@@ -116,6 +117,10 @@ pub trait View {
     fn set_segment(&mut self, reg: usize, s: Segment);
     /// Sets CS and the privilege level.
     fn enter_ring(&mut self, cpl: u8, cs: Segment);
+    /// Mirrors what is derived from segment registers and the mode, and has newly deliverable events looked at.
+    fn settle(&mut self);
+    /// Has events looked at that wait and may be deliverable now. Shadows do that when they end.
+    fn poll(&mut self);
     /// Goes on at the next instruction after a change that may have changed the mode.
     fn resume(&mut self) -> Rare;
     /// Goes on at an instruction pointer after a change that may have changed the mode.
@@ -206,12 +211,31 @@ impl View for X86Cpu<'_> {
         self.state.cpl = cpl;
         self.state.segs[CS] = cs;
     }
+    fn settle(&mut self) {
+        // Between two pieces of 64-bit code only the bases of FS and GS can differ; the limit says that this is one.
+        if self.code64() && self.hot.regs[usize::from(SEG_LIMIT)] == u64::MAX {
+            for reg in [FS, GS] {
+                self.hot.regs[usize::from(SEG_BASE) + reg] = self.state.segs[reg].base;
+            }
+        } else {
+            self.state.sync(self.hot);
+        }
+        self.poll();
+    }
+    #[inline]
+    fn poll(&mut self) {
+        let pending = self.state.signals.get() & !signal::A20;
+        let only_masked = pending == signal::HARD && u64::from(self.state.eflags) & eflags::IF == 0;
+        if pending != 0 && !only_masked && self.state.shadow == Shadow::No {
+            self.ask_service();
+        }
+    }
     fn resume(&mut self) -> Rare {
-        self.state.sync(self.hot);
+        self.settle();
         Rare::To(self.op.next_ip)
     }
     fn jump(&mut self, ip: u64) -> Rare {
-        self.state.sync(self.hot);
+        self.settle();
         Rare::To(self.state.linear_ip(ip))
     }
     fn require_cpl0(&self) -> Result<(), Exception> {

@@ -277,11 +277,16 @@ fn load(c: &mut X86Cpu<'_>, t: &Image, wide: bool, cause: Cause) -> Result<u64, 
             },
         );
     }
-    // Faults below return here, into the new task.
-    let ip = if wide { t.ip } else { t.ip & 0xffff };
-    c.op.ip = c.state.linear_ip(ip.into());
-    c.op.next_ip = c.op.ip;
-
+    let ip = u64::from(if wide { t.ip } else { t.ip & 0xffff });
+    let done = load_descriptors(c, t, ip, vm86, cpl, ext);
+    if done.is_err() {
+        // The fault belongs to the new task, before its first instruction.
+        c.op.ip = c.state.linear_ip(ip);
+        c.op.next_ip = c.op.ip;
+    }
+    done
+}
+fn load_descriptors(c: &mut X86Cpu<'_>, t: &Image, ip: u64, vm86: bool, cpl: u8, ext: u32) -> Result<u64, Exception> {
     let ts = if ext == 0 { Exception::ts } else { |e| Exception::ts(e | 1) };
     let ldt = Selector::from_bits(t.ldt);
     if !ldt.is_null() {
@@ -303,13 +308,13 @@ fn load(c: &mut X86Cpu<'_>, t: &Image, wide: bool, cause: Cause) -> Result<u64, 
             }
         }
     }
-    if u64::from(ip) > c.state.segs[CS].limit.into() {
+    if ip > c.state.segs[CS].limit.into() {
         return Err(Exception::gp(ext));
     }
     if t.trap {
         return Err(Exception::db(super::debug::dr6::BT, true));
     }
-    Ok(ip.into())
+    Ok(ip)
 }
 fn load_code(c: &mut X86Cpu<'_>, sel: Selector, ts: fn(u32) -> Exception, ext: u32) -> Result<(), Exception> {
     if sel.is_null() {
