@@ -2,22 +2,7 @@
 //! Not modelled: smooth panning by pixels in text modes, underline.
 
 use super::{dispi, planar::Vram, regs::VgaRegs};
-
-/// A picture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picture {
-    /// Pixels in a line.
-    pub width: u32,
-    /// Lines.
-    pub height: u32,
-    /// `width * height` pixels, 0x00RRGGBB.
-    pub pixels: Vec<u32>,
-}
-
-/// Shown when the adapter is blanked or has no mode: 640 by 480 black, 720 by 400 in text mode.
-fn blank(width: u32, height: u32) -> Picture {
-    Picture { width, height, pixels: vec![0; (width * height) as usize] }
-}
+use ui::Picture;
 
 /// Largest picture that legacy registers can describe.
 const MAX_SIDE: u32 = 2048;
@@ -26,7 +11,7 @@ const MAX_SIDE: u32 = 2048;
 pub fn render(r: &VgaRegs, vram: &dyn Vram, blink: bool, cursor: bool) -> Picture {
     let [_, _, _, _, _, _, g6, ..] = r.gr;
     if r.ar_index & 0x20 == 0 {
-        return blank(640, 480);
+        return Picture::blank(640, 480);
     }
     if dispi::enabled(r) && r.dispi(dispi::index::BPP) >= 8 {
         return render_dispi(r, vram);
@@ -68,9 +53,9 @@ fn text(r: &VgaRegs, vram: &dyn Vram, blink: bool, cursor: bool) -> Picture {
     let lines = if r.crtc(6) == 100 && r.crtc(7) & 0x42 == 0 { 100 } else { vertical_end(r) / char_height };
     let (width, height) = (columns * char_width, lines * char_height);
     if width == 0 || height == 0 || width > MAX_SIDE * 2 || height > MAX_SIDE {
-        return blank(720, 400);
+        return Picture::blank(720, 400);
     }
-    let mut p = blank(width, height);
+    let mut p = Picture::blank(width, height);
     // Character maps A (attribute bit 3 set) and B, in plane 2: 8 KiB each.
     let font = |select: u8| (u64::from(select & 3) << 1 | u64::from(select >> 2)) * 0x2000;
     let fonts = [font(s3 & 3 | (s3 & 0x10) >> 2), font(s3 >> 2 & 3 | (s3 & 0x20) >> 3)];
@@ -149,10 +134,10 @@ fn graphics(r: &VgaRegs, vram: &dyn Vram) -> Picture {
     let double_scan = if cr9 & 0x80 != 0 { double_scan * 2 } else { double_scan };
     let shown = width * repeat;
     if width == 0 || shown > MAX_SIDE || total > MAX_SIDE {
-        return blank(640, 480);
+        return Picture::blank(640, 480);
     }
     let compare = u32::from(r.crtc(0x18)) | u32::from(r.crtc(7) & 0x10) << 4 | u32::from(cr9 & 0x40) << 3;
-    let (cr17, mut p) = (r.crtc(0x17), blank(shown, total));
+    let (cr17, mut p) = (r.crtc(0x17), Picture::blank(shown, total));
     let (mut base, mut line) = (start_address(r) * 4, 0u32);
     for y in 0..total {
         if y == compare + 1 {
@@ -199,7 +184,7 @@ fn render_dispi(r: &VgaRegs, vram: &dyn Vram) -> Picture {
     let (width, height) = (u32::from(r.dispi(index::XRES)), u32::from(r.dispi(index::YRES)));
     let bytes = u64::from(r.dispi(index::BPP)).div_ceil(8);
     let stride = u64::from(dispi::line_bytes(r));
-    let mut p = blank(width, height);
+    let mut p = Picture::blank(width, height);
     let scale = |v: u32, bits: u32| (v << (8 - bits) | v >> (2 * bits - 8)) & 0xff;
     for (y, row) in (0u64..).zip(p.pixels.chunks_mut(width.max(1) as usize)) {
         let line = u64::from(dispi::start(r)) + y * stride;
