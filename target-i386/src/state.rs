@@ -158,6 +158,8 @@ pub mod mode {
     pub const VM86: u32 = 1 << 9;
     /// The code segment's limit must be checked at branches (protected mode, less than 4 GiB).
     pub const LIMIT_CS: u32 = 1 << 10;
+    /// MXCSR leaves a SIMD floating-point exception unmasked.
+    pub const SIMD_UNMASKED: u32 = 1 << 11;
 }
 
 /// Events that other threads announce; set a bit, then kick.
@@ -228,6 +230,8 @@ pub trait Interrupts: Send + Sync {
     fn read_msr(&self, msr: u32) -> Option<u64>;
     /// Writes an APIC MSR; false raises #GP.
     fn write_msr(&self, msr: u32, v: u64) -> bool;
+    /// FERR#: an x87 exception is pending while CR0.NE = 0 (IRQ 13 on a PC).
+    fn ferr(&self) {}
     /// The local APIC was reset by INIT.
     fn init(&self);
 }
@@ -518,6 +522,7 @@ impl State {
             (self.protected(), mode::PROTECTED),
             (self.vm86(), mode::VM86),
             (!code64 && s[CS].limit != u32::MAX && self.protected() && !self.vm86(), mode::LIMIT_CS),
+            (self.fpu.simd_unmasked, mode::SIMD_UNMASKED),
         ] {
             if on {
                 m |= bit

@@ -106,9 +106,10 @@ pub struct Hot {
     pub(crate) ip: u64,
     pub(crate) reason: u64,
     pub(crate) at: u64,
-    /// Control and status word of vector floating point (x86: MXCSR).
+    /// Control and status word of vector floating point (x86: MXCSR). While handlers run, its sticky flags may still be in
+    /// the host's register; they are collected before rare code and the engine run.
     pub fpcr: u64,
-    /// Room for host floating-point control words.
+    /// The host's own while the guest's is loaded, else 0.
     pub(crate) fpcr_host: u64,
     pub(crate) scratch: [u64; 2],
     /// The vector registers.
@@ -127,7 +128,7 @@ impl Hot {
             reason: 0,
             at: 0,
             fpcr: 0x1f80,
-            fpcr_host: 0x1f80,
+            fpcr_host: 0,
             scratch: [0; 2],
             x: [0; 32],
         }

@@ -279,6 +279,8 @@ pub trait Emit: Vector {
     fn linear(&mut self, offset: Self::V, bytes: u32, write: bool) -> Result<Self::V, Self::Miss>;
     /// Linear address of `offset` in the segment numbered `seg` after its checks.
     fn linear_in(&mut self, seg: u8, offset: Self::V, bytes: u32, write: bool) -> Result<Self::V, Self::Miss>;
+    /// Misses with the target's alignment fault unless the linear address is a multiple of `bytes`, a power of two.
+    fn aligned(&mut self, bytes: u64, la: Self::V) -> Result<(), Self::Miss>;
     /// A place of `bytes` bytes at a linear address, checked for reading, or for reading and writing.
     fn place(&mut self, bytes: u32, la: Self::V, write: bool) -> Result<Self::P, Self::Miss>;
     /// Reads a place; a narrower width than the place's reads its start.
