@@ -1,3 +1,4 @@
 //! Non-volatile and firmware-facing stores.
 
+pub mod fw_cfg;
 pub mod fw_cfg_items;
