@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod acpi;
+pub mod audio;
 pub mod char;
 pub mod display;
 pub mod dma;
@@ -10,6 +11,8 @@ pub mod i2c;
 pub mod i386;
 pub mod input;
 pub mod intc;
+pub mod isa;
+pub mod misc;
 pub mod nvram;
 pub mod rtc;
 pub mod smbios;

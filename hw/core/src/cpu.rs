@@ -63,12 +63,21 @@ pub trait LocalApic: Send + Sync {
     /// # Errors
     /// As [`LocalApic::read_msr`], or a reserved bit.
     fn write_msr(&self, index: u32, val: u64) -> Result<(), ApicFault>;
+    /// IA32_TSC_DEADLINE: 0 when no deadline is pending.
+    fn tsc_deadline(&self) -> u64;
+    /// Writes IA32_TSC_DEADLINE; `at` is the virtual time in ns at which the time stamp counter reaches `tsc`.
+    fn set_tsc_deadline(&self, tsc: u64, at: u64);
     /// CR8: bits 7–4 of the task priority.
     fn cr8(&self) -> u8;
     /// Writes CR8 (0 to 15).
     fn set_cr8(&self, val: u8);
-    /// Whether the CPU takes the PIC's INTR (virtual wire: LVT LINT0 in ExtINT mode, or the APIC is off).
-    fn accepts_pic(&self) -> bool;
+    /// The PIC's INTR, wired to LINT0, changes.
+    fn set_intr(&self, level: bool);
+    /// The NMI line, wired to LINT1, changes.
+    fn set_nmi(&self, level: bool);
+    /// Whether INTR is high and the CPU takes it (virtual wire: LVT LINT0 in ExtINT mode, or the APIC is off): without an interrupt
+    /// of the APIC's own, [`Core::pic_acknowledge`] has the vector.
+    fn pic_pending(&self) -> bool;
     /// Whether [`LocalApic::acknowledge`] would answer a vector.
     fn has_interrupt(&self) -> bool;
     /// Takes the highest pending interrupt above the processor priority into service; `None`: there is none.
@@ -271,6 +280,12 @@ impl Cpu {
         if old & bits != bits {
             self.kick();
         }
+    }
+
+    /// Sets bits of pending work without the kick that must follow ([`Cpu::kick`]): for callers that hold a mutex which the vCPU
+    /// takes when it looks for work. True: one of them is new.
+    pub fn post_interrupt(&self, bits: u32) -> bool {
+        self.run.pending.fetch_or(bits, Ordering::AcqRel) & bits != bits
     }
 
     /// Clears bits of pending work.

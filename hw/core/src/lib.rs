@@ -31,7 +31,7 @@ pub use core::Core;
 pub use cpu::{Cpu, CpuClass, Cpus, LocalApic};
 pub use irq::{IrqOut, Line};
 pub use isa::{IsaBus, IsaDevice};
-pub use locked::{CoreGuard, Locked, MachineCell};
+pub use locked::{CoreGuard, Locked, MachineCell, SharedCell};
 pub use machine::{Machine, MachineClass};
 pub use memory::{AddressSpace, FreeOps, MemTxError, MemoryRegion, Ops, Sizes};
 pub use qdev::{

@@ -141,3 +141,15 @@ impl<T> std::fmt::Debug for MachineCell<T> {
         f.write_str("MachineCell")
     }
 }
+
+/// Device state behind a small mutex of its own, for what vCPUs reach without the machine lock (the local APIC). Clones share the
+/// state. Whoever locks it calls nobody else until it is released.
+#[derive(Clone, Debug, Default)]
+pub struct SharedCell<T>(Arc<Mutex<T>>);
+
+impl<T> SharedCell<T> {
+    /// The state.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
+    }
+}

@@ -3,7 +3,7 @@
 //! of [`Requests::take`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -181,6 +181,7 @@ pub struct Requests {
     hook: RwLock<Option<Hook>>,
     state: AtomicU8,
     wakeup_mask: AtomicU32,
+    exit_status: AtomicI32,
 }
 
 impl Default for Requests {
@@ -190,6 +191,7 @@ impl Default for Requests {
             hook: RwLock::default(),
             state: AtomicU8::new(RunState::PreLaunch as u8),
             wakeup_mask: AtomicU32::new(u32::MAX),
+            exit_status: AtomicI32::new(0),
         }
     }
 }
@@ -258,6 +260,16 @@ impl Requests {
             return Some(Request::Powerdown);
         }
         p.stop.take().map(Request::Stop)
+    }
+
+    /// Status with which the process is to end at the next shutdown.
+    pub fn set_exit_status(&self, status: i32) {
+        self.exit_status.store(status, Ordering::Relaxed);
+    }
+
+    /// Status with which the process ends in order: 0 unless the guest chose one.
+    pub fn exit_status(&self) -> i32 {
+        self.exit_status.load(Ordering::Relaxed)
     }
 
     /// Whether a reset waits to be served.

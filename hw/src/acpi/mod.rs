@@ -7,3 +7,6 @@ pub mod loader;
 pub mod pci_hotplug_regs;
 pub mod pm_regs;
 pub mod tables;
+
+// Devices that describe themselves in the DSDT. A name only: the DSDT is built by the board.
+qom::interface!("acpi-dev-aml-interface");

@@ -102,7 +102,7 @@ impl Default for I8257Regs {
     }
 }
 
-/// A piece of a transfer that lies in one direction in memory.
+/// A piece of a transfer that does not wrap in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Lowest bus address.
@@ -111,8 +111,6 @@ pub struct Span {
     pub len: usize,
     /// The first byte of the device is the last in memory.
     pub reversed: bool,
-    /// Terminal count was reached with it.
-    pub tc: bool,
 }
 
 impl I8257Regs {
@@ -241,28 +239,47 @@ impl I8257Regs {
         if self.command.disable() { 0 } else { (self.dreq | self.request) & !self.mask & 0xf }
     }
 
-    /// Advances channel `n` by up to `len` bytes (whole words where `shift` is 1), at most to terminal count or to the end of the
-    /// 64 Ki-transfer page, where the address wraps. `None`: masked, disabled, cascaded or nothing to move.
-    pub fn advance(&mut self, n: usize, len: usize, shift: u32) -> Option<Span> {
-        if !self.enabled(n) {
-            return None;
-        }
-        let bit = 1u8 << (n & 3);
-        let c = self.channels.get_mut(n)?;
-        let want = (len >> shift).min(usize::from(c.count) + 1);
-        let (page, down) = (u64::from(c.page_high) << 24 | u64::from(c.page) << 16, c.mode.decrement());
-        let room = if down { usize::from(c.addr) + 1 } else { 0x1_0000 - usize::from(c.addr) };
-        let words = want.min(room);
-        if words == 0 || c.mode.mode() == 3 {
-            return None;
-        }
-        let first = if down { c.addr.wrapping_sub((words - 1) as u16) } else { c.addr };
-        let low = u64::from(first) << shift;
-        let tc = words == usize::from(c.count) + 1;
-        c.addr = if down { c.addr.wrapping_sub(words as u16) } else { c.addr.wrapping_add(words as u16) };
-        c.count = c.count.wrapping_sub(words as u16);
+    /// Bytes that channel `n` has moved, and is to move in all, since it was programmed or reloaded. Words where `shift` is 1.
+    #[must_use]
+    pub fn progress(&self, n: usize, shift: u32) -> (u32, u32) {
+        self.channels.get(n).map_or((0, 0), |c| {
+            (u32::from(c.base_count.wrapping_sub(c.count)) << shift, (u32::from(c.base_count) + 1) << shift)
+        })
+    }
+
+    /// Where `len` bytes lie in memory, `pos` bytes after the base address of channel `n`: at most up to the end of the page, where
+    /// the address counter wraps.
+    #[must_use]
+    pub fn span(&self, n: usize, pos: u32, len: usize, shift: u32) -> Option<Span> {
+        let c = self.channels.get(n)?;
+        let page = u64::from(c.page_high) << 24 | u64::from(c.page) << 16;
         let page = if shift == 0 { page } else { page & !0x1_ffff };
-        if tc {
+        let window = 0x1_0000u64 << shift;
+        let (base, off) = (u64::from(c.base_addr) << shift, u64::from(pos) % window);
+        let (at, room) = if c.mode.decrement() {
+            // Downwards the last byte comes first; `at` is the highest address.
+            let at = (base + window - off) % window + ((1 << shift) - 1);
+            (at, at + 1)
+        } else {
+            let at = (base + off) % window;
+            (at, window - at)
+        };
+        let len = u64::try_from(len).ok()?.min(room);
+        let low = if c.mode.decrement() { at + 1 - len } else { at };
+        (len != 0).then_some(Span { addr: page + low, len: len as usize, reversed: c.mode.decrement() })
+    }
+
+    /// The client of channel `n` says that `done` bytes of the total are moved now. Terminal count reloads or masks the channel.
+    pub fn advance_to(&mut self, n: usize, done: u32, shift: u32) {
+        let bit = 1u8 << (n & 3);
+        let Some(c) = self.channels.get_mut(n) else { return };
+        let total = u32::from(c.base_count) + 1;
+        let done = (done >> shift).min(total);
+        let full = done == total;
+        let done = done as u16; // 0x10000 wraps, as do the registers
+        c.count = c.base_count.wrapping_sub(done);
+        c.addr = if c.mode.decrement() { c.base_addr.wrapping_sub(done) } else { c.base_addr.wrapping_add(done) };
+        if full {
             self.tc |= bit;
             self.request &= !bit;
             if c.mode.autoinit() {
@@ -271,7 +288,6 @@ impl I8257Regs {
                 self.mask |= bit;
             }
         }
-        Some(Span { addr: page | low, len: words << shift, reversed: down, tc })
     }
 }
 
@@ -308,37 +324,56 @@ mod tests {
     #[test]
     fn transfer_stops_at_terminal_count_and_masks() {
         let mut r = setup(0x44, 0x3456, 9);
-        assert_eq!(r.advance(2, 4, 0), Some(Span { addr: 0x12_3456, len: 4, reversed: false, tc: false }));
-        assert_eq!((r.channels[2].addr, r.channels[2].count), (0x345a, 5));
-        assert_eq!(r.advance(2, 100, 0), Some(Span { addr: 0x12_345a, len: 6, reversed: false, tc: true }));
-        assert_eq!((r.channels[2].count, r.mask & 4), (0xffff, 4));
-        assert_eq!(r.advance(2, 1, 0), None);
+        assert_eq!(
+            (r.progress(2, 0), r.span(2, 0, 4, 0)),
+            ((0, 10), Some(Span { addr: 0x12_3456, len: 4, reversed: false }))
+        );
+        r.advance_to(2, 4, 0);
+        assert_eq!((r.channels[2].addr, r.channels[2].count, r.progress(2, 0), r.tc), (0x345a, 5, (4, 10), 0));
+        assert_eq!(r.span(2, 4, 6, 0).map(|s| s.addr), Some(0x12_345a));
+        r.advance_to(2, 10, 0);
+        assert_eq!((r.channels[2].count, r.mask & 4, r.ready()), (0xffff, 4, 0));
         assert_eq!((r.read_control(0), r.read_control(0)), (4, 0));
     }
 
     #[test]
     fn autoinit_reloads() {
         let mut r = setup(0x58, 0x100, 3);
-        assert!(r.advance(2, 4, 0).is_some_and(|s| s.tc));
-        assert_eq!((r.channels[2].addr, r.channels[2].count, r.mask & 4), (0x100, 3, 0));
+        r.advance_to(2, 4, 0);
+        assert_eq!((r.channels[2].addr, r.channels[2].count, r.mask & 4, r.tc), (0x100, 3, 0, 4));
+    }
+
+    #[test]
+    fn the_largest_count_ends_too() {
+        let mut r = setup(0x44, 0, 0xffff);
+        r.advance_to(2, 0xffff, 0);
+        assert_eq!((r.tc, r.channels[2].count), (0, 0));
+        r.advance_to(2, 0, 0);
+        assert_eq!(r.tc, 0);
+        r.advance_to(2, 0x1_0000, 0);
+        assert_eq!((r.tc, r.channels[2].count, r.mask & 4), (4, 0xffff, 4));
     }
 
     #[test]
     fn decrement_and_wrap() {
-        let mut r = setup(0x64, 0x0001, 3);
-        assert_eq!(r.advance(2, 4, 0), Some(Span { addr: 0x12_0000, len: 2, reversed: true, tc: false }));
-        assert_eq!(r.advance(2, 4, 0), Some(Span { addr: 0x12_fffe, len: 2, reversed: true, tc: true }));
-        let mut r = setup(0x44, 0xfffe, 3);
-        assert_eq!(r.advance(2, 4, 0).map(|s| (s.addr, s.len)), Some((0x12_fffe, 2)));
-        assert_eq!(r.advance(2, 4, 0).map(|s| (s.addr, s.len)), Some((0x12_0000, 2)));
+        let r = setup(0x64, 0x0001, 3);
+        assert_eq!(r.span(2, 0, 4, 0), Some(Span { addr: 0x12_0000, len: 2, reversed: true }));
+        assert_eq!(r.span(2, 2, 2, 0), Some(Span { addr: 0x12_fffe, len: 2, reversed: true }));
+        let r = setup(0x44, 0xfffe, 3);
+        assert_eq!(r.span(2, 0, 4, 0).map(|s| (s.addr, s.len)), Some((0x12_fffe, 2)));
+        assert_eq!(r.span(2, 2, 2, 0).map(|s| (s.addr, s.len)), Some((0x12_0000, 2)));
     }
 
     #[test]
     fn sixteen_bit_channels_count_words() {
         let mut r = setup(0x44, 0x8001, 1);
         r.write_page(1, false, 0x13); // bit 0 is not used
-        assert_eq!(r.advance(2, 3, 1), Some(Span { addr: 0x13_0002, len: 2, reversed: false, tc: false }));
-        assert_eq!(r.advance(2, 3, 1).map(|s| s.tc), Some(true));
+        assert_eq!(
+            (r.progress(2, 1), r.span(2, 0, 4, 1)),
+            ((0, 4), Some(Span { addr: 0x13_0002, len: 4, reversed: false }))
+        );
+        r.advance_to(2, 4, 1);
+        assert_eq!((r.tc, r.channels[2].addr), (4, 0x8003));
     }
 
     #[test]

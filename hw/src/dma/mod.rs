@@ -1,3 +1,4 @@
 //! DMA controllers.
 
+pub mod i8257;
 pub mod i8257_regs;

@@ -142,8 +142,8 @@ pub enum Signal {
     Smi,
     /// INIT.
     Init,
-    /// Start-up with this page number.
-    Sipi(u8),
+    /// Start-up; [`ApicRegs::take_sipi`] has the page.
+    Sipi,
 }
 
 /// What the wiring must do once the registers are released.
@@ -196,6 +196,16 @@ pub struct ApicRegs {
     tsc_deadline: Option<(u64, u64)>,
     /// Input levels of LINT0 (the 8259 pair) and LINT1 (NMI).
     lint: [bool; 2],
+    /// After INIT: a start-up IPI is awaited.
+    wait_for_sipi: bool,
+    /// Page of a start-up IPI that has come.
+    sipi: Option<u8>,
+}
+
+impl Default for ApicRegs {
+    fn default() -> Self {
+        Self::power_on(0, 0x14, false)
+    }
 }
 
 fn bit(words: &[u32; 8], v: u8) -> bool {
@@ -235,13 +245,28 @@ impl ApicRegs {
             counting_since: None,
             tsc_deadline: None,
             lint: [false; 2],
+            wait_for_sipi: !bsp,
+            sipi: None,
         }
+    }
+
+    /// System reset: power-on state; the input lines keep their levels, the bootstrap processor its role.
+    pub fn reset(&mut self) {
+        let (lint, bsp) = (self.lint, self.base & BASE_BSP != 0);
+        *self = Self { lint, ..Self::power_on(self.initial_id, self.version, bsp) };
     }
 
     /// INIT, §12.4.7.3: as power-on, but IA32_APIC_BASE and the ID stay.
     pub fn init(&mut self) {
         let (base, xapic_id, lint) = (self.base, self.xapic_id, self.lint);
-        *self = Self { base, xapic_id, lint, ..Self::power_on(self.initial_id, self.version, false) };
+        let wait_for_sipi = base & BASE_BSP == 0;
+        *self = Self { base, xapic_id, lint, wait_for_sipi, ..Self::power_on(self.initial_id, self.version, false) };
+    }
+
+    /// The processor takes a start-up IPI: its page, if one has come and is awaited.
+    pub fn take_sipi(&mut self) -> Option<u8> {
+        let page = self.sipi.take()?;
+        std::mem::take(&mut self.wait_for_sipi).then_some(page)
     }
 
     /// IA32_APIC_BASE.
@@ -253,6 +278,7 @@ impl ApicRegs {
     /// Makes this processor the bootstrap processor, or not.
     pub fn set_bsp(&mut self, bsp: bool) {
         self.base = self.base & !BASE_BSP | if bsp { BASE_BSP } else { 0 };
+        self.wait_for_sipi = !bsp;
     }
 
     /// Writes IA32_APIC_BASE, §12.4.4 and §12.12.1.1. The caller has checked the address bits against MAXPHYADDR.
@@ -459,7 +485,10 @@ impl ApicRegs {
             mode::SMI => Some(Signal::Smi),
             mode::NMI => Some(Signal::Nmi),
             mode::INIT => Some(Signal::Init),
-            mode::SIPI => Some(Signal::Sipi(m.vector)),
+            mode::SIPI => {
+                self.sipi = Some(m.vector);
+                Some(Signal::Sipi)
+            }
             _ => self.request(m.vector, m.level),
         };
         Effect { signal, ..Effect::default() }
@@ -1030,6 +1059,23 @@ mod tests {
             (rd(&mut a, 0x20), rd(&mut a, 0xf0), a.pending(), a.base() & BASE_BSP),
             (0x0700_0000, 0xff, None, BASE_BSP)
         );
+    }
+
+    #[test]
+    fn start_up_ipi_is_taken_once_after_init() {
+        let sipi = Message { vector: 0x9f, mode: mode::SIPI, level: false, to: Target::All };
+        let mut a = ApicRegs::power_on(1, 0x14, false);
+        assert_eq!(a.take_sipi(), None);
+        assert_eq!(a.deliver(sipi).signal, Some(Signal::Sipi));
+        assert_eq!((a.take_sipi(), a.take_sipi()), (Some(0x9f), None));
+        let _ = a.deliver(sipi);
+        assert_eq!(a.take_sipi(), None); // running
+        a.init();
+        let _ = a.deliver(sipi);
+        assert_eq!(a.take_sipi(), Some(0x9f));
+        let mut bsp = ApicRegs::power_on(0, 0x14, true);
+        let _ = bsp.deliver(sipi);
+        assert_eq!(bsp.take_sipi(), None);
     }
 
     #[test]

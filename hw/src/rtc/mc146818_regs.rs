@@ -194,6 +194,12 @@ pub struct Mc146818Regs {
     slew: bool,
 }
 
+impl Default for Mc146818Regs {
+    fn default() -> Self {
+        Self::power_on(0, 0, 0, false)
+    }
+}
+
 impl Mc146818Regs {
     /// Power-on at clock value `now` with calendar time `seconds`: 24 hours, BCD, 1024 Hz selected, battery good.
     #[must_use]
@@ -473,17 +479,6 @@ impl Mc146818Regs {
             i => self.cmos.get(i),
         };
         (v, e)
-    }
-
-    /// The calendar as the registers have it at `now`, for the `date` property.
-    pub fn date(&mut self, now: i64) -> Date {
-        let _ = self.sync(now);
-        if !self.running() {
-            let mut copy = self.clone();
-            copy.take(now);
-            return Date::from_seconds(copy.seconds);
-        }
-        Date::from_seconds(self.seconds)
     }
 
     /// Calendar seconds of the time registers after the last access.

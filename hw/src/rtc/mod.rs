@@ -1,3 +1,4 @@
 //! Real-time clocks.
 
 pub mod mc146818_regs;
+pub mod mc146818rtc;

@@ -94,6 +94,12 @@ pub struct HpetRegs {
     pub pit_level: bool,
 }
 
+impl Default for HpetRegs {
+    fn default() -> Self {
+        Self::power_on(MIN_TIMERS, 0, false)
+    }
+}
+
 impl HpetRegs {
     /// Power-on with `timers` comparators that can reach the inputs in `intcap`; `msi`: FSB delivery offered.
     #[must_use]

@@ -322,6 +322,12 @@ pub struct I8254Regs {
     counters: [Counter; 3],
 }
 
+impl Default for I8254Regs {
+    fn default() -> Self {
+        Self::power_on(0)
+    }
+}
+
 impl I8254Regs {
     /// Power-on at virtual time `now`: mode 3, largest count; GATE 2 is low (port 0x61 bit 0).
     #[must_use]
@@ -334,8 +340,7 @@ impl I8254Regs {
         if let Some(c) = self.counters.get_mut((offset & 3) as usize) {
             c.write(val, now);
         } else if val >> 6 == 3 {
-            for (i, c) in self.counters.iter_mut().enumerate().filter(|(i, _)| val & 2 << i != 0) {
-                let _ = i;
+            for (_, c) in self.counters.iter_mut().enumerate().filter(|(i, _)| val & 2 << i != 0) {
                 c.sync(now);
                 if val & 0x20 == 0 {
                     c.latch_count(now);

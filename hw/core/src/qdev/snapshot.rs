@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::device::Device;
 use super::imp::as_level;
 use crate::core::Core;
-use crate::locked::{Locked, MachineCell};
+use crate::locked::{Locked, MachineCell, SharedCell};
 
 /// Version of the snapshot's frame.
 const VERSION: u64 = 1;
@@ -54,6 +54,25 @@ impl<S: Default + Serialize + DeserializeOwned + Send + Sync + 'static> qom::Sta
             load: Arc::new(move |v| {
                 let s = S::deserialize(v).map_err(|e| Error::generic(e.to_string()))?;
                 Ok(Box::new(move |o, m| as_level(o, |t: &T| *field(t).rw(m) = s)))
+            }),
+        });
+    }
+}
+
+impl<S: Default + Serialize + DeserializeOwned + Send + Sync + 'static> qom::State for SharedCell<S> {
+    fn init(_: &Base) -> Self {
+        Self::default()
+    }
+
+    fn register<T: Level>(class: &mut Class, name: &'static str, field: fn(&T) -> &Self) {
+        class.edit::<StateClass>().0.push(StateField {
+            name: format!("{}.{name}", T::NAME),
+            save: Arc::new(move |o, _| {
+                as_level(o, |t: &T| serde_json::to_value(&*field(t).lock())).map_err(|e| Error::generic(e.to_string()))
+            }),
+            load: Arc::new(move |v| {
+                let s = S::deserialize(v).map_err(|e| Error::generic(e.to_string()))?;
+                Ok(Box::new(move |o, _| as_level(o, |t: &T| *field(t).lock() = s)))
             }),
         });
     }

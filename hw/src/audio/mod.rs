@@ -1,0 +1,3 @@
+//! Sound devices.
+
+pub mod pcspk;

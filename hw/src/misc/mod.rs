@@ -1,0 +1,3 @@
+//! Devices that belong to no family.
+
+pub mod debugexit;
