@@ -19,6 +19,7 @@ pub mod loader;
 mod locked;
 pub mod machine;
 pub mod memory;
+pub mod pci;
 pub mod qdev;
 pub mod request;
 pub mod smp;
@@ -34,6 +35,7 @@ pub use isa::{IsaBus, IsaDevice};
 pub use locked::{CoreGuard, Locked, MachineCell, SharedCell};
 pub use machine::{Machine, MachineClass};
 pub use memory::{AddressSpace, FreeOps, MemTxError, MemoryRegion, Ops, Sizes};
+pub use pci::{BarKind, Devfn, PciBus, PciDevice, PciDeviceClass, PciHostBridge, PciImpl};
 pub use qdev::{
     Bus, BusClass, BusImpl, Category, Device, DeviceAdd, DeviceClass, DeviceImpl, HotplugHandler, Phase, device_add,
     device_del, load, reset_all, save,
