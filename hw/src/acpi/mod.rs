@@ -5,6 +5,7 @@ pub mod cpu_hotplug_regs;
 pub mod dsdt;
 pub mod loader;
 pub mod pci_hotplug_regs;
+pub mod piix4;
 pub mod pm_regs;
 pub mod tables;
 

@@ -1,0 +1,4 @@
+//! IDE controllers.
+
+pub mod bmdma_regs;
+pub mod piix;

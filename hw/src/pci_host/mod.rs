@@ -1,0 +1,4 @@
+//! Host bridges.
+
+pub mod i440fx;
+pub mod pam;
