@@ -11,3 +11,6 @@ pub mod tables;
 
 // Devices that describe themselves in the DSDT. A name only: the DSDT is built by the board.
 qom::interface!("acpi-dev-aml-interface");
+
+qom::interface!("acpi-device-interface");
+qom::interface!("acpi-dev-aml-interface");

@@ -221,7 +221,7 @@ impl Piix4Pm {
 
     fn read_cpus(&self, m: &mut Locked, off: u64, size: u32) -> u64 {
         // Byte registers inside the dwords are read with the dword they start.
-        let (base, shift) = if off < 4 || off >= 8 { (off & !3, (off & 3) * 8) } else { (off, 0) };
+        let (base, shift) = if !(4..8).contains(&off) { (off & !3, (off & 3) * 8) } else { (off, 0) };
         let _ = size;
         u64::from(self.cpus.rw(m).read(base) >> shift)
     }
