@@ -13,4 +13,3 @@ pub mod tables;
 qom::interface!("acpi-dev-aml-interface");
 
 qom::interface!("acpi-device-interface");
-qom::interface!("acpi-dev-aml-interface");
