@@ -62,11 +62,13 @@ pub enum Loc {
     Mx32,
     /// `seg:[base+index*scale+disp]`, 64-bit address (FS, GS).
     S,
+    /// Likewise with a 32-bit offset, in 64-bit mode only.
+    S32,
     /// `seg:[imm]`, 64-bit absolute address.
     Abs,
     /// 16-bit address in a segment that must be checked.
     G16,
-    /// 32-bit address in a segment that must be checked (in 64-bit mode: address size 32).
+    /// 32-bit address in a segment that must be checked.
     G32,
     /// XMM register.
     X,
@@ -84,7 +86,7 @@ pub enum Loc {
 impl Loc {
     /// In memory.
     pub const fn is_memory(self) -> bool {
-        matches!(self, Loc::M | Loc::Mx | Loc::M32 | Loc::Mx32 | Loc::S | Loc::Abs | Loc::G16 | Loc::G32)
+        matches!(self, Loc::M | Loc::Mx | Loc::M32 | Loc::Mx32 | Loc::S | Loc::S32 | Loc::Abs | Loc::G16 | Loc::G32)
     }
 }
 
@@ -151,10 +153,12 @@ pub enum Op {
     /// CWD, CDQ, CQO.
     SignInto,
     Lea,
-    /// By an immediate (not 0 after masking) or CL.
+    /// Count in the source: `I` an immediate that is not 0 after masking, `R` CL, `No` zero.
     Shift(Shift),
     /// SHLD (true) or SHRD, count in the immediate or CL.
     DoubleShift(bool, Count),
+    /// MFENCE, LFENCE, SFENCE.
+    Fence,
     /// One-operand MUL, IMUL (true).
     MulWide(bool),
     /// IMUL r, r/m.

@@ -1,6 +1,7 @@
 //! The x86 CPU: state, models, decode, semantics, MMU.
 #![forbid(unsafe_code)]
 
+pub mod decode;
 pub mod exception;
 pub mod forms;
 pub mod fpu;
@@ -9,6 +10,8 @@ pub mod reg;
 pub mod sem;
 pub mod state;
 pub mod sys;
+mod table;
+pub mod testing;
 
 use accel::tcg::*;
 use exception::Exception;
@@ -19,6 +22,8 @@ use state::State;
 pub const EXIT_SHUTDOWN: u32 = 1;
 /// Code of [`Rare::Exit`]: INIT was received and the state is reset.
 pub const EXIT_INIT: u32 = 2;
+/// Code of [`Rare::Exit`]: an exception was caught ([`State::catch`](state::State::catch)).
+pub const EXIT_CAUGHT: u32 = 3;
 
 /// The architecture, for the engine.
 pub struct X86;
@@ -27,21 +32,29 @@ impl Target for X86 {
     type Form = Form;
     type State = State;
     type Fault = Exception;
-    const FORMS: &'static [(Form, bool)] = &[];
-    const PAIRS: &'static [(Form, Form, bool)] = &[];
+    const FORMS: &'static [(Form, bool)] = table::FORMS;
+    const PAIRS: &'static [(Form, Form, bool)] = table::PAIRS;
+    const FAMILIES: &'static [u8] = table::FAMILIES;
+    const PAIR_FAMILIES: &'static [(u8, u8)] = table::PAIR_FAMILIES;
     const ALL_FLAGS: u32 = state::bits::ARITH;
     fn handlers() -> Handlers<Self> {
-        unreachable!("not built yet")
+        table::handlers()
     }
     #[inline(always)]
-    fn run<E: Emit>(_: &mut E, _: Form) -> Step<E> {
-        Ok(Flow::Rare)
+    fn run<E: Emit, K: Family>(e: &mut E, f: Form) -> Step<E> {
+        sem::run::<E, K>(e, f)
     }
-    fn rare(_: &mut Cpu<'_, Self>, _: Form) -> Rare<Exception> {
-        Rare::Fault(Exception::ud())
+    fn rare(cpu: &mut Cpu<'_, Self>, f: Form) -> Rare<Exception> {
+        sem::rare::run(cpu, f).unwrap_or_else(Rare::Fault)
     }
-    fn decode(_: &[u8], _: u32, _: u32) -> Result<Decoded<Form>, Short> {
-        Err(Short)
+    fn is_rare(f: Form) -> bool {
+        sem::is_rare(f)
+    }
+    fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> {
+        decode::decode(code, off, mode)
+    }
+    fn address_mask(mode: u32) -> u64 {
+        if mode & state::mode::SIZE == 2 { u64::MAX } else { 0xffff_ffff }
     }
     fn mode(state: &State) -> u32 {
         state.mode()
@@ -70,7 +83,14 @@ impl Target for X86 {
     fn divide_fault() -> Exception {
         Exception::de()
     }
+    fn alignment_fault() -> Exception {
+        Exception::gp(0)
+    }
     fn deliver(cpu: &mut Cpu<'_, Self>, fault: Exception) -> Rare<Exception> {
+        if cpu.state.catch {
+            cpu.state.caught = Some(fault);
+            return Rare::Exit(cpu.op.ip, EXIT_CAUGHT);
+        }
         sys::deliver(cpu, fault)
     }
     fn service(cpu: &mut Cpu<'_, Self>) -> Rare<Exception> {

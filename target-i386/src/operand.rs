@@ -16,7 +16,7 @@ pub fn offset(cpu: &X86Cpu<'_>, l: Loc) -> u64 {
     match l {
         Loc::Abs => o.imm,
         Loc::G16 => sum & 0xffff,
-        Loc::G32 | Loc::M32 | Loc::Mx32 => sum & 0xffff_ffff,
+        Loc::G32 | Loc::M32 | Loc::Mx32 | Loc::S32 => sum & 0xffff_ffff,
         _ => sum,
     }
 }

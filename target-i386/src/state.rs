@@ -378,6 +378,10 @@ pub struct State {
     pub tsc_calls: u64,
     /// Reaches the vCPU's own thread: set once it exists.
     pub kick: Option<Kick>,
+    /// Exceptions end the run with [`EXIT_CAUGHT`](crate::EXIT_CAUGHT) instead of being delivered: for tests.
+    pub catch: bool,
+    /// The exception caught last.
+    pub caught: Option<crate::exception::Exception>,
 }
 impl std::ops::Deref for State {
     type Target = Regs;
@@ -443,6 +447,8 @@ impl State {
             tsc: None,
             tsc_calls: 0,
             kick: None,
+            catch: false,
+            caught: None,
         }
     }
     /// Ticks of the time stamp counter before the guest's offset.

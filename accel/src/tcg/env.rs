@@ -81,13 +81,13 @@ pub(crate) trait Reach: Send + Sync {
     fn protect(&self, host: usize);
 }
 
-/// A jump cache entry: the op for a linear address under the mode and epoch mixed into its key.
+/// A jump cache entry: the op for a linear address under a mode and epoch.
 #[repr(C, align(32))]
 pub(crate) struct JcEntry<T: Target> {
     pub key: u64,
+    /// Names the mode and the epoch.
+    pub salt: u64,
     pub op: *const Op<T>,
-    pub page: u64,
-    pub _code: u64,
 }
 /// Entries of the jump cache.
 pub(crate) const JC: usize = 4096;
@@ -101,7 +101,7 @@ pub struct Hot {
     pub(crate) cc_v: [u64; 3],
     pub(crate) budget: i64,
     pub(crate) tlb: *const TlbEntry,
-    /// Mixed into jump cache keys: names the mode and the epoch.
+    /// Names the mode and the epoch of valid jump cache entries.
     pub(crate) salt: u64,
     pub(crate) ip: u64,
     pub(crate) reason: u64,
@@ -164,7 +164,8 @@ pub struct Op<T: Target> {
     pub(crate) form: u16,
     /// Offset in the page in the low 12 bits, segment number above.
     pub(crate) off: u16,
-    pub(crate) hot: u16,
+    /// Executions as a block head, for a compiler to come.
+    pub(crate) _hot: u16,
     /// Instructions up to the next branch, this one included.
     pub(crate) n: u8,
     /// Length in the low 4 bits (0: no instruction), scale above.

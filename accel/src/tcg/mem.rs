@@ -3,7 +3,7 @@
 
 use super::{
     bus::Bus,
-    env::{Env, Hot, fault, inner},
+    env::{Env, Hot, inner},
     ops::{Slot, W},
     target::*,
     tlb::{self, PHYS, PhysEntry, Spot, spot},
@@ -404,10 +404,5 @@ impl<T: Target> Cpu<'_, T> {
     pub fn ask_service(&mut self) {
         // SAFETY: atomics of a live env.
         unsafe { (*self.mem.0.as_ptr()).shared.ask(super::env::request::SERVICE) }
-    }
-    /// Puts a fault where the dispatcher finds it.
-    pub(crate) fn record(&mut self, f: T::Fault) {
-        // SAFETY: this call owns the CPU.
-        unsafe { *fault(self.mem.0) = Some(f) }
     }
 }

@@ -14,8 +14,10 @@
 //! | `host` | host-instruction thunks: vectors, x87 |
 
 pub mod bus;
+mod engine;
 mod env;
 pub mod host;
+mod interp_vector;
 mod mem;
 pub(crate) mod ops;
 mod page;
@@ -26,11 +28,12 @@ mod tlb;
 pub mod vector;
 
 pub use bus::{Bus, FlatBus, RamPage};
+pub use engine::{Exit, Vcpu};
 pub use env::{Hot, Kick};
 pub use mem::{Cpu, Fields, Phys};
 pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
 pub use page::Group;
-pub use target::{Access, Decoded, End, Kind, Leaf, Rare, Short, Target, Who};
-pub use tier0::{Handlers, Plain};
+pub use target::{Access, AnyFamily, Decoded, End, Family, Kind, Leaf, Rare, Short, Target, Who};
+pub use tier0::{Handler, Handlers, Plain, form, pair};
 pub use tlb::{Counters, REGIMES};
 pub use vector::{Fp, FpBin, Vector, XBin, XShift, XShuffle, XUn};

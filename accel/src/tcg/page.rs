@@ -1,15 +1,27 @@
 //! Decoded pages of one vCPU, and the map of code that all vCPUs of a machine share.
+//!
+//! A page is known by its host address and the mode: one decoding serves every mapping. Instructions are decoded in runs,
+//! from an entry point to the first unconditional branch, the page's end or an instruction decoded before; the ops of a run
+//! are neighbours in memory. Pages belong to one vCPU and are dropped by its dispatcher only.
+//!
+//! Not covered: a store of another vCPU that checked its tag before the page was marked and lands after its bytes were
+//! read twice (the window is a few instructions long; correct guests synchronise).
+#![expect(unsafe_code, reason = "ops are reached by pointer")]
 
 use super::{
-    env::{Reach, request},
-    ops::W,
-    target::Target,
+    env::{Op, Reach, Run, request},
+    ops::*,
+    target::{Decoded, End, Target},
+    tier0::{exec_dyn, leave, link, rare, straddle},
 };
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
-use std::sync::{
-    Weak,
-    atomic::{AtomicU64, Ordering::*},
+use std::{
+    ptr::NonNull,
+    sync::{
+        Weak,
+        atomic::{AtomicU64, Ordering::*},
+    },
 };
 
 /// Which host pages hold bytes that some vCPU has decoded, in granules of 64 bytes.
@@ -66,11 +78,13 @@ impl CodeMap {
 pub struct Group {
     pub(crate) code: CodeMap,
     pub(crate) vcpus: Mutex<Vec<Weak<dyn Reach>>>,
+    /// Held for locked accesses that no host instruction covers.
+    pub(crate) locked: Mutex<()>,
 }
 impl Group {
     /// No vCPUs yet.
     pub fn new() -> std::sync::Arc<Group> {
-        std::sync::Arc::new(Group { code: CodeMap::new(), vcpus: Mutex::default() })
+        std::sync::Arc::new(Group { code: CodeMap::new(), vcpus: Mutex::default(), locked: Mutex::new(()) })
     }
     /// Bytes of guest memory, given by their host address inside one page, were written by somebody that is not a vCPU
     /// (DMA): code decoded from them is dropped.
@@ -107,8 +121,314 @@ impl Group {
     }
 }
 
+/// Longest run, in instructions and in bytes.
+const RUN: usize = 64;
+const BYTES: usize = 512;
+
+/// One decoded page.
+struct Page<T: Target> {
+    /// Ops by offset of their instruction.
+    entries: FxHashMap<u16, NonNull<Op<T>>>,
+    /// Runs, as boxed slices.
+    runs: Vec<NonNull<[Op<T>]>>,
+    /// Branches whose target in this page is not decoded yet.
+    waiting: FxHashMap<u16, Vec<NonNull<Op<T>>>>,
+}
+impl<T: Target> Drop for Page<T> {
+    fn drop(&mut self) {
+        for r in &self.runs {
+            // SAFETY: made by `Box::into_raw`; no handler runs and the jump cache was invalidated.
+            drop(unsafe { Box::from_raw(r.as_ptr()) })
+        }
+    }
+}
+
 /// The decoded pages of a vCPU.
 pub(crate) struct Pages<T: Target> {
+    /// All forms seen, by the index in their ops.
     pub forms: Vec<T::Form>,
-    _w: W,
+    form_ids: FxHashMap<T::Form, u16>,
+    handlers: FxHashMap<(T::Form, bool), Run<T>>,
+    pairs: FxHashMap<(T::Form, T::Form, bool), Run<T>>,
+    map: FxHashMap<(usize, u32), Box<Page<T>>>,
+    modes: Vec<u32>,
+    single: Vec<Single<T>>,
+}
+/// An instruction run by itself: its op, then one that goes to the next address, then one for the branch target.
+pub(crate) struct Single<T: Target> {
+    pc: u64,
+    mode: u32,
+    bytes: [u8; 15],
+    pub ops: NonNull<[Op<T>; 3]>,
+}
+impl<T: Target> Drop for Single<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by `Box::into_raw`; no handler runs.
+        drop(unsafe { Box::from_raw(self.ops.as_ptr()) })
+    }
+}
+const SINGLES: usize = 64;
+
+/// An instruction and what its flags are good for.
+struct Item<F> {
+    d: Decoded<F>,
+    off: u16,
+    live: bool,
+}
+
+impl<T: Target> Pages<T> {
+    pub fn new() -> Self {
+        let h = T::handlers();
+        let rows = |t: &'static [[Option<super::Handler<T>>; 16]]| t.iter().flatten().flatten().map(|h| h.0);
+        Pages {
+            forms: Vec::new(),
+            form_ids: FxHashMap::default(),
+            handlers: T::FORMS.iter().copied().zip(rows(h.forms)).collect(),
+            pairs: T::PAIRS.iter().copied().zip(rows(h.pairs)).collect(),
+            map: FxHashMap::default(),
+            modes: Vec::new(),
+            single: Vec::new(),
+        }
+    }
+    /// The op at `off` of a page, if it is decoded.
+    pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
+        Some(self.map.get(&(host, mode))?.entries.get(&off)?.as_ptr())
+    }
+    /// Drops all decodings of a page. The caller invalidates the jump cache.
+    pub fn drop_page(&mut self, host: usize) -> bool {
+        let mut any = false;
+        for &m in &self.modes {
+            any |= self.map.remove(&(host, m)).is_some()
+        }
+        any
+    }
+    /// Drops everything. The caller invalidates the jump cache.
+    pub fn clear(&mut self) {
+        self.map.clear();
+        self.single.clear();
+    }
+    fn form_id(&mut self, f: T::Form) -> u16 {
+        if let Some(&id) = self.form_ids.get(&f) {
+            return id;
+        }
+        let id = u16::try_from(self.forms.len()).expect("a target has fewer than 65536 forms");
+        self.forms.push(f);
+        self.form_ids.insert(f, id);
+        id
+    }
+    fn op(&mut self, i: &Item<T::Form>, n: u8) -> Op<T> {
+        let d = &i.d;
+        for s in d.r {
+            assert!((s.0 as usize) < SLOTS, "slot out of range");
+        }
+        assert!(d.seg < 6 || d.seg == 14, "segment out of range");
+        let run = if T::is_rare(d.form) {
+            rare::<T>
+        } else {
+            self.handlers
+                .get(&(d.form, i.live))
+                .or(self.handlers.get(&(d.form, true)))
+                .copied()
+                .unwrap_or(exec_dyn::<T>)
+        };
+        Op {
+            run,
+            imm: d.imm,
+            disp: d.disp,
+            r: d.r.map(|s| s.0),
+            form: self.form_id(d.form),
+            off: i.off & 0xfff | (d.seg as u16) << 12,
+            _hot: 0,
+            n,
+            len_scale: d.len & 15 | (d.scale & 3) << 4,
+        }
+    }
+    fn stub(run: Run<T>, to: i64, mode: u32) -> Op<T> {
+        Op {
+            run,
+            imm: T::address_mask(mode),
+            // (A direct branch reaches 2 GiB around its page at most.)
+            disp: to as i32,
+            r: [0; 4],
+            form: 0,
+            off: 0,
+            _hot: 0,
+            n: 0,
+            len_scale: 0,
+        }
+    }
+
+    /// Decodes a run at `off` of the page at `host`, whose bytes `fetch` copies. Returns the op at `off`.
+    pub fn decode(
+        &mut self,
+        group: &Group,
+        host: usize,
+        mode: u32,
+        off: u16,
+        fetch: impl Fn(usize, &mut [u8]),
+    ) -> *const Op<T> {
+        let start = off as usize;
+        let mut buf = [0; BYTES];
+        let code = &mut buf[..BYTES.min(4096 - start)];
+        group.protect(host, start, 1);
+        let (items, end) = loop {
+            fetch(start, code);
+            let r = self.items(host, mode, start, code);
+            let len = r.0.last().map_or(1, |i| i.off as usize + i.d.len as usize - start);
+            group.protect(host, start, len);
+            let mut again = [0; BYTES];
+            fetch(start, &mut again[..len]);
+            if again[..len] == code[..len] {
+                break r;
+            }
+        };
+        if !self.modes.contains(&mode) {
+            self.modes.push(mode)
+        }
+        self.build(host, mode, off, items, end)
+    }
+
+    /// The instructions of a run, and the op without an instruction that follows them.
+    fn items(&self, host: usize, mode: u32, start: usize, code: &[u8]) -> (Vec<Item<T::Form>>, After) {
+        let mut items: Vec<Item<T::Form>> = Vec::new();
+        let page = self.map.get(&(host, mode));
+        let mut off = start;
+        let after = loop {
+            if off == 4096 || items.len() == RUN {
+                break After::Leave(off);
+            }
+            if off != start && page.is_some_and(|p| p.entries.contains_key(&(off as u16))) {
+                break After::Link(off as u16);
+            }
+            match T::decode(&code[off - start..], off as u32, mode) {
+                Err(_) if start + code.len() == 4096 => break After::Straddle(off),
+                // The buffer ends, the page does not.
+                Err(_) => break After::Leave(off),
+                Ok(d) => {
+                    items.push(Item { d, off: off as u16, live: true });
+                    off += d.len as usize;
+                    if matches!(d.end, End::Goto(_) | End::To | End::Stop) {
+                        break After::Leave(off);
+                    }
+                }
+            }
+        };
+        let mut live = T::ALL_FLAGS;
+        for i in items.iter_mut().rev() {
+            if !matches!(i.d.end, End::Next) {
+                live = T::ALL_FLAGS
+            }
+            i.live = i.d.writes & live != 0;
+            live = if i.d.faults { T::ALL_FLAGS } else { live & !i.d.writes | i.d.reads };
+        }
+        (items, after)
+    }
+
+    fn build(&mut self, host: usize, mode: u32, off: u16, items: Vec<Item<T::Form>>, after: After) -> *const Op<T> {
+        let mut ops: Vec<Op<T>> = Vec::with_capacity(items.len() + 8);
+        let mut n = 0u8;
+        for i in items.iter().rev() {
+            n = if i.d.end == End::Next { n.saturating_add(1) } else { 1 };
+            let op = self.op(i, n);
+            ops.push(op);
+        }
+        ops.reverse();
+        for (k, w) in items.windows(2).enumerate() {
+            if let Some(&run) = self.pairs.get(&(w[0].d.form, w[1].d.form, w[0].live)) {
+                ops[k].run = run
+            }
+        }
+        ops.push(match after {
+            After::Leave(to) => Self::stub(leave::<T>, to as i64, mode),
+            After::Straddle(at) => Self::stub(straddle::<T>, at as i64, mode),
+            After::Link(at) => {
+                let to = self.map[&(host, mode)].entries[&at];
+                let mut op = Self::stub(link::<T>, at as i64, mode);
+                op.imm = to.as_ptr() as u64;
+                op
+            }
+        });
+        // Where branches go whose target is not decoded, or not here.
+        let mut stubs: Vec<(usize, usize)> = Vec::new();
+        for (k, i) in items.iter().enumerate() {
+            if let End::Goto(to) | End::If(to) = i.d.end {
+                stubs.push((k, ops.len()));
+                ops.push(Self::stub(leave::<T>, to, mode));
+            }
+        }
+        let count = ops.len();
+        let first = Box::into_raw(ops.into_boxed_slice()).cast::<Op<T>>();
+        let run = NonNull::new(std::ptr::slice_from_raw_parts_mut(first, count)).expect("a box");
+        // SAFETY: below `count`.
+        let at = |k: usize| NonNull::new(unsafe { first.add(k) }).expect("a box");
+        let page = self.map.entry((host, mode)).or_insert_with(|| {
+            Box::new(Page { entries: FxHashMap::default(), runs: Vec::new(), waiting: FxHashMap::default() })
+        });
+        page.runs.push(run);
+        for (k, i) in items.iter().enumerate() {
+            page.entries.insert(i.off, at(k));
+        }
+        if items.is_empty() {
+            page.entries.insert(off, at(0));
+        }
+        for (k, stub) in stubs {
+            let (End::Goto(to) | End::If(to)) = items[k].d.end else { continue };
+            let mut target = at(stub);
+            if let Ok(t) = u16::try_from(to)
+                && t < 4096
+            {
+                match page.entries.get(&t) {
+                    Some(&op) => target = op,
+                    None => page.waiting.entry(t).or_default().push(at(k)),
+                }
+            }
+            // SAFETY: an op of the run just made.
+            unsafe { (*at(k).as_ptr()).imm = target.as_ptr() as u64 }
+        }
+        let made = items.iter().map(|i| i.off).chain(std::iter::once(off));
+        for o in made {
+            for b in page.waiting.remove(&o).unwrap_or_default() {
+                // SAFETY: an op of this page, which lives as long as `waiting`; no handler runs.
+                unsafe { (*b.as_ptr()).imm = page.entries[&o].as_ptr() as u64 }
+            }
+        }
+        page.entries[&off].as_ptr()
+    }
+
+    /// The ops for one instruction by itself, from its bytes.
+    pub fn single(&mut self, pc: u64, mode: u32, bytes: &[u8]) -> Option<*const Op<T>> {
+        let mut key = [0; 15];
+        let n = bytes.len().min(15);
+        key[..n].copy_from_slice(&bytes[..n]);
+        if let Some(s) = self.single.iter().find(|s| s.pc == pc && s.mode == mode && s.bytes == key) {
+            return Some(s.ops.as_ptr().cast());
+        }
+        let off = (pc & 0xfff) as u16;
+        let d = T::decode(bytes, off as u32, mode).ok()?;
+        let op = self.op(&Item { d, off, live: true }, 1);
+        let next = Self::stub(leave::<T>, off as i64 + d.len as i64, mode);
+        let to = match d.end {
+            End::Goto(to) | End::If(to) => to,
+            _ => 0,
+        };
+        let ops = Box::into_raw(Box::new([op, next, Self::stub(leave::<T>, to, mode)]));
+        if matches!(d.end, End::Goto(_) | End::If(_)) {
+            // SAFETY: just made.
+            unsafe { (*ops)[0].imm = (&raw const (*ops)[2]) as u64 }
+        }
+        let ops = NonNull::new(ops).expect("a box");
+        let s = Single { pc, mode, bytes: key, ops };
+        if self.single.len() < SINGLES {
+            self.single.push(s)
+        } else {
+            self.single[(pc >> 2) as usize % SINGLES] = s
+        }
+        Some(ops.as_ptr().cast())
+    }
+}
+/// What follows the instructions of a run.
+enum After {
+    Leave(usize),
+    Link(u16),
+    Straddle(usize),
 }

@@ -25,8 +25,13 @@ pub trait Target: Sized + Send + 'static {
     const ALL_FLAGS: u32;
     /// Tables made by `tcg_handlers!`.
     fn handlers() -> super::tier0::Handlers<Self>;
-    /// The meaning of every instruction, for every tier. Must be `#[inline(always)]`.
-    fn run<E: Emit>(e: &mut E, f: Self::Form) -> Step<E>;
+    /// For each row of [`FORMS`](Self::FORMS) the number of its family of operations.
+    const FAMILIES: &'static [u8];
+    /// Likewise for the rows of [`PAIRS`](Self::PAIRS).
+    const PAIR_FAMILIES: &'static [(u8, u8)];
+    /// The meaning of every instruction, for every tier. Must be `#[inline(always)]`, and begin with a match on
+    /// `const { K::FAMILY }`, so that a handler is compiled from its own family's code only.
+    fn run<E: Emit, K: Family>(e: &mut E, f: Self::Form) -> Step<E>;
     /// The meaning of the rest, on the whole CPU; tier 0 only.
     fn rare(cpu: &mut Cpu<'_, Self>, f: Self::Form) -> Rare<Self::Fault>;
     /// Decodes the instruction at the start of `code`, which lies at offset `off` of its page. `code` ends at the end of
@@ -35,6 +40,10 @@ pub trait Target: Sized + Send + 'static {
     fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Self::Form>, Short>;
     /// Everything that selects code: equal bytes under equal modes decode to equal forms. Bits 24.. are free for the engine.
     fn mode(state: &Self::State) -> u32;
+    /// Mask of linear addresses in a mode.
+    fn address_mask(mode: u32) -> u64;
+    /// The form is always run by [`rare`](Self::rare).
+    fn is_rare(f: Self::Form) -> bool;
     /// Which of the [`REGIMES`](super::tlb::REGIMES) TLBs an access of `who` uses: two accesses that the page tables may
     /// judge differently must not share one.
     fn regime(state: &Self::State, who: Who) -> usize;
@@ -51,6 +60,8 @@ pub trait Target: Sized + Send + 'static {
     ) -> Result<u64, Self::Fault>;
     /// The fault of a division by zero or with overflow.
     fn divide_fault() -> Self::Fault;
+    /// The fault of a vector access that must be aligned and is not.
+    fn alignment_fault() -> Self::Fault;
     /// Enters the handler of `fault`, raised by the instruction at `cpu.op.ip`. Double and triple faults are its business.
     fn deliver(cpu: &mut Cpu<'_, Self>, fault: Self::Fault) -> Rare<Self::Fault>;
     /// Called at an instruction boundary (`cpu.op.ip`) after a kick: accepts an interrupt or another pending event.
@@ -65,6 +76,19 @@ pub trait Target: Sized + Send + 'static {
     fn after(cpu: &mut Cpu<'_, Self>) -> Rare<Self::Fault>;
     /// An access touched a page whose [`Leaf::watch`] is set.
     fn watched(state: &mut Self::State, la: u64, bytes: u32, write: bool);
+}
+
+/// What is known at compile time of the form that [`Target::run`] gets.
+pub trait Family {
+    /// Number of its family of operations, in the target's numbering; [`ANY`](Self::ANY) if it is only known when it runs.
+    const FAMILY: u8;
+    /// Not known.
+    const ANY: u8 = u8::MAX;
+}
+/// A form that is known when it runs.
+pub struct AnyFamily;
+impl Family for AnyFamily {
+    const FAMILY: u8 = Self::ANY;
 }
 
 /// How a rare instruction ends.

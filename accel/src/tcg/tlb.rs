@@ -81,7 +81,6 @@ pub(crate) mod spot {
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub la: u64,
-    pub bytes: u32,
     pub spot: [Spot; 2],
 }
 
@@ -117,6 +116,8 @@ pub(crate) struct Inner {
     pub next_salt: u64,
     /// Hashes of pages with jump cache entries.
     pub jumped: [u64; 64],
+    /// The mode and the regime must be taken anew.
+    pub mode_changed: bool,
     pub mode: u32,
     pub counters: Counters,
 }
@@ -145,18 +146,19 @@ impl Inner {
             bus,
             group,
             view: 0,
-            phys: Box::new([phys; PHYS]),
-            spots: Box::new([none; SPOTS]),
+            phys: boxed(phys),
+            spots: boxed(none),
             generation: 1,
             generation_local: 1,
             filled: Default::default(),
             large: [(u64::MAX, 0); 2],
-            places: [Place { la: 0, bytes: 0, spot: [none; 2] }; 4],
+            places: [Place { la: 0, spot: [none; 2] }; 4],
             n_places: 0,
             stale: false,
             salts: Vec::new(),
             next_salt: 1,
             jumped: [0; 64],
+            mode_changed: true,
             mode: 0,
             counters: Counters::default(),
         }
@@ -164,9 +166,10 @@ impl Inner {
     pub fn phys(&mut self) -> Phys<'_> {
         Phys { bus: &*self.bus, cache: &mut self.phys, view: self.view }
     }
-    /// Jump cache entries made so far no longer match. (The cache itself is emptied when the 16 bits run out.)
+    /// Jump cache entries made so far no longer match.
     pub fn forget_jumps(&mut self) {
         self.salts.clear();
+        self.mode_changed = true;
         self.jumped = [0; 64];
     }
     fn jump_bit(page: u64) -> (usize, u64) {
@@ -180,6 +183,14 @@ impl Inner {
     pub fn may_jump_to(&self, la: u64) -> bool {
         let (i, b) = Self::jump_bit(la & !0xfff);
         self.jumped[i] & b != 0
+    }
+}
+
+/// An array made on the heap: vCPU threads may have small stacks.
+fn boxed<V: Copy, const N: usize>(v: V) -> Box<[V; N]> {
+    match vec![v; N].into_boxed_slice().try_into() {
+        Ok(b) => b,
+        Err(_) => unreachable!("made with N elements"),
     }
 }
 

@@ -1,4 +1,15 @@
-//! String instructions: rare functions that work page run by page run. Source: Intel SDM vol. 1 §7.3.9.
+//! String instructions: rare functions that work page run by page run. Source: Intel SDM vol. 1 §7.3.9, vol. 2 (REP).
+//! The counter and the index registers say where to go on, so a fault or an interrupt between runs is exact.
+
+use super::flags::Kind;
+use crate::{
+    exception::Exception,
+    forms::*,
+    operand::linear,
+    reg::*,
+    sys::{Outcome, X86Cpu},
+};
+use accel::tcg::{Deferred, Rare, W, Who};
 
 /// MOVS, CMPS, SCAS, LODS, STOS.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -9,4 +20,139 @@ pub enum Str {
     Scas,
     Lods,
     Stos,
+}
+
+/// Elements done between two looks at interrupts, where they go one by one.
+const SLICE: u64 = 256;
+
+/// Runs one; `f.dst` is `M`, `G32` or `G16` by address size.
+pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Str, rep: Rep) -> Outcome {
+    let mask = match f.dst {
+        Loc::G16 => 0xffff,
+        Loc::G32 => 0xffff_ffff,
+        _ => u64::MAX,
+    };
+    if rep == Rep::No {
+        one(cpu, f.w, op, mask)?;
+        return Ok(Rare::Next);
+    }
+    let count = cpu.hot.regs[RCX.index()] & mask;
+    if count == 0 {
+        return Ok(Rare::Next);
+    }
+    let done = bulk(cpu, f.w, op, mask, count);
+    if done != 0 {
+        cpu.hot.refund(-(done.min(1 << 20) as i64));
+        set(cpu, RCX, mask, count - done);
+        return Ok(if done == count { Rare::Next } else { Rare::Again });
+    }
+    for i in 1..=SLICE.min(count) {
+        one(cpu, f.w, op, mask)?;
+        set(cpu, RCX, mask, count - i);
+        let stop = match op {
+            Str::Cmps | Str::Scas => {
+                let d = cpu.hot.deferred();
+                (d.v[0] == d.v[1]) != (rep == Rep::E)
+            }
+            _ => false,
+        };
+        if i == count || stop {
+            return Ok(Rare::Next);
+        }
+    }
+    Ok(Rare::Again)
+}
+/// Writes an index or counter register under the address size.
+fn set(cpu: &mut X86Cpu<'_>, r: accel::tcg::Slot, mask: u64, v: u64) {
+    let r = &mut cpu.hot.regs[r.index()];
+    *r = if mask == 0xffff { *r & !0xffff | v & mask } else { v & mask };
+}
+fn step(cpu: &X86Cpu<'_>, w: W) -> u64 {
+    let n = w.bytes() as u64;
+    if cpu.state.eflags & crate::state::bits::DF != 0 { n.wrapping_neg() } else { n }
+}
+fn source(cpu: &X86Cpu<'_>, w: W, mask: u64) -> Result<u64, Exception> {
+    linear(cpu, cpu.op.seg, cpu.hot.regs[RSI.index()] & mask, w.bytes(), false)
+}
+fn target(cpu: &X86Cpu<'_>, w: W, mask: u64, write: bool) -> Result<u64, Exception> {
+    linear(cpu, ES as u8, cpu.hot.regs[RDI.index()] & mask, w.bytes(), write)
+}
+fn advance(cpu: &mut X86Cpu<'_>, r: accel::tcg::Slot, mask: u64, by: u64) {
+    let v = cpu.hot.regs[r.index()].wrapping_add(by);
+    set(cpu, r, mask, v)
+}
+/// One element.
+fn one(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64) -> Result<(), Exception> {
+    let by = step(cpu, w);
+    let acc = cpu.hot.regs[RAX.index()] & w.mask();
+    let compare = |a: u64, b: u64| {
+        let r = a.wrapping_sub(b) & w.mask();
+        Deferred { kind: Kind::Sub as u8, w, v: [a, b, r] }
+    };
+    match op {
+        Str::Movs => {
+            let s = source(cpu, w, mask)?;
+            let v = cpu.load(w, s, Who::Current)?;
+            let d = target(cpu, w, mask, true)?;
+            cpu.store(w, d, v, Who::Current)?;
+            advance(cpu, RSI, mask, by);
+            advance(cpu, RDI, mask, by);
+        }
+        Str::Stos => {
+            let d = target(cpu, w, mask, true)?;
+            cpu.store(w, d, acc, Who::Current)?;
+            advance(cpu, RDI, mask, by);
+        }
+        Str::Lods => {
+            let s = source(cpu, w, mask)?;
+            let v = cpu.load(w, s, Who::Current)?;
+            let r = &mut cpu.hot.regs[RAX.index()];
+            *r = if w >= W::B4 { v } else { *r & !w.mask() | v };
+            advance(cpu, RSI, mask, by);
+        }
+        Str::Scas => {
+            let d = target(cpu, w, mask, false)?;
+            let v = cpu.load(w, d, Who::Current)?;
+            cpu.hot.defer(compare(acc, v));
+            advance(cpu, RDI, mask, by);
+        }
+        Str::Cmps => {
+            let s = source(cpu, w, mask)?;
+            let a = cpu.load(w, s, Who::Current)?;
+            let d = target(cpu, w, mask, false)?;
+            let b = cpu.load(w, d, Who::Current)?;
+            cpu.hot.defer(compare(a, b));
+            advance(cpu, RSI, mask, by);
+            advance(cpu, RDI, mask, by);
+        }
+    }
+    Ok(())
+}
+/// As many elements of an upward MOVS or STOS as lie in plain pages; 0: go one by one.
+fn bulk(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64, count: u64) -> u64 {
+    let size = w.bytes() as u64;
+    if step(cpu, w) != size || !matches!(op, Str::Movs | Str::Stos) {
+        return 0;
+    }
+    // No wrap of the offsets, and the segment must cover the whole run.
+    let (si, di) = (cpu.hot.regs[RSI.index()] & mask, cpu.hot.regs[RDI.index()] & mask);
+    let room = |o: u64| (0x1000 / size).min((mask - o) / size);
+    let n = count.min(room(di)).min(if op == Str::Movs { room(si) } else { u64::MAX });
+    if n == 0 {
+        return 0;
+    }
+    let bytes = (n * size) as u32;
+    let Ok(d) = linear(cpu, ES as u8, di, bytes, true) else { return 0 };
+    if op == Str::Stos {
+        let done = cpu.fill_run(w, d, cpu.hot.regs[RAX.index()], n);
+        advance(cpu, RDI, mask, done * size);
+        return done;
+    }
+    let Ok(s) = linear(cpu, cpu.op.seg, si, bytes, false) else { return 0 };
+    // Whole elements only: what is left in a page is a multiple, or an element crosses.
+    let fits = (0x1000 - (d & 0xfff)).min(0x1000 - (s & 0xfff)) / size * size;
+    let done = cpu.copy_run(d, s, fits.min(n * size)) / size;
+    advance(cpu, RSI, mask, done * size);
+    advance(cpu, RDI, mask, done * size);
+    done
 }

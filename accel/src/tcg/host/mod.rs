@@ -3,6 +3,7 @@
 //! The control registers are as the thunks found them, apart from `fpcr`, which says so.
 #![allow(unsafe_code, reason = "inline assembly and intrinsics")]
 
+pub mod div;
 pub mod f80;
 #[cfg(target_arch = "x86_64")]
 pub mod fpcr;

@@ -1,0 +1,479 @@
+//! A vCPU: the dispatcher and the run loop around tier 0.
+#![expect(unsafe_code, reason = "owns the env")]
+
+use super::{
+    bus::Bus,
+    env::*,
+    mem::{Cpu, Fields, Mem, copy_out},
+    ops::PAGE,
+    page::{Group, Pages},
+    target::*,
+    tier0::{self, reason},
+    tlb::{self, Counters, Inner, TlbEntry, read_spot, spot},
+};
+use std::{
+    alloc::Layout,
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*},
+    },
+};
+
+/// Why [`Vcpu::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The instruction budget is used up.
+    Budget,
+    /// [`Kick::stop`].
+    Stopped,
+    /// The vCPU halted; run it again when it has been kicked.
+    Halted,
+    /// The target's own exit ([`Rare::Exit`]).
+    Target(u32),
+}
+
+/// The env's memory, reached by kickers through an `Arc`.
+struct Owner<T: Target>(NonNull<Env<T>>);
+// SAFETY: an env is (module text of `env.rs`).
+unsafe impl<T: Target> Send for Owner<T> {}
+// SAFETY: as above; only `shared` and the TLB's atomics are touched through a shared owner.
+unsafe impl<T: Target> Sync for Owner<T> {}
+impl<T: Target> Reach for Owner<T> {
+    fn shared(&self) -> &Shared {
+        // SAFETY: live as long as its owner; atomics and a mutex only.
+        unsafe { &*(&raw const (*self.0.as_ptr()).shared) }
+    }
+    fn protect(&self, host: usize) {
+        tlb::protect(self.0, host)
+    }
+}
+impl<T: Target> Drop for Owner<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by `Vcpu::new`, and this is the last user.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) })
+    }
+}
+
+/// A vCPU. Owned by the thread that runs it.
+pub struct Vcpu<T: Target> {
+    owner: Arc<Owner<T>>,
+    mode_set: bool,
+}
+
+impl<T: Target> Vcpu<T> {
+    /// A vCPU of a group, at the state given, with all general and vector registers zero.
+    pub fn new(group: &Arc<Group>, bus: Arc<dyn Bus>, state: T::State) -> Vcpu<T> {
+        let layout = Layout::new::<Env<T>>();
+        // SAFETY: the layout is not empty.
+        let p = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Env<T>>();
+        let env = NonNull::new(p).expect("memory for a vCPU");
+        // SAFETY: every field is written in place before anything reads it; atomics may start as zero.
+        unsafe {
+            let shared = Shared {
+                exit_request: AtomicI64::new(0),
+                requests: AtomicU32::new(0),
+                dropped: parking_lot::Mutex::default(),
+            };
+            (&raw mut (*p).shared).write(shared);
+            (&raw mut (*p).hot).write(UnsafeCell::new(Hot::new()));
+            for r in 0..tlb::REGIMES {
+                for i in 0..tlb::TLB {
+                    let t = || AtomicU64::new(tlb::invalid(i));
+                    let e = TlbEntry { read: t(), write: t(), exec: t(), addend: AtomicU64::new(0) };
+                    (&raw mut (*p).tlb[r][i]).write(e)
+                }
+            }
+            for i in 0..JC {
+                // (Salt 0 is never current.)
+                let e = JcEntry { key: 0, salt: 0, op: std::ptr::null() };
+                UnsafeCell::raw_get(&raw const (*p).jc).cast::<JcEntry<T>>().add(i).write(e)
+            }
+            (&raw mut (*p).state).write(UnsafeCell::new(state));
+            (&raw mut (*p).inner).write(UnsafeCell::new(Inner::new(bus, group.clone())));
+            (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new()));
+            (&raw mut (*p).fault).write(UnsafeCell::new(None));
+            tlb::select(env, 0);
+        }
+        let owner = Arc::new(Owner(env));
+        let reach: Arc<dyn Reach> = owner.clone();
+        let mut vcpus = group.vcpus.lock();
+        vcpus.retain(|v| v.strong_count() != 0);
+        vcpus.push(Arc::downgrade(&reach));
+        drop(vcpus);
+        Vcpu { owner, mode_set: false }
+    }
+    fn env(&self) -> NonNull<Env<T>> {
+        self.owner.0
+    }
+    /// Lets other threads reach it.
+    pub fn kick(&self) -> Kick {
+        Kick(self.owner.clone())
+    }
+    /// The registers handlers use.
+    pub fn hot(&mut self) -> &mut Hot {
+        // SAFETY: `&mut self`: nothing runs.
+        unsafe { &mut *hot(self.env()) }
+    }
+    /// The target's registers. The mode is taken anew at the next run.
+    pub fn state(&mut self) -> &mut T::State {
+        self.mode_set = false;
+        // SAFETY: `&mut self`: nothing runs.
+        unsafe { &mut *state(self.env()) }
+    }
+    /// Both at once.
+    pub fn parts(&mut self) -> (&mut Hot, &mut T::State) {
+        self.mode_set = false;
+        // SAFETY: `&mut self`: nothing runs; distinct cells.
+        unsafe { (&mut *hot(self.env()), &mut *state(self.env())) }
+    }
+    /// Linear address of the next instruction.
+    pub fn pc(&self) -> u64 {
+        // SAFETY: `&self` of a type that is not shared between threads while it runs.
+        unsafe { (*hot(self.env())).ip }
+    }
+    /// Sets the linear address of the next instruction.
+    pub fn set_pc(&mut self, pc: u64) {
+        self.hot().ip = pc
+    }
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        // SAFETY: as above.
+        unsafe { (*inner(self.env())).counters }
+    }
+    /// Instructions left of the last budget.
+    pub fn budget(&mut self) -> i64 {
+        self.hot().budget
+    }
+    /// Forgets translations and host addresses now: the memory map changed.
+    pub fn flush(&mut self) {
+        // SAFETY: `&mut self`: nothing runs.
+        unsafe { tlb::flush_map(self.env()) }
+    }
+    /// The whole CPU, between two instructions.
+    pub fn with_cpu<R>(&mut self, f: impl FnOnce(&mut Cpu<'_, T>) -> R) -> R {
+        self.mode_set = false;
+        let pc = self.pc();
+        f(&mut self.cpu(Fields::none(pc)))
+    }
+    fn cpu(&mut self, op: Fields) -> Cpu<'_, T> {
+        let env = self.env();
+        // SAFETY: `&mut self`: no handler runs while the result lives; distinct cells.
+        unsafe { Cpu { hot: &mut *hot(env), state: &mut *state(env), op, mem: Mem(env, PhantomData) } }
+    }
+
+    /// Runs about `budget` instructions (blocks are not cut).
+    pub fn run(&mut self, budget: u64) -> Exit {
+        let env = self.env();
+        self.hot().budget = budget.min(i64::MAX as u64 / 2) as i64;
+        self.requests_changed();
+        loop {
+            if let Some(exit) = self.attend() {
+                return exit;
+            }
+            if self.hot().budget <= 0 {
+                return Exit::Budget;
+            }
+            if let Some(exit) = self.dispatch(env) {
+                return exit;
+            }
+            if self.hot().budget > 0
+                && self.hot().reason == reason::BUDGET
+                && self.owner.shared().exit_request.load(Relaxed) == 0
+            {
+                // What is left does not cover a block: one by one, so that budgets are exact.
+                if let Some(exit) = self.step_one() {
+                    return exit;
+                }
+            }
+        }
+    }
+    /// Runs one instruction (a repeated one: one page run), or delivers what is pending instead.
+    pub fn step(&mut self) -> Exit {
+        self.requests_changed();
+        self.hot().budget = 1;
+        if let Some(exit) = self.attend() {
+            return exit;
+        }
+        let exit = self.step_one();
+        // What the instruction asked for is attended to by the next call, but code it overwrote is gone now.
+        exit.unwrap_or(Exit::Budget)
+    }
+    fn requests_changed(&mut self) {
+        if !self.mode_set {
+            // SAFETY: `&mut self`.
+            unsafe { (*inner(self.env())).mode_changed = true };
+            self.mode_set = true;
+        }
+    }
+
+    /// Does what other threads asked for.
+    fn attend(&mut self) -> Option<Exit> {
+        let env = self.env();
+        let shared = self.owner.shared();
+        if shared.exit_request.load(Relaxed) == 0 {
+            return None;
+        }
+        // In this order: a request that comes between leaves the vCPU kicked.
+        shared.exit_request.store(0, SeqCst);
+        let asked = shared.requests.swap(0, SeqCst);
+        if asked & request::DROP != 0 {
+            let list = std::mem::take(&mut *shared.dropped.lock());
+            // SAFETY: `&mut self`: no handler runs.
+            unsafe {
+                let n = &mut *inner(env);
+                n.stale = false;
+                for host in list {
+                    if (*pages(env)).drop_page(host) {
+                        n.counters.dropped += 1
+                    }
+                }
+                n.forget_jumps();
+            }
+        }
+        if asked & request::FLUSH != 0 {
+            // SAFETY: as above.
+            unsafe {
+                (*pages(env)).clear();
+                tlb::flush_map(env)
+            }
+        }
+        if asked & request::STOP != 0 {
+            // The rest is still to be done.
+            let rest = asked & request::SERVICE;
+            if rest != 0 {
+                self.owner.shared().ask(rest)
+            }
+            return Some(Exit::Stopped);
+        }
+        if asked & request::SERVICE != 0 {
+            let pc = self.pc();
+            let r = T::service(&mut self.cpu(Fields::none(pc)));
+            return self.settle(r, pc);
+        }
+        None
+    }
+
+    /// Takes up what rare code returned outside of an instruction; `pc` is where [`Rare::Next`] goes on.
+    fn settle(&mut self, mut r: Rare<T::Fault>, pc: u64) -> Option<Exit> {
+        // SAFETY: `&mut self`.
+        unsafe { (*inner(self.env())).mode_changed = true };
+        loop {
+            match r {
+                Rare::Next | Rare::Again => self.set_pc(pc),
+                Rare::To(to) => self.set_pc(to),
+                Rare::Halt(to) => {
+                    self.set_pc(to);
+                    return Some(Exit::Halted);
+                }
+                Rare::Exit(to, code) => {
+                    self.set_pc(to);
+                    return Some(Exit::Target(code));
+                }
+                Rare::Fault(f) => {
+                    r = T::deliver(&mut self.cpu(Fields::none(pc)), f);
+                    continue;
+                }
+            }
+            return None;
+        }
+    }
+    fn fault(&mut self, op: Fields) -> Option<Exit> {
+        // SAFETY: `&mut self`.
+        let f = unsafe { (*fault(self.env())).take() }.expect("a recorded fault");
+        let r = T::deliver(&mut self.cpu(op), f);
+        self.settle(r, op.ip)
+    }
+
+    /// Takes the mode anew: TLB and jump cache of the regime.
+    fn update_mode(&mut self) {
+        let env = self.env();
+        // SAFETY: `&mut self`.
+        let (n, st, h) = unsafe { (&mut *inner(env), &*state(env), hot(env)) };
+        if !n.mode_changed {
+            return;
+        }
+        n.mode_changed = false;
+        let mode = T::mode(st) & 0xff_ffff;
+        let regime = T::regime(st, Who::Current);
+        n.mode = mode;
+        let key = mode | (regime as u32) << 24;
+        let salt = match n.salts.iter().find(|s| s.0 == key) {
+            Some(s) => s.1,
+            None => {
+                n.next_salt += 1;
+                n.salts.push((key, n.next_salt));
+                n.next_salt
+            }
+        };
+        // SAFETY: `&mut self`.
+        unsafe {
+            (*h).salt = salt;
+            tlb::select(env, regime);
+        }
+    }
+
+    fn dispatch(&mut self, env: NonNull<Env<T>>) -> Option<Exit> {
+        self.update_mode();
+        // SAFETY: `&mut self`.
+        unsafe { (*inner(env)).counters.dispatches += 1 };
+        // SAFETY: `&mut self`.
+        if T::stepping(unsafe { &*state(env) }) {
+            return self.step_one();
+        }
+        let pc = self.pc();
+        let op = match self.lookup(pc) {
+            Ok(Some(op)) => op,
+            Ok(None) => return self.step_one(),
+            Err(f) => {
+                // SAFETY: `&mut self`.
+                unsafe { *fault(env) = Some(f) };
+                return self.fault(Fields::none(pc));
+            }
+        };
+        // SAFETY: `&mut self`; the op was just found.
+        unsafe {
+            let h = hot(env);
+            (*h).regs[PAGE.index()] = pc & !0xfff;
+            let j = jc(env, pc);
+            ((*j).key, (*j).salt, (*j).op) = (pc, (*h).salt, op);
+            (*inner(env)).note_jump(pc);
+            tier0::run(env, op);
+        }
+        self.stopped()
+    }
+    /// Acts on the reason handlers left.
+    fn stopped(&mut self) -> Option<Exit> {
+        let env = self.env();
+        let (why, at) = (self.hot().reason, self.hot().at);
+        match why {
+            reason::FAULT => {
+                // SAFETY: `at` is the op that faulted; its page is only dropped by `attend`.
+                let op = unsafe { tier0::fields(env, at as *const Op<T>) };
+                self.fault(op)
+            }
+            reason::STRADDLE => {
+                self.update_mode();
+                self.step_one()
+            }
+            reason::MODE => {
+                // SAFETY: `&mut self`.
+                unsafe { (*inner(env)).mode_changed = true };
+                None
+            }
+            reason::HALT => {
+                // SAFETY: `&mut self`.
+                unsafe { (*inner(env)).mode_changed = true };
+                Some(Exit::Halted)
+            }
+            reason::EXIT => {
+                // SAFETY: `&mut self`.
+                unsafe { (*inner(env)).mode_changed = true };
+                Some(Exit::Target(at as u32))
+            }
+            _ => None,
+        }
+    }
+
+    /// The op at `pc`, decoded if need be; nothing if its page is no host memory.
+    fn lookup(&mut self, pc: u64) -> Result<Option<*const Op<T>>, T::Fault> {
+        let env = self.env();
+        // SAFETY: `&mut self`.
+        let e = unsafe { &*(*hot(env)).tlb.add(tlb::index(pc)) };
+        let host = if e.exec.load(Relaxed) == pc & !0xfff {
+            e.addend.load(Relaxed).wrapping_add(pc & !0xfff) as usize
+        } else {
+            let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
+            // SAFETY: `&mut self`.
+            let s = unsafe { tlb::find(env, &mut *state(env), pc, access)? };
+            if s.host.is_null() {
+                return Ok(None);
+            }
+            s.host as usize
+        };
+        // SAFETY: `&mut self`.
+        let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
+        let off = (pc & 0xfff) as u16;
+        if let Some(op) = p.get(host, n.mode, off) {
+            return Ok(Some(op));
+        }
+        n.counters.decoded += 1;
+        let group = n.group.clone();
+        let fetch = |at: usize, data: &mut [u8]| {
+            let p = std::ptr::with_exposed_provenance_mut::<u8>(host + at);
+            // SAFETY: inside the page, which is mapped until this vCPU flushes.
+            unsafe { copy_out(p, data) }
+        };
+        Ok(Some(p.decode(&group, host, n.mode, off, fetch)))
+    }
+
+    /// Runs the instruction at the pc by itself: one that crosses its page, lies outside of host memory, or is stepped.
+    fn step_one(&mut self) -> Option<Exit> {
+        self.update_mode();
+        let env = self.env();
+        let pc = self.pc();
+        // SAFETY: `&mut self`.
+        let stepping = T::stepping(unsafe { &*state(env) });
+        if stepping {
+            let r = T::before(&mut self.cpu(Fields::none(pc)));
+            if !matches!(r, Rare::Next) {
+                return self.settle(r, pc);
+            }
+        }
+        let op = match self.fetch_one(pc) {
+            Ok(op) => op,
+            Err(f) => {
+                // SAFETY: `&mut self`.
+                unsafe { *fault(env) = Some(f) };
+                return self.fault(Fields::none(pc));
+            }
+        };
+        // SAFETY: `&mut self`; the ops live until `single` replaces them.
+        unsafe {
+            let h = hot(env);
+            (*h).regs[PAGE.index()] = pc & !0xfff;
+            // No jump cache entry matches: the run ends after the instruction.
+            let salt = std::mem::replace(&mut (*h).salt, u64::MAX);
+            let budget = (*h).budget;
+            (*h).budget = budget.max(8);
+            tier0::run(env, op);
+            (*h).budget += budget - budget.max(8);
+            (*h).salt = salt;
+        }
+        let exit = self.stopped();
+        if exit.is_some() {
+            return exit;
+        }
+        // SAFETY: `&mut self`.
+        if stepping && unsafe { (*hot(env)).reason } != reason::FAULT {
+            let next = self.pc();
+            let r = T::after(&mut self.cpu(Fields::none(next)));
+            return self.settle(r, next);
+        }
+        None
+    }
+    fn fetch_one(&mut self, pc: u64) -> Result<*const Op<T>, T::Fault> {
+        let env = self.env();
+        let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
+        let off = (pc & 0xfff) as usize;
+        let first = (4096 - off).min(15);
+        let mut bytes = [0; 15];
+        // SAFETY: `&mut self`.
+        let (n, p, st) = unsafe { (&mut *inner(env), &mut *pages(env), &mut *state(env)) };
+        let mode = n.mode;
+        // SAFETY: `&mut self`; `n` is not used across the call.
+        let s = unsafe { tlb::find(env, st, pc, access)? };
+        debug_assert!(s.flags & spot::EXEC != 0);
+        read_spot(n, &s, off, &mut bytes[..first]);
+        if let Some(op) = p.single(pc, mode, &bytes[..first]) {
+            return Ok(op);
+        }
+        let next = (pc | 0xfff).wrapping_add(1) & T::address_mask(mode);
+        // SAFETY: as above.
+        let s = unsafe { tlb::find(env, st, next, access)? };
+        read_spot(n, &s, 0, &mut bytes[first..]);
+        Ok(p.single(pc, mode, &bytes).expect("no instruction is longer than 15 bytes"))
+    }
+}
