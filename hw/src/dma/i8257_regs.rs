@@ -155,8 +155,9 @@ impl I8257Regs {
     pub fn read_control(&mut self, reg: u64) -> u8 {
         match reg & 7 {
             0 => std::mem::take(&mut self.tc) | (self.dreq | self.request) << 4,
-            // Not defined by the 8237A; the mask is read at 7 on the PIIX3 and at 1 by older boards.
-            1 | 7 => 0xf0 | self.mask,
+            // Not defined by the 8237A: older boards read the mask here, the PIIX3 in RWAMB (register 7).
+            1 => 0xf0 | self.mask,
+            7 => self.mask,
             _ => 0,
         }
     }
@@ -233,10 +234,13 @@ impl I8257Regs {
         !self.command.disable() && self.mask & (1 << (n & 3)) == 0
     }
 
-    /// Channels that are enabled and requested, by DREQ or by software.
+    /// Channels that are enabled and requested, by DREQ, or by software in block mode ("Request Register").
     #[must_use]
     pub fn ready(&self) -> u8 {
-        if self.command.disable() { 0 } else { (self.dreq | self.request) & !self.mask & 0xf }
+        const BLOCK: u8 = 2;
+        let block = |(n, c): (usize, &Channel)| u8::from(c.mode.mode() == BLOCK) << n;
+        let block = self.channels.iter().enumerate().map(block).fold(0, |all, bit| all | bit);
+        if self.command.disable() { 0 } else { (self.dreq | self.request & block) & !self.mask & 0xf }
     }
 
     /// Bytes that channel `n` has moved, and is to move in all, since it was programmed or reloaded. Words where `shift` is 1.
@@ -379,13 +383,15 @@ mod tests {
     #[test]
     fn mask_request_and_master_clear() {
         let mut r = I8257Regs::default();
-        assert_eq!(r.read_control(7), 0xff);
+        assert_eq!((r.read_control(7), r.read_control(1)), (0x0f, 0xff));
         r.dreq = 1;
         assert_eq!(r.ready(), 0);
         assert!(r.write_control(6, 0));
         assert_eq!((r.ready(), r.read_control(0)), (1, 0x10));
         assert!(r.write_control(1, 6));
-        assert_eq!((r.ready(), r.read_control(0)), (5, 0x50));
+        assert_eq!((r.ready(), r.read_control(0)), (1, 0x50)); // by software in block mode only
+        let _ = r.write_control(3, 0x82);
+        assert_eq!(r.ready(), 5);
         assert!(!r.write_control(0, 4)); // controller disabled
         assert_eq!(r.ready(), 0);
         let _ = r.write_control(5, 0);

@@ -321,8 +321,10 @@ pub fn cpu_interrupt_line(scope: &Arc<Scope>) -> Line {
 
 impl Apic {
     fn window_read(&self, a: &Access) -> u64 {
-        let Some(apic) = self.at_page(a) else { return u64::MAX };
-        if a.size < 4 { 0 } else { apic.read(a.off).into() }
+        if a.size < 4 {
+            return 0; // registers are read as 32 bits, §12.4.1
+        }
+        self.at_page(a).map_or(u64::MAX, |apic| apic.read(a.off).into())
     }
 
     fn window_write(&self, a: &Access, val: u64) {

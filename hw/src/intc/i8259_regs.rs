@@ -122,9 +122,9 @@ impl I8259Regs {
         self.vector_base | (n & 7)
     }
 
-    /// Writes the register at A0 = `offset`.
+    /// Writes the register at `offset`: 0, or anything else for A0 = 1.
     pub fn write(&mut self, offset: u64, val: u8) {
-        match (offset & 1, self.init) {
+        match (offset, self.init) {
             (0, _) if val & 0x10 != 0 => self.icw1(val),
             (0, _) if val & 0x08 != 0 => self.ocw3(val),
             (0, _) => self.ocw2(val),
@@ -202,7 +202,7 @@ impl I8259Regs {
         }
     }
 
-    /// Reads A0 = `offset`. After a poll command any read is an acknowledge: bit 7 and the input, or 0.
+    /// Reads the register at `offset`: 0, or anything else for A0 = 1. After a poll command any read is an acknowledge: bit 7 and the input, or 0.
     pub fn read(&mut self, offset: u64, cascaded: bool) -> u8 {
         if std::mem::take(&mut self.poll) {
             return self.pending(cascaded).map_or(0, |n| {
@@ -210,7 +210,7 @@ impl I8259Regs {
                 0x80 | n
             });
         }
-        match (offset & 1, self.read_isr) {
+        match (offset, self.read_isr) {
             (0, false) => self.irr,
             (0, true) => self.isr,
             _ => self.imr,
