@@ -4,4 +4,6 @@
 //! architectures are safe code written against [`tcg::Target`].
 #![deny(unsafe_code)]
 
+pub mod qtest;
 pub mod tcg;
+pub mod tcg_accel;

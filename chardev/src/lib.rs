@@ -17,12 +17,14 @@ mod error;
 mod fdpass;
 mod frontend;
 pub mod mux;
+mod object;
 pub mod terminal;
 
 pub use channel::{Channel, Host, Hub};
 pub use config::Config;
 pub use error::Error;
 pub use frontend::{CharFrontend, Event, Handlers};
+pub use object::{Chardev, DeviceHandlers, find, publish};
 
 /// Result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -242,6 +242,11 @@ pub struct PropertyInfo {
 }
 
 impl PropertyInfo {
+    /// What introspection shows of a class property.
+    pub fn of(p: &Property) -> Self {
+        Self::new(p, true)
+    }
+
     pub(crate) fn new(p: &Property, of_class: bool) -> Self {
         Self {
             name: p.name().to_owned(),

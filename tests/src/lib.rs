@@ -1,5 +1,9 @@
-//! What whole-machine tests and project tasks share: packages, guests, clients.
+//! What whole-machine tests and project tasks share: packages, guests, clients ([`process`] runs the binary, [`qmp`] and
+//! [`qtest`] speak to it).
 #![forbid(unsafe_code)]
 
 pub mod initramfs;
 pub mod packages;
+pub mod process;
+pub mod qmp;
+pub mod qtest;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use qom::{Base, ObjRef, Object, Ref};
 
 use crate::clock::Clocks;
+use crate::config::BoardConfig;
 use crate::cpu::{Cpus, PicAck};
 use crate::events::Events;
 use crate::loader::Roms;
@@ -41,7 +42,12 @@ pub struct Core {
     ready: AtomicBool,
     pic: OnceLock<Arc<dyn PicAck>>,
     accel: Mutex<Option<ObjRef>>,
+    board: OnceLock<BoardConfig>,
+    event_sink: OnceLock<EventSink>,
 }
+
+/// Takes a QMP event: its name and data.
+pub type EventSink = Box<dyn Fn(&'static str, serde_json::Value) + Send + Sync>;
 
 /// A weak reference to an object; dead while the object is built.
 pub(crate) fn weak(o: &dyn Object) -> Weak<dyn Object> {
@@ -75,6 +81,8 @@ impl Core {
             ready: AtomicBool::new(false),
             pic: OnceLock::new(),
             accel: Mutex::default(),
+            board: OnceLock::new(),
+            event_sink: OnceLock::new(),
         })
     }
 
@@ -160,6 +168,28 @@ impl Core {
     /// An interrupt acknowledge cycle: the vector of the interrupt controller; `None` if there is no controller.
     pub fn pic_acknowledge(&self, m: &mut Locked) -> Option<u8> {
         self.pic.get().map(|p| p.acknowledge(m))
+    }
+
+    /// Sets what the user chose for the board, before it is built. The first stays.
+    pub fn configure(&self, board: BoardConfig) {
+        _ = self.board.set(board);
+    }
+
+    /// What the user chose for the board; the defaults of [`BoardConfig`] if nobody said anything.
+    pub fn board(&self) -> &BoardConfig {
+        self.board.get_or_init(BoardConfig::default)
+    }
+
+    /// Sets who sends QMP events. The first stays.
+    pub fn set_event_sink(&self, sink: EventSink) {
+        _ = self.event_sink.set(sink);
+    }
+
+    /// Sends a QMP event, with or without the machine lock held; nobody listens in a machine without monitors.
+    pub fn emit(&self, event: &'static str, data: serde_json::Value) {
+        if let Some(sink) = self.event_sink.get() {
+            sink(event, data);
+        }
     }
 
     pub(crate) fn set_accel(&self, accel: &ObjRef) {

@@ -8,6 +8,7 @@
 
 pub mod accel;
 pub mod clock;
+pub mod config;
 pub mod core;
 pub mod cpu;
 pub mod event_loop;

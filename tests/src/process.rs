@@ -1,0 +1,111 @@
+//! The `qomet` binary as a child process.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long anything may take.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Path of the binary, built on first use with the profile of the running test.
+///
+/// # Panics
+/// When it does not build.
+pub fn binary() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let exe = std::env::current_exe().expect("a test has a path");
+        let release = exe.ancestors().any(|d| d.ends_with("release"));
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "vl", "--bin", "qomet"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        cargo.args(release.then_some("--release"));
+        assert!(cargo.status().expect("cargo runs").success(), "qomet does not build");
+        let folder = exe.ancestors().find(|d| d.join("qomet").is_file()).expect("built above");
+        folder.join("qomet")
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+/// What a finished process left.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit status; `None` after a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs the binary to its end with `input` on standard input.
+///
+/// # Panics
+/// When it does not end in time.
+pub fn run(args: &[&str], input: &str) -> Output {
+    let mut child = start(args, &[]);
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
+    finish(child)
+}
+
+/// Starts the binary, all three channels piped.
+pub fn start(args: &[&str], env: &[(&str, &str)]) -> Child {
+    let mut command = Command::new(binary());
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.envs(env.iter().copied());
+    command.spawn().expect("the binary starts")
+}
+
+/// Waits for the end.
+///
+/// # Panics
+/// When it does not come in time; the process is killed.
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = child.try_wait().expect("our child") {
+            return status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("the process did not end within {LIMIT:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Reads what is left and waits for the end.
+pub fn finish(mut child: Child) -> Output {
+    drop(child.stdin.take());
+    let reader = |r: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            if let Some(mut r) = r {
+                let _ = r.read_to_end(&mut text);
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    };
+    let stdout = reader(child.stdout.take().map(|s| Box::new(s) as _));
+    let stderr = reader(child.stderr.take().map(|s| Box::new(s) as _));
+    let status = wait(&mut child);
+    Output { code: status.code(), stdout: stdout.join().expect("reader"), stderr: stderr.join().expect("reader") }
+}
+
+/// Waits until `done` says so.
+///
+/// # Panics
+/// When it never does; `what` is in the message.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until `path` exists.
+pub fn until_exists(path: &Path) {
+    until(&format!("{} exists", path.display()), || path.exists());
+}

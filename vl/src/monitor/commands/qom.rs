@@ -1,0 +1,138 @@
+//! Commands about objects, types and properties.
+
+use super::{Args, Command, command};
+use crate::monitor::error::{QmpError, QmpResult};
+use crate::monitor::schema::{Ty, opt, req};
+use crate::vm::Vm;
+use qom::{ObjRef, PropertyInfo, Registry};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+const INFO: Ty = Ty::Object(&[
+    req("name", Ty::Str),
+    req("type", Ty::Str),
+    opt("description", Ty::Str),
+    opt("default-value", Ty::Any),
+]);
+const VALUE: Ty = Ty::Object(&[req("name", Ty::Str), req("type", Ty::Str), opt("value", Ty::Any)]);
+const VALUES: Ty = Ty::Object(&[req("properties", Ty::List(&VALUE))]);
+const TYPE: Ty = Ty::Object(&[req("name", Ty::Str), opt("abstract", Ty::Bool), opt("parent", Ty::Str)]);
+
+pub(super) static COMMANDS: &[Command] = &[
+    command("qom-list", &[req("path", Ty::Str)], Some(Ty::List(&INFO)), |vm, args| {
+        let o = resolve(vm, args.str("path"))?;
+        Ok(o.properties().iter().map(|p| json!({"name": p.name, "type": p.ty})).collect())
+    }),
+    command("qom-list-get", &[req("paths", Ty::List(&Ty::Str))], Some(Ty::List(&VALUES)), list_get),
+    command("qom-get", &[req("path", Ty::Str), req("property", Ty::Str)], Some(Ty::Any), |vm, args| {
+        Ok(resolve(vm, args.str("path"))?.get(args.str("property"))?)
+    }),
+    command("qom-set", &[req("path", Ty::Str), req("property", Ty::Str), req("value", Ty::Any)], None, |vm, args| {
+        let value = args.0.get("value").unwrap_or(&Value::Null);
+        resolve(vm, args.str("path"))?.set(args.str("property"), value)?;
+        Ok(json!({}))
+    }),
+    command(
+        "qom-list-types",
+        &[opt("implements", Ty::Str), opt("abstract", Ty::Bool)],
+        Some(Ty::List(&TYPE)),
+        list_types,
+    ),
+    command("qom-list-properties", &[req("typename", Ty::Str)], Some(Ty::List(&INFO)), |_, args| {
+        type_properties(args.str("typename"), |_| true)
+    }),
+    command("device-list-properties", &[req("typename", Ty::Str)], Some(Ty::List(&INFO)), |_, args| {
+        let name = args.str("typename");
+        if !Registry::global().class(name).is_ok_and(|c| c.is_a("device")) {
+            return Err(QmpError { class: "DeviceNotFound", desc: format!("Device '{name}' not found") });
+        }
+        type_properties(name, is_device_property)
+    }),
+    Command {
+        open: true,
+        features: &["json-cli"],
+        ..command("object-add", &[req("qom-type", Ty::Str), req("id", Ty::Str)], None, |vm, args| {
+            let mut props = args.0.clone();
+            props.shift_remove("qom-type");
+            props.shift_remove("id");
+            vm.scope().object_add(args.str("qom-type"), args.str("id"), &props, false)?;
+            Ok(json!({}))
+        })
+    },
+    command("object-del", &[req("id", Ty::Str)], None, |vm, args| {
+        vm.scope().object_del(args.str("id"))?;
+        Ok(json!({}))
+    }),
+];
+
+fn resolve(vm: &Vm, path: &str) -> QmpResult<ObjRef> {
+    Ok(vm.scope().resolve(path)?)
+}
+
+fn list_get(vm: &Arc<Vm>, args: Args<'_>) -> QmpResult {
+    let object = |path: &Value| -> QmpResult {
+        let o = resolve(vm, path.as_str().unwrap_or_default())?;
+        let property = |p: &PropertyInfo| {
+            let mut v = json!({"name": p.name, "type": p.ty});
+            if let (Some(map), Ok(value)) = (v.as_object_mut(), o.get(&p.name)) {
+                map.insert("value".into(), value);
+            }
+            v
+        };
+        Ok(json!({"properties": o.properties().iter().map(property).collect::<Vec<_>>()}))
+    };
+    args.list("paths").iter().map(object).collect()
+}
+
+fn list_types(_: &Arc<Vm>, args: Args<'_>) -> QmpResult {
+    let types = Registry::global().list(args.opt_str("implements"), args.bool("abstract"));
+    let describe = |t: &&qom::TypeInfo| {
+        let mut v = Map::new();
+        v.insert("name".into(), t.name().into());
+        if t.is_abstract() {
+            v.insert("abstract".into(), true.into());
+        }
+        if let Some(parent) = t.parent_name() {
+            v.insert("parent".into(), parent.into());
+        }
+        Value::from(v)
+    };
+    Ok(types.iter().map(describe).collect())
+}
+
+/// What QEMU leaves out of `device-list-properties`: what every object and every device has.
+pub(crate) fn is_device_property(p: &PropertyInfo) -> bool {
+    !matches!(p.name.as_str(), "type" | "realized" | "hotpluggable" | "hotplugged" | "parent_bus")
+        && !p.ty.starts_with("child<")
+        && !p.name.starts_with("legacy-")
+}
+
+/// Properties of a type: of its class, and those that a fresh instance has on top.
+pub(crate) fn properties_of(name: &str) -> QmpResult<Vec<PropertyInfo>> {
+    let registry = Registry::global();
+    let not_found = || QmpError { class: "DeviceNotFound", desc: format!("Class '{name}' not found") };
+    let class = registry.class(name).map_err(|_| not_found())?;
+    if class.is_abstract() {
+        return Ok(class.properties().map(|p| PropertyInfo::of(p)).collect());
+    }
+    // A throw-away world: nothing of this machine is touched.
+    let vm = hw_core::Vm::new();
+    let o = vm.world().object_new(name)?;
+    Ok(o.properties())
+}
+
+fn type_properties(name: &str, keep: fn(&PropertyInfo) -> bool) -> QmpResult {
+    let describe = |p: &PropertyInfo| {
+        let mut v = Map::new();
+        v.insert("name".into(), p.name.as_str().into());
+        v.insert("type".into(), p.ty.as_str().into());
+        if let Some(d) = &p.description {
+            v.insert("description".into(), d.as_str().into());
+        }
+        if let Some(d) = &p.default {
+            v.insert("default-value".into(), d.clone());
+        }
+        Value::from(v)
+    };
+    Ok(properties_of(name)?.iter().filter(|p| keep(p)).map(describe).collect())
+}

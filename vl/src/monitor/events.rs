@@ -1,0 +1,127 @@
+//! QMP events: which there are, when they happened, how often they are sent.
+
+use super::schema::{Entity, Member, Ty, opt, req};
+use crate::vm::Vm;
+use hw_core::event_loop::HostTimer;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const CAUSE: Ty = Ty::Enum(&[
+    "none",
+    "host-error",
+    "host-qmp-quit",
+    "host-qmp-system-reset",
+    "host-signal",
+    "host-ui",
+    "guest-shutdown",
+    "guest-reset",
+    "guest-panic",
+    "subsystem-reset",
+    "snapshot-load",
+]);
+
+/// One event.
+pub struct EventDef {
+    /// Name.
+    pub name: &'static str,
+    /// Data.
+    pub data: &'static [Member],
+    /// At most one in this many milliseconds; the last one of a burst is sent late.
+    pub throttle_ms: u64,
+}
+
+const fn event(name: &'static str, data: &'static [Member]) -> EventDef {
+    EventDef { name, data, throttle_ms: 0 }
+}
+
+/// Every event this program sends.
+pub static EVENTS: &[EventDef] = &[
+    event("DEVICE_DELETED", &[opt("device", Ty::Str), req("path", Ty::Str)]),
+    event("POWERDOWN", &[]),
+    event("RESET", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
+    event("RESUME", &[]),
+    EventDef { name: "RTC_CHANGE", data: &[req("offset", Ty::Int), req("qom-path", Ty::Str)], throttle_ms: 1000 },
+    event("SHUTDOWN", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
+    event("STOP", &[]),
+    event("SUSPEND", &[]),
+    event("WAKEUP", &[]),
+];
+
+/// Events as introspection shows them.
+pub fn entities() -> impl Iterator<Item = Entity> {
+    EVENTS.iter().map(|e| Entity {
+        meta: "event",
+        name: e.name,
+        args: e.data,
+        union: None,
+        ret: None,
+        features: &[],
+        oob: false,
+    })
+}
+
+#[derive(Default)]
+struct Throttle {
+    /// Came while waiting; only the last is kept.
+    last: Option<Value>,
+    /// Ends the wait; held so that it is not cancelled.
+    _timer: Option<HostTimer>,
+}
+
+/// Bursts in progress, by event name.
+#[derive(Default)]
+pub struct Events {
+    waiting: Mutex<HashMap<&'static str, Throttle>>,
+}
+
+/// The event as it is sent; the time is now.
+fn stamped(name: &str, data: Value) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut v = json!({"timestamp": {"seconds": now.as_secs(), "microseconds": now.subsec_micros()}, "event": name});
+    if let (Some(map), false) = (v.as_object_mut(), data.as_object().is_none_or(|d| d.is_empty())) {
+        map.insert("data".into(), data);
+    }
+    v
+}
+
+impl Vm {
+    /// Sends event `name` with `data` to all QMP monitors, or later if it comes too often. From any thread.
+    pub fn emit(self: &Arc<Self>, name: &'static str, data: Value) {
+        let event = stamped(name, data);
+        let wait = EVENTS.iter().find(|e| e.name == name).map_or(0, |e| e.throttle_ms);
+        if wait > 0 {
+            let mut waiting = self.monitors.events.waiting.lock();
+            if let Some(t) = waiting.get_mut(name) {
+                t.last = Some(event);
+                return;
+            }
+            waiting.insert(name, Throttle { last: None, _timer: Some(self.throttle_timer(name, wait)) });
+        }
+        self.monitors.broadcast(&event);
+    }
+
+    fn throttle_timer(self: &Arc<Self>, name: &'static str, wait: u64) -> HostTimer {
+        let vm = Arc::downgrade(self);
+        self.events.after(Duration::from_millis(wait), move || {
+            let Some(vm) = vm.upgrade() else { return };
+            let last = {
+                let mut waiting = vm.monitors.events.waiting.lock();
+                let last = waiting.get_mut(name).and_then(|t| t.last.take());
+                match &last {
+                    Some(_) => {
+                        let _timer = Some(vm.throttle_timer(name, wait));
+                        drop(waiting.insert(name, Throttle { last: None, _timer }));
+                    }
+                    None => drop(waiting.remove(name)),
+                }
+                last
+            };
+            if let Some(event) = last {
+                vm.monitors.broadcast(&event);
+            }
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! The commands. Most are QMP commands with people's syntax.
+
+use super::{Call, HmpCommand, Result, command, help, info, x};
+use crate::monitor::commands;
+use crate::options::PropInput;
+use crate::options::desc;
+use crate::options::opts::Opts;
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+pub(super) static COMMANDS: &[HmpCommand] = &[
+    command(&["help", "?"], "[cmd]", "show the help", |c| {
+        let (all, words) = (COMMANDS, c.args);
+        match words.split_once(' ') {
+            Some(("info", item)) => help(c.out, info::ITEMS, "info ", Some(item.trim())),
+            _ if words == "info" => help(c.out, info::ITEMS, "info ", None),
+            _ => help(c.out, all, "", Some(words).filter(|w| !w.is_empty())),
+        }
+        Ok(())
+    }),
+    command(&["info"], "[subcommand]", "show various information about the system state", info::run),
+    command(&["quit", "q"], "", "quit the emulator", |c| qmp(c, "quit", json!({}))),
+    command(&["stop", "s"], "", "stop emulation", |c| qmp(c, "stop", json!({}))),
+    command(&["cont", "c"], "", "resume emulation", |c| qmp(c, "cont", json!({}))),
+    command(&["system_reset"], "", "reset the system", |c| qmp(c, "system_reset", json!({}))),
+    command(&["system_powerdown"], "", "send system power down event", |c| qmp(c, "system_powerdown", json!({}))),
+    command(&["system_wakeup"], "", "wakeup guest from suspend", |c| qmp(c, "system_wakeup", json!({}))),
+    command(&["x"], "/fmt addr", "virtual memory dump starting at 'addr'", |c| x::dump(c, true)),
+    command(&["xp"], "/fmt addr", "physical memory dump starting at 'addr'", |c| x::dump(c, false)),
+    command(&["i"], "/fmt addr", "I/O port read", x::port_in),
+    command(&["o"], "/fmt addr value", "I/O port write", x::port_out),
+    command(&["cpu"], "index", "set the default CPU", |c| {
+        let index = c.args.parse().ok().filter(|i| c.vm.core().cpus.get(*i).is_some());
+        c.set_cpu = Some(index.ok_or("invalid CPU index")?);
+        Ok(())
+    }),
+    command(
+        &["pmemsave"],
+        "addr size file",
+        "save to disk physical memory dump starting at 'addr' of size 'size'",
+        |c| save(c, "pmemsave"),
+    ),
+    command(
+        &["memsave"],
+        "addr size file",
+        "save to disk virtual memory dump starting at 'addr' of size 'size'",
+        |c| save(c, "memsave"),
+    ),
+    command(&["device_add"], "driver[,prop=value][,...]", "add device, like -device on the command line", |c| {
+        props(c, &desc::DEVICE, "driver", crate::start::device_add)
+    }),
+    command(&["device_del"], "device", "remove device", |c| {
+        let id = c.args;
+        qmp(c, "device_del", json!({"id": id}))
+    }),
+    command(&["object_add"], "qom-type=type,id=str[,prop=value][,...]", "create QOM object", |c| {
+        props(c, &desc::OBJECT, "qom-type", crate::start::object_add)
+    }),
+    command(&["object_del"], "id", "destroy QOM object", |c| {
+        let id = c.args;
+        qmp(c, "object-del", json!({"id": id}))
+    }),
+    command(&["qom-list"], "path", "list QOM properties", |c| {
+        let o = c.vm.scope().resolve(c.args).map_err(text)?;
+        for p in o.properties() {
+            let _ = writeln!(c.out, "{} ({})", p.name, p.ty);
+        }
+        Ok(())
+    }),
+    command(&["qom-get"], "path property", "print QOM property", |c| {
+        let (path, property) = c.args.split_once(' ').ok_or("expected: path property")?;
+        let v = c.vm.scope().resolve(path).map_err(text)?.get(property.trim()).map_err(text)?;
+        let _ = writeln!(c.out, "{}", crate::json::to_pretty(&v));
+        Ok(())
+    }),
+    command(&["qom-set"], "path property value", "set QOM property", |c| {
+        let mut words = c.args.splitn(3, ' ');
+        let (Some(path), Some(property), Some(value)) = (words.next(), words.next(), words.next()) else {
+            return Err("expected: path property value".into());
+        };
+        c.vm.scope().resolve(path).map_err(text)?.set_str(property, value).map_err(text)
+    }),
+    command(&["chardev-remove"], "id", "remove chardev", |c| {
+        let id = c.args;
+        qmp(c, "chardev-remove", json!({"id": id}))
+    }),
+    command(&["chardev-send-break"], "id", "send a break on chardev", |c| {
+        let id = c.args;
+        qmp(c, "chardev-send-break", json!({"id": id}))
+    }),
+    command(&["ringbuf_read"], "device size", "read from a ring buffer character device", |c| {
+        let (device, size) = c.args.split_once(' ').ok_or("expected: device size")?;
+        let size = x::number(size.trim())?;
+        let v = run(c, "ringbuf-read", json!({"device": device, "size": size}))?;
+        let _ = writeln!(c.out, "{}", v.as_str().unwrap_or_default());
+        Ok(())
+    }),
+    command(&["ringbuf_write"], "device data", "write to a ring buffer character device", |c| {
+        let (device, data) = c.args.split_once(' ').ok_or("expected: device data")?;
+        qmp(c, "ringbuf-write", json!({"device": device, "data": data}))
+    }),
+];
+
+pub(super) fn text(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
+/// Runs a QMP command; its reply.
+pub(super) fn run(c: &Call<'_>, name: &str, args: Value) -> std::result::Result<Value, String> {
+    let empty = Map::new();
+    commands::run(c.vm, name, args.as_object().unwrap_or(&empty), false).map_err(text)
+}
+
+/// Runs a QMP command that replies nothing.
+fn qmp(c: &mut Call<'_>, name: &str, args: Value) -> Result {
+    run(c, name, args).map(drop)
+}
+
+fn save(c: &mut Call<'_>, name: &str) -> Result {
+    let mut words = c.args.splitn(3, ' ');
+    let (Some(addr), Some(size), Some(file)) = (words.next(), words.next(), words.next()) else {
+        return Err("expected: addr size file".into());
+    };
+    let file = file.trim().trim_matches('"');
+    let mut args = json!({"val": x::number(addr)?, "size": x::number(size)?, "filename": file});
+    if let (true, Some(map)) = (name == "memsave", args.as_object_mut()) {
+        map.insert("cpu-index".into(), c.cpu.into());
+    }
+    qmp(c, name, args)
+}
+
+/// `driver,key=value…` as on the command line.
+fn props(
+    c: &mut Call<'_>,
+    desc: &desc::Desc,
+    key: &str,
+    add: fn(&crate::Vm, &crate::options::PropArgs) -> qom::Result<()>,
+) -> Result {
+    let mut o = Opts::parse(c.args, desc).map_err(text)?;
+    let type_name = o.take(key).ok_or_else(|| format!("Parameter '{key}' is missing"))?;
+    let props = o.pairs.into_iter().map(|(k, v)| (k, PropInput::Text(v))).collect();
+    add(c.vm, &crate::options::PropArgs { type_name, id: o.id, props, help: false }).map_err(text)
+}

@@ -1,0 +1,110 @@
+//! `info ITEM`.
+
+use super::commands::run as qmp;
+use super::{Call, HmpCommand, Result, command, help, tree};
+use crate::nearest::did_you_mean;
+use crate::options::QEMU_VERSION;
+use hw_core::RunState;
+use hw_core::loader::RomPlace;
+use serde_json::json;
+use std::fmt::Write;
+
+pub(super) static ITEMS: &[HmpCommand] = &[
+    command(&["chardev"], "", "show the character devices", |c| {
+        for ch in c.vm.chardevs.all() {
+            let _ = writeln!(c.out, "{}: filename={}", ch.label(), ch.filename());
+        }
+        Ok(())
+    }),
+    command(&["cpus"], "", "show infos for each CPU", |c| {
+        for cpu in c.vm.core().cpus.list() {
+            let (index, mark) = (cpu.index().unwrap_or(0), if cpu.index() == Some(c.cpu) { '*' } else { ' ' });
+            let _ = writeln!(c.out, "{mark} CPU #{index}: thread_id={}", cpu.thread_id());
+        }
+        Ok(())
+    }),
+    command(&["kvm"], "", "show KVM information", |c| {
+        let _ = writeln!(c.out, "kvm support: not compiled");
+        Ok(())
+    }),
+    command(&["mtree"], "[-f]", "show memory tree (-f: flat views)", tree::mtree),
+    command(&["name"], "", "show the current VM name", |c| {
+        if let Some(name) = c.vm.name() {
+            let _ = writeln!(c.out, "{name}");
+        }
+        Ok(())
+    }),
+    command(&["qom-tree"], "[path]", "show QOM composition tree", tree::qom_tree),
+    command(&["qtree"], "", "show device tree", tree::qtree),
+    command(&["registers"], "[-a]", "show the cpu registers (-a: of all CPUs)", registers),
+    command(&["roms"], "", "show roms", roms),
+    command(&["status"], "", "show the current VM status (running|paused)", |c| {
+        let state = c.vm.state();
+        let what = match state {
+            RunState::Running | RunState::Suspended => "running",
+            _ => "paused",
+        };
+        let why = if matches!(state, RunState::Running | RunState::Paused) {
+            String::new()
+        } else {
+            format!(" ({})", state.name())
+        };
+        let _ = writeln!(c.out, "VM status: {what}{why}");
+        Ok(())
+    }),
+    command(&["uuid"], "", "show the current VM UUID", |c| {
+        let v = qmp(c, "query-uuid", json!({}))?;
+        let _ = writeln!(c.out, "{}", v.get("UUID").and_then(|u| u.as_str()).unwrap_or_default());
+        Ok(())
+    }),
+    command(&["version"], "", "show the version of QEMU", |c| {
+        let (major, minor, micro) = QEMU_VERSION;
+        let _ = writeln!(c.out, "{major}.{minor}.{micro}Qomet {}", env!("CARGO_PKG_VERSION"));
+        Ok(())
+    }),
+];
+
+/// `info`, `info ITEM …`.
+pub(super) fn run(c: &mut Call<'_>) -> Result {
+    let args = c.args;
+    let (item, rest) = args.split_once(char::is_whitespace).unwrap_or((args, ""));
+    if item.is_empty() {
+        help(c.out, ITEMS, "info ", None);
+        return Ok(());
+    }
+    let Some(found) = ITEMS.iter().find(|i| i.names.contains(&item)) else {
+        let hint = did_you_mean(item, ITEMS.iter().flat_map(|i| i.names.iter().copied()));
+        let _ = writeln!(c.out, "unknown command: 'info {item}'{hint}");
+        return Ok(());
+    };
+    c.args = rest.trim();
+    (found.run)(c)
+}
+
+fn registers(c: &mut Call<'_>) -> Result {
+    let all = c.args == "-a";
+    let cpus = c.vm.core().cpus.list();
+    if cpus.is_empty() {
+        return Err("No CPU available".into());
+    }
+    let vm = c.vm.clone();
+    vm.parked(|| {
+        for cpu in cpus.iter().filter(|p| all || p.index() == Some(c.cpu)) {
+            let _ =
+                writeln!(c.out, "\nCPU#{}\n{}", cpu.index().unwrap_or(0), (cpu.cpu_class().dump_state)(cpu).trim_end());
+        }
+    });
+    Ok(())
+}
+
+fn roms(c: &mut Call<'_>) -> Result {
+    for rom in c.vm.core().roms.list() {
+        let (size, name) = (rom.size, &rom.name);
+        let _ = match &rom.place {
+            RomPlace::Address(addr) => writeln!(c.out, "addr={addr:016x} size={size:#08x} mem=ram name=\"{name}\""),
+            RomPlace::Region(r) => writeln!(c.out, "{} size={size:#08x} name=\"{name}\"", r.name()),
+            RomPlace::FwCfg(file) => writeln!(c.out, "fw={file} size={size:#08x} name=\"{name}\""),
+        };
+    }
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! Start-up in QEMU's phases, one function each. [`start`] is the order.
+
+use crate::defaults::Ports;
+use crate::monitor::hmp;
+use crate::options::chardev::{Short, from_opts, from_short};
+use crate::options::{Accel, CommandLine, FwCfgArg, Located, MonitorMode, OptError, PropArgs, PropInput};
+use crate::qtest;
+use crate::vm::{Env, StartError, Vm};
+use chardev::Channel;
+use hw_core::accel::Accel as AccelObject;
+use hw_core::config::{BoardConfig, RtcBase, RtcConfig};
+use hw_core::{ClockType, DeviceAdd, Machine, RunState, ShutdownCause};
+use qom::{Class, Global, Input, Rank, Ref};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+type Result<T, E = StartError> = std::result::Result<T, E>;
+
+fn fail<T>(message: impl Into<String>) -> Result<T> {
+    Err(StartError(message.into()))
+}
+
+/// An error with the option it is about in front.
+fn at<E: std::fmt::Display>(place: &str) -> impl FnOnce(E) -> StartError + '_ {
+    move |e| StartError(if place.is_empty() { e.to_string() } else { format!("{place}: {e}") })
+}
+
+/// Builds the machine that `line` asks for; its vCPUs wait for the main loop.
+pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
+    let class = select_machine(&line)?;
+    let vm = Vm::empty(line, env)?;
+    vm.options.warnings.iter().for_each(|w| vm.warn(w));
+    let machine = create_machine(&vm, class)?;
+    let ports = crate::defaults::plan(&vm.options, class)?;
+    hint_at_display(&vm, &ports);
+    create_chardevs(&vm, &ports)?;
+    set_machine_properties(&vm, &machine)?;
+    configure_accelerator(&vm, &machine)?;
+    register_globals(&vm, &machine);
+    create_objects(&vm)?;
+    create_monitors(&vm, &ports)?;
+    create_qtest(&vm)?;
+    configure_board(&vm, &machine, ports)?;
+    init_board(&vm, &machine)?;
+    create_devices(&vm)?;
+    finish(&vm, &machine);
+    Ok(vm)
+}
+
+/// The machine type: `-machine NAME`, or the default one.
+fn select_machine(line: &CommandLine) -> Result<&'static Class> {
+    match line.machine.get("type") {
+        Some(name) => hw_core::machine::find_machine(name).map_err(at(&line.machine_at)),
+        None => match hw_core::machine::default_machine() {
+            Some(class) => Ok(class),
+            None => {
+                fail("No machine specified, and there is no default (use -machine help to list supported machines)")
+            }
+        },
+    }
+}
+
+fn create_machine(vm: &Arc<Vm>, class: &'static Class) -> Result<Ref<Machine>> {
+    for folder in ["/chardevs", "/objects", "/backend", "/audiodevs"] {
+        vm.scope().container(folder).map_err(at(""))?;
+    }
+    let machine = Machine::create(vm.scope(), class.name()).map_err(at(&vm.options.machine_at))?;
+    machine.apply_compat_props();
+    Ok(machine)
+}
+
+/// There is no window: whoever did not ask for that is told where the guest can be seen.
+fn hint_at_display(vm: &Vm, ports: &Ports) {
+    let line = &vm.options;
+    let unseen = ports.vga.is_some() || ports.serial.iter().any(|p| p.at.is_empty());
+    if line.display.is_none() && !line.nographic && unseen {
+        vm.report
+            .say("info: no display is built in: use -nographic for the serial console, or screendump in a monitor");
+    }
+}
+
+/// `-chardev`, then what the short forms of `-serial`, `-parallel` and friends ask for.
+fn create_chardevs(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
+    for arg in &vm.options.chardevs {
+        let config = from_opts(&arg.value).map_err(at(&arg.at))?;
+        open_chardev(vm, &config).map_err(at(&arg.at))?;
+    }
+    for port in ports.all() {
+        if let Short::New { config, monitor } = &port.short {
+            let channel = open_chardev(vm, config).map_err(at(&port.at))?;
+            if *monitor {
+                vm.monitors.add_hmp(vm, &channel).map_err(at(&port.at))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens a character device and shows it in the tree, its multiplexer's base too.
+pub(crate) fn open_chardev(vm: &Vm, config: &chardev::Config) -> qom::Result<Arc<Channel>> {
+    let generic = |e: chardev::Error| qom::Error::generic(e.to_string());
+    let channel = vm.chardevs.open(config).map_err(generic)?;
+    let base = config.mux.then(|| vm.chardevs.find(&format!("{}-base", config.id))).flatten();
+    for c in base.iter().chain([&channel]) {
+        chardev::publish(vm.scope(), c)?;
+    }
+    Ok(channel)
+}
+
+/// `-machine key=value`, and the options that are properties of the machine: `-m`, `-smp`, `-boot`, `-kernel` …
+fn set_machine_properties(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
+    let line = &vm.options;
+    let mut structs: [(&str, &str, Map<String, Value>); 3] = Default::default();
+    for (slot, (name, option, opts)) in structs.iter_mut().zip([
+        ("smp", "-smp", &line.smp),
+        ("memory", "-m", &line.memory),
+        ("boot", "-boot", &line.boot),
+    ]) {
+        let pair = |(k, v): &(String, String)| {
+            let key = if name == "memory" && k == "maxmem" { "max-size" } else { k.as_str() };
+            // A bare `-m 64` counts MiB.
+            let mib = (name, key) == ("memory", "size") && v.bytes().all(|b| b.is_ascii_digit());
+            (key.to_owned(), Value::from(if mib { format!("{v}M") } else { v.clone() }))
+        };
+        *slot = (name, option, opts.pairs.iter().map(pair).collect());
+    }
+    for (key, value) in &line.machine.pairs {
+        if key == "type" || key == "accel" {
+            continue;
+        }
+        let member =
+            key.split_once('.').and_then(|(head, rest)| Some((structs.iter_mut().find(|s| s.0 == head)?, rest)));
+        match member {
+            Some((slot, rest)) => drop(slot.2.insert(rest.into(), value.clone().into())),
+            None => machine.set_str(key, value).map_err(at(&line.machine_at))?,
+        }
+    }
+    for (name, option, map) in structs.into_iter().filter(|s| !s.2.is_empty()) {
+        machine.set_input(name, Input::Keyval(&map.into())).map_err(at(option))?;
+    }
+    if line.nographic {
+        machine.set_str("graphics", "off").map_err(at("-nographic"))?;
+    }
+    set_boot_files(line, machine)
+}
+
+fn set_boot_files(line: &CommandLine, machine: &Ref<Machine>) -> Result<()> {
+    let files =
+        [("kernel", &line.kernel), ("initrd", &line.initrd), ("append", &line.append), ("firmware", &line.bios)];
+    for (name, value) in files {
+        if let Some(v) = value {
+            machine.set_str(name, v).map_err(at(&format!("-{}", if name == "firmware" { "bios" } else { name })))?;
+        }
+    }
+    if machine.kernel.get().is_empty() {
+        for (name, given) in
+            [("append", !machine.append.get().is_empty()), ("initrd", !machine.initrd.get().is_empty())]
+        {
+            if given {
+                return fail(format!("-{name} only allowed with -kernel option"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `-accel` or `-machine accel=a:b`: the first one that works. Without either: TCG.
+fn configure_accelerator(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
+    let line = &vm.options;
+    let from_machine = line.machine.get("accel");
+    if from_machine.is_some() && !line.accels.is_empty() {
+        return fail("The -accel and \"-machine accel=\" options are incompatible");
+    }
+    let accel = |name: &str| Located {
+        at: format!("-machine accel={name}"),
+        value: Accel { name: name.into(), props: vec![] },
+    };
+    let wanted: Vec<Located<Accel>> = match from_machine {
+        Some(list) => list.split(':').filter(|n| !n.is_empty()).map(accel).collect(),
+        None if line.accels.is_empty() => vec![Located { at: String::new(), value: accel("tcg").value }],
+        None => line.accels.clone(),
+    };
+    let alone = wanted.len() == 1;
+    let mut failed = false;
+    for w in &wanted {
+        match try_accelerator(vm, machine, &w.value) {
+            Ok(()) => {
+                if failed {
+                    vm.report.say(&format!("falling back to {}", w.value.name));
+                }
+                return Ok(());
+            }
+            Err(e) if alone => return Err(at(&w.at)(e)),
+            Err(e) => {
+                vm.report.say(&format!("{}: {e}", w.at));
+                failed = true;
+            }
+        }
+    }
+    fail("no accelerator found")
+}
+
+fn try_accelerator(vm: &Vm, machine: &Ref<Machine>, accel: &Accel) -> Result<()> {
+    let known = hw_core::accel::names();
+    if !known.contains(&accel.name) {
+        let hint = if accel.name == "kvm" { ": it is not built yet, use tcg (and -cpu max)" } else { "" };
+        return fail(format!("invalid accelerator {}{hint} (available: {})", accel.name, known.join(", ")));
+    }
+    let object = AccelObject::create(vm.scope(), &accel.name).map_err(at(""))?;
+    for (key, value) in &accel.props {
+        object.set_str(key, value).map_err(at(""))?;
+    }
+    object.init_machine(machine, &mut vm.core().lock()).map_err(at(""))
+}
+
+/// `-global`, and what QEMU sets the same way.
+fn register_globals(vm: &Vm, _machine: &Ref<Machine>) {
+    for g in &vm.options.globals {
+        let (driver, property, value) = &g.value;
+        vm.scope().add_global(Global::new(Rank::User, driver.as_str(), property.as_str(), value.as_str()));
+    }
+    if vm.options.rtc.get("driftfix") == Some("slew") {
+        vm.scope().add_global(Global::new(Rank::User, "mc146818rtc", "lost_tick_policy", "slew"));
+    }
+}
+
+/// `-object`.
+fn create_objects(vm: &Vm) -> Result<()> {
+    for o in vm.options.objects.iter().filter(|o| !o.value.help) {
+        object_add(vm, &o.value).map_err(at(&o.at))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn object_add(vm: &Vm, args: &PropArgs) -> qom::Result<()> {
+    let id = args.id.as_deref().ok_or("Parameter 'id' is missing")?;
+    let (props, text) = prop_map(&args.props);
+    vm.scope().object_add(&args.type_name, id, &props, text).map(drop)
+}
+
+/// Properties as a map; dotted keys of the text form become objects. Whether the leaves are text.
+pub(crate) fn prop_map(props: &[(String, PropInput)]) -> (Map<String, Value>, bool) {
+    let mut text = false;
+    let pair = |(k, v): &(String, PropInput)| match v {
+        PropInput::Json(v) => (k.clone(), v.clone()),
+        PropInput::Text(t) => {
+            text = true;
+            (k.clone(), Value::from(t.as_str()))
+        }
+    };
+    let map = props.iter().map(pair).collect();
+    (map, text)
+}
+
+/// `-monitor`, `-qmp`, `-mon`, and the default monitor.
+fn create_monitors(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
+    let attach = |at_: &str, channel: &Arc<Channel>, mode: MonitorMode, pretty: bool| {
+        let added = match mode {
+            MonitorMode::Control => vm.monitors.add_qmp(vm, channel, pretty),
+            MonitorMode::Human => vm.monitors.add_hmp(vm, channel),
+        };
+        added.map_err(at(at_))
+    };
+    for (i, m) in vm.options.monitors.iter().enumerate() {
+        let v = &m.value;
+        let short = if v.by_id {
+            Short::Existing(v.chardev.clone())
+        } else {
+            from_short(&format!("compat_monitor{i}"), &v.chardev).map_err(at(&m.at))?
+        };
+        let channel = match short {
+            Short::None => continue,
+            Short::Existing(id) => chardev::find(vm.scope(), &id).map_err(at(&m.at))?,
+            Short::New { config, .. } => open_chardev(vm, &config).map_err(at(&m.at))?,
+        };
+        attach(&m.at, &channel, v.mode, v.pretty)?;
+    }
+    if let Some(text) = &ports.default_monitor {
+        let id = format!("compat_monitor{}", vm.options.monitors.len());
+        if let Short::New { config, .. } = from_short(&id, text).map_err(at(text))? {
+            attach("", &open_chardev(vm, &config).map_err(at(text))?, MonitorMode::Human, false)?;
+        }
+    }
+    hmp::check_table();
+    Ok(())
+}
+
+/// `-qtest`.
+fn create_qtest(vm: &Arc<Vm>) -> Result<()> {
+    let Some(arg) = &vm.options.qtest else { return Ok(()) };
+    let channel = match from_short("qtest", &arg.value).map_err(at(&arg.at))? {
+        Short::None => return Ok(()),
+        Short::Existing(id) => chardev::find(vm.scope(), &id).map_err(at(&arg.at))?,
+        Short::New { config, .. } => open_chardev(vm, &config).map_err(at(&arg.at))?,
+    };
+    let server = qtest::Server::new(vm, &channel, vm.options.qtest_log.as_deref()).map_err(at(&arg.at))?;
+    *vm.qtest.lock() = Some(server);
+    Ok(())
+}
+
+/// What boards ask for besides the machine's properties: which character devices the ports use, clock, names, blobs.
+fn configure_board(vm: &Vm, machine: &Ref<Machine>, ports: Ports) -> Result<()> {
+    let line = &vm.options;
+    let mut fw_cfg = vec![];
+    for f in &line.fw_cfg {
+        let (name, data) = match &f.value {
+            FwCfgArg::Text { name, text } => (name, text.clone().into_bytes()),
+            FwCfgArg::File { name, path } => (
+                name,
+                std::fs::read(path).map_err(|e| StartError(format!("{}: can't load {}: {e}", f.at, path.display())))?,
+            ),
+        };
+        if !name.starts_with("opt/") {
+            vm.warn(&format!("{}: externally provided fw_cfg item names should be prefixed with \"opt/\"", f.at));
+        }
+        fw_cfg.push((name.clone(), data));
+    }
+    if let Some(cpu) = &line.cpu {
+        crate::cpu::select(vm.scope(), machine, &cpu.value).map_err(at(&cpu.at))?;
+    }
+    vm.core().roms.set_search_path(crate::firmware::folders(&line.firmware_dirs));
+    vm.core().configure(BoardConfig {
+        serial: ports.serial.iter().map(|p| p.chardev()).collect(),
+        parallel: ports.parallel.iter().map(|p| p.chardev()).collect(),
+        debugcon: ports.debugcon.as_ref().and_then(|p| p.chardev()),
+        vga: ports.vga,
+        rtc: rtc(line).map_err(at("-rtc"))?,
+        name: line.name.text("guest"),
+        uuid: line.uuid.clone(),
+        fw_cfg,
+        nographic: line.nographic,
+        no_reboot: line.action.reboot == "shutdown",
+    });
+    Ok(())
+}
+
+fn rtc(line: &CommandLine) -> std::result::Result<RtcConfig, OptError> {
+    let base = match line.rtc.get("base") {
+        None | Some("utc") => RtcBase::Utc,
+        Some("localtime") => RtcBase::Local,
+        Some(date) => RtcBase::Date(crate::date::parse(date).ok_or_else(|| OptError::Choice {
+            key: "base".into(),
+            value: date.into(),
+            expected: "utc, localtime, 2026-11-25T21:30:00 or 2026-11-25".into(),
+        })?),
+    };
+    let clock = match line.rtc.get("clock") {
+        Some("rt") => ClockType::Realtime,
+        Some("vm") => ClockType::Virtual,
+        _ => ClockType::Host,
+    };
+    Ok(RtcConfig { base, clock })
+}
+
+/// Memory, then the board: CPUs, chipset, devices.
+fn init_board(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
+    machine.set_up_memory().map_err(at(""))?;
+    machine.run_board_init(&mut vm.core().lock()).map_err(at(""))
+}
+
+/// `-device`.
+fn create_devices(vm: &Vm) -> Result<()> {
+    for d in vm.options.devices.iter().filter(|d| !d.value.help) {
+        device_add(vm, &d.value).map_err(at(&d.at))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn device_add(vm: &Vm, args: &PropArgs) -> qom::Result<()> {
+    let (mut props, text) = prop_map(&args.props);
+    let bus = match props.shift_remove("bus") {
+        Some(Value::String(b)) => Some(b),
+        Some(_) => return Err("Invalid parameter type for 'bus', expected: string".into()),
+        None => None,
+    };
+    let add = DeviceAdd { driver: &args.type_name, id: args.id.as_deref(), bus: bus.as_deref(), props, text };
+    hw_core::device_add(vm.scope(), &mut vm.core().lock(), &add).map(drop)
+}
+
+/// End of start-up: tables, first reset, run state.
+fn finish(vm: &Arc<Vm>, machine: &Ref<Machine>) {
+    machine.creation_done(&mut vm.core().lock());
+    vm.scope().unused_globals().iter().for_each(|w| vm.warn(w));
+    vm.reset(ShutdownCause::None);
+    let core = vm.core();
+    core.requests.set_state(RunState::PreLaunch);
+    if !vm.options.stopped {
+        vm.resume();
+    }
+}

@@ -1,0 +1,186 @@
+//! One machine and everything around it: world, event loop, character devices, monitors, run state.
+//!
+//! `Vm` has no process-wide state: two of them run side by side. Terminal and signals belong to whoever owns the process (the
+//! `qomet` binary), which hands in what is needed through [`Env`].
+
+use crate::monitor::Monitors;
+use crate::options::{Action, CommandLine, Parsed};
+use crate::report::Reporter;
+use crate::{lists, options, qtest, start};
+use chardev::{Host, Hub};
+use hw_core::event_loop::EventLoop;
+use hw_core::{Core, Machine, Request, ShutdownCause};
+use parking_lot::Mutex;
+use qom::{Ref, Scope, World};
+use std::sync::Arc;
+
+/// What a machine gets from the process it lives in.
+pub struct Env {
+    /// Program name for messages.
+    pub program: String,
+    /// Where messages go.
+    pub report: Reporter,
+    /// Whether the process was asked to end (SIGTERM and the like) while start-up waits for something.
+    pub interrupted: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Env {
+    /// Messages to standard error, never interrupted: for embedding.
+    pub fn plain(program: &str) -> Self {
+        Self { program: program.into(), report: Reporter::stderr(program), interrupted: Box::new(|| false) }
+    }
+}
+
+/// What a command line led to.
+pub enum Started {
+    /// A machine, built, not yet running its main loop.
+    Vm(Arc<Vm>),
+    /// A text to print: help, version, a list.
+    Text(String),
+}
+
+/// Why start-up failed: one line for the user.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// One machine.
+pub struct Vm {
+    /// What the command line said.
+    pub options: CommandLine,
+    /// Host events.
+    pub events: EventLoop,
+    /// Character devices.
+    pub chardevs: Hub,
+    /// QMP and HMP.
+    pub monitors: Monitors,
+    /// What leaves the machine when it shuts down or resets.
+    pub(crate) action: Mutex<Action>,
+    /// Status to end with, once that is decided.
+    pub(crate) exit: Mutex<Option<i32>>,
+    pub(crate) report: Arc<Reporter>,
+    pub(crate) qtest: Mutex<Option<Arc<qtest::Server>>>,
+    core: Arc<Core>,
+    world: World,
+}
+
+impl Vm {
+    /// Parses `args` (without the program's name) and builds what they ask for, up to the start of the main loop.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them; nothing is left behind.
+    pub fn start(args: &[String], env: Env) -> Result<Started, StartError> {
+        let line = match options::parse(args).map_err(|e| StartError(e.0))? {
+            Parsed::Help => return Ok(Started::Text(options::help::help(&env.program))),
+            Parsed::Version => return Ok(Started::Text(options::help::version())),
+            Parsed::Run(line) => *line,
+        };
+        Self::from_options(line, env)
+    }
+
+    /// [`Vm::start`] for a parsed command line.
+    ///
+    /// # Errors
+    /// As [`Vm::start`].
+    pub fn from_options(line: CommandLine, env: Env) -> Result<Started, StartError> {
+        if let Some(text) = lists::requested(&line)? {
+            return Ok(Started::Text(text));
+        }
+        start::start(line, env).map(Started::Vm)
+    }
+
+    /// An empty world for `line`: core, loop and hub, no machine yet.
+    pub(crate) fn empty(line: CommandLine, env: Env) -> Result<Arc<Self>, StartError> {
+        let events = EventLoop::new().map_err(|e| StartError(format!("cannot make an event loop: {e}")))?;
+        let core = Core::new();
+        let timestamp = line.msg.switch("timestamp").ok().flatten().unwrap_or(false);
+        let guest = line.msg.switch("guest-name").ok().flatten().unwrap_or(false);
+        let guest = guest.then(|| line.name.text("guest")).flatten();
+        let report = Arc::new(env.report.with_format(timestamp, guest));
+        let requests = core.requests.clone();
+        let for_chardevs = report.clone();
+        let chardevs = Hub::new(Host {
+            events: events.clone(),
+            quit: Box::new(move || requests.post(Request::Shutdown(ShutdownCause::HostQmpQuit))),
+            report: Box::new(move |text| for_chardevs.say(text)),
+            interrupted: env.interrupted,
+            escape: line.escape_char.unwrap_or(1),
+            daemonize: line.daemonize,
+        });
+        let wake = events.clone();
+        core.requests.set_hook(move || wake.wake());
+        let wake = events.clone();
+        core.clocks.set_wake(move || wake.wake());
+        let world = World::new(core.clone());
+        let vm = Arc::new(Self {
+            action: Mutex::new(line.action.clone()),
+            options: line,
+            events,
+            chardevs,
+            monitors: Monitors::default(),
+            exit: Mutex::default(),
+            report,
+            qtest: Mutex::default(),
+            core,
+            world,
+        });
+        let weak = Arc::downgrade(&vm);
+        vm.core.set_event_sink(Box::new(move |event, data| {
+            if let Some(vm) = weak.upgrade() {
+                vm.emit(event, data);
+            }
+        }));
+        Ok(vm)
+    }
+
+    /// The machine's core: lock, memory, clocks, vCPUs.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The machine's world.
+    pub fn scope(&self) -> &Arc<Scope> {
+        self.world.scope()
+    }
+
+    /// The machine object, once it exists.
+    pub fn machine(&self) -> Option<Ref<Machine>> {
+        Machine::of(self.scope())
+    }
+
+    /// `-name`.
+    pub fn name(&self) -> Option<&str> {
+        self.options.name.get("guest")
+    }
+
+    /// A message to the user.
+    pub fn say(&self, message: &str) {
+        self.report.say(message);
+    }
+
+    /// A warning to the user.
+    pub fn warn(&self, message: &str) {
+        self.report.say(&format!("warning: {message}"));
+    }
+
+    /// Takes everything apart in order: vCPUs, monitors, devices, character devices.
+    pub(crate) fn tear_down(&self) {
+        self.core.cpus.pause_all(&self.core);
+        self.core.events.exit.notify(&mut self.core.lock(), &());
+        self.core.cpus.end_all();
+        let limit = std::time::Duration::from_millis(500);
+        for channel in self.chardevs.all() {
+            channel.drain(limit);
+        }
+        drop(self.qtest.lock().take());
+        self.monitors.close();
+        self.chardevs.close_all();
+        self.core.shut_down();
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.tear_down();
+    }
+}
