@@ -207,7 +207,9 @@ impl DeviceImpl for Mc146818Rtc {
         if !self.regs.ro(m).is_valid() {
             return Err(Error::generic("mc146818rtc: impossible register values"));
         }
-        self.expired(m);
+        let now = self.now(m);
+        let e = self.regs.rw(m).resume(now);
+        self.act(m, e);
         self.note_offset(m);
         Ok(())
     }

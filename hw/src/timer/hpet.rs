@@ -159,7 +159,8 @@ impl DeviceImpl for Hpet {
         if !self.regs.ro(m).is_valid(self.timers.get()) {
             return Err(Error::generic("hpet: the snapshot has another number of timers"));
         }
-        self.expired(m);
+        let e = self.regs.ro(m).resume();
+        self.act(m, e);
         let legacy = self.regs.ro(m).legacy();
         self.pit_enabled.set(m, !legacy);
         Ok(())
