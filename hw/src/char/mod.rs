@@ -1,3 +1,4 @@
 //! Character devices.
 
+pub mod debugcon;
 pub mod uart16550;
