@@ -59,7 +59,7 @@ pub struct Mc146818Rtc {
     iobase: Prop<u16>,
     #[property(default = 8)]
     irq: Prop<u8>,
-    #[property(name = "lost_tick_policy")]
+    #[property(name = "lost_tick_policy", default = LostTickPolicy::Discard)]
     lost_tick_policy: Prop<LostTickPolicy>,
     #[state]
     regs: MachineCell<Mc146818Regs>,

@@ -55,6 +55,9 @@ impl Hpet {
             self.init_irq(out);
         }
         self.timer.init(self, Self::expired);
+        let sizes = Sizes::new(4, 8);
+        let ops = Ops { read: Self::read, write: Self::write, valid: sizes, imp: sizes, ..Ops::default() };
+        self.init_mmio(&MemoryRegion::io(self, "hpet", 0x400, ops));
         Ok(())
     }
 
@@ -132,9 +135,6 @@ impl DeviceImpl for Hpet {
         }
         self.timers.set(self.timers.get().clamp(MIN_TIMERS, MAX_TIMERS));
         self.regs.rw(m).reset(self.timers.get(), self.hpet_intcap.get(), self.msi.get());
-        let sizes = Sizes::new(4, 8);
-        let ops = Ops { read: Self::read, write: Self::write, valid: sizes, imp: sizes, ..Ops::default() };
-        self.init_mmio(&MemoryRegion::io(self, "hpet", 0x400, ops));
         Ok(())
     }
 
