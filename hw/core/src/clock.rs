@@ -277,7 +277,7 @@ impl Clocks {
                 queue.publish(&d);
                 timer
             };
-            (timer.call)(m);
+            m.guarded(|m| (timer.call)(m), || "a timer's callback".to_owned());
         }
     }
 

@@ -4,7 +4,9 @@
 //! Invariants: at most one thread holds the lock; a thread that locks it twice is stopped by a panic instead of hanging;
 //! nobody waits for a vCPU while holding it.
 
+use std::any::Any;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,11 +40,30 @@ impl Locked {
         self.cpu
     }
 
+    /// Runs code of a device. A panic in it is our bug: it stops the machine with `internal-error`, and `None` comes back.
+    pub fn guarded<R>(&mut self, f: impl FnOnce(&mut Locked) -> R, what: impl FnOnce() -> String) -> Option<R> {
+        match catch_unwind(AssertUnwindSafe(|| f(self))) {
+            Ok(r) => Some(r),
+            Err(panic) => {
+                let what = format!("{} failed: {}", what(), panic_text(&*panic));
+                tracing::error!("{what}");
+                self.requests.post(Request::InternalError(what));
+                None
+            }
+        }
+    }
+
     /// Steps a machine whose clock is stepped by hand (see [`Clocks::step`]) by `ns` nanoseconds.
     pub fn advance(&mut self, ns: u64) {
         let clock = self.clock.clone();
         clock.step(self, ns);
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic")
 }
 
 /// The mutex around [`Locked`], with a check of who holds it.

@@ -8,13 +8,27 @@ use crate::core::Core;
 use crate::irq::{IrqOut, Line};
 use crate::locked::Locked;
 use crate::memory::MemoryRegion;
-use crate::qdev::{Bus, Device, DeviceClass};
+use crate::qdev::{Bus, BusClass, BusImpl, Device, DeviceClass};
 
 /// Type `System`: the main system bus.
 #[derive(qom::Object)]
-#[qom(name = "System", parent = Bus)]
+#[qom(name = "System", parent = Bus, methods(BusClass))]
 pub struct SystemBus {
     parent: Bus,
+}
+
+impl BusImpl for SystemBus {
+    fn fw_dev_path(&self, dev: &Device) -> Option<String> {
+        let o = dev.object();
+        let d = o.cast::<SysBusDevice>()?;
+        let name = dev.class_of().fw_name.unwrap_or(dev.type_name());
+        let (mmio, port) = (d.mmio(0), d.ports.read().first().cloned());
+        Some(match (mmio, port) {
+            (Some(r), _) => format!("{name}@{:016x}", r.addr()),
+            (None, Some(r)) => format!("{name}@i{:04x}", r.addr()),
+            (None, None) => name.to_owned(),
+        })
+    }
 }
 
 /// Type `sys-bus-device`: memory-mapped regions and lines by number.
@@ -68,9 +82,12 @@ impl SysBusDevice {
         self.mmio.write().push(region.clone());
     }
 
-    /// Adds an I/O port region, mapped by the board.
+    /// Adds an I/O port region that somebody maps.
     pub fn init_ioport(&self, region: &MemoryRegion) {
-        self.ports.write().push(region.clone());
+        let mut ports = self.ports.write();
+        if !ports.iter().any(|r| r.is(region)) {
+            ports.push(region.clone());
+        }
     }
 
     /// Adds an output line.
@@ -110,6 +127,7 @@ impl SysBusDevice {
     /// Maps a region into the I/O ports.
     pub fn map_io(&self, m: &mut Locked, port: u64, region: &MemoryRegion) {
         self.core().system_io().add_subregion(m, port, region);
+        self.init_ioport(region);
     }
 
     /// Connects line `n`.

@@ -125,6 +125,21 @@ fn timers_fire_in_order_of_deadline_then_of_arming() {
 }
 
 #[test]
+fn a_panic_in_a_timer_asks_for_internal_error_and_the_queue_goes_on() {
+    let vm = none();
+    let fired = Arc::new(AtomicU32::new(0));
+    let f = fired.clone();
+    let bad = Timer::new(&vm.clocks, ClockType::Virtual, |_| panic!("a bug"));
+    let good = Timer::new(&vm.clocks, ClockType::Virtual, move |_| _ = f.fetch_add(1, Relaxed));
+    let mut m = vm.core().lock();
+    bad.arm(&mut m, Some(1));
+    good.arm(&mut m, Some(2));
+    m.advance(5);
+    assert_eq!(fired.load(Relaxed), 1);
+    assert_eq!(vm.requests.take(), Some(Request::InternalError("a timer's callback failed: a bug".into())));
+}
+
+#[test]
 fn the_virtual_clock_stops_with_the_machine() {
     let vm = Vm::new(); // the host's clock
     let woken = Arc::new(AtomicU32::new(0));

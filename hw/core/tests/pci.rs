@@ -131,6 +131,7 @@ fn header_and_bar_sizing_read_as_the_specification_says() {
     assert_eq!(pc.read(3, 0x24, 4), 0);
     assert_eq!((d.get("addr").unwrap(), d.print("addr").unwrap()), (0x18.into(), "03.0".into()));
     assert_eq!(d.bus().unwrap().bus_name(), "pci.0");
+    assert_eq!(d.fw_path(), "/test-pcihost@i0cf8/pci1234,11e8@3");
     assert_eq!(pc.vm.world().resolve("/machine/peripheral/f/bus master[0]").unwrap().type_name(), "memory-region");
 }
 

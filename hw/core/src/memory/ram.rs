@@ -24,6 +24,10 @@ pub trait CodeWatcher: Send + Sync {
     /// `len` bytes at `offset` of the block were stored by a device or by a vCPU's slow path. The watcher drops what was decoded from
     /// them and marks the pages dirty for [`DirtyClient::Code`] once nothing is left of them.
     fn code_written(&self, block: &RamBlock, offset: u64, len: u64);
+
+    /// Pages of the range were made clean for a client: soft TLB entries that let stores to them pass without
+    /// [`RamBlock::mark_dirty`] must go before the next store.
+    fn made_clean(&self, block: &RamBlock, offset: u64, len: u64);
 }
 
 /// All RAM blocks of a machine.
@@ -310,14 +314,24 @@ impl RamBlock {
         self.bitmap(client).set(Self::pages(off, len));
     }
 
-    /// Marks the pages of a range clean for one client. Soft TLB entries that allow stores to them must go first.
+    /// Marks the pages of a range clean for one client, and tells the watcher.
     pub fn clear_dirty(&self, client: DirtyClient, off: u64, len: u64) {
         self.bitmap(client).clear(Self::pages(off, len));
+        self.tell_clean(off, len);
+    }
+
+    fn tell_clean(&self, off: u64, len: u64) {
+        if let Some(w) = self.list.watcher.get() {
+            w.made_clean(self, off, len);
+        }
     }
 
     /// Offsets of the pages in a range that were dirty for a client; they are clean afterwards.
     pub fn take_dirty(&self, client: DirtyClient, off: u64, len: u64) -> Vec<u64> {
         let mut pages = self.bitmap(client).take(Self::pages(off, len));
+        if !pages.is_empty() {
+            self.tell_clean(off, len);
+        }
         pages.iter_mut().for_each(|p| *p *= PAGE);
         pages
     }
@@ -380,15 +394,19 @@ mod tests {
 
     #[test]
     fn stores_to_code_pages_reach_the_watcher() {
-        struct Watch(Mutex<Vec<(u64, u64)>>);
+        struct Watch(Mutex<Vec<(u64, u64)>>, AtomicU64);
         impl CodeWatcher for Watch {
             fn code_written(&self, block: &RamBlock, off: u64, len: u64) {
                 self.0.lock().push((off, len));
                 block.set_dirty(DirtyClient::Code, off, len);
             }
+            fn made_clean(&self, block: &RamBlock, off: u64, _: u64) {
+                assert!(!block.is_dirty_for_all(off));
+                self.1.fetch_add(1, Relaxed);
+            }
         }
         let list = Arc::new(RamList::default());
-        let watch = Arc::new(Watch(Mutex::default()));
+        let watch = Arc::new(Watch(Mutex::default(), AtomicU64::new(0)));
         list.set_code_watcher(watch.clone());
         let b = RamBlock::new(&list, "test", 4 * PAGE).unwrap();
         b.store(PAGE, 4, 1).unwrap();
@@ -397,6 +415,9 @@ mod tests {
         b.write(PAGE - 2, &[0; 4]);
         b.store(PAGE, 4, 1).unwrap();
         assert_eq!(*watch.0.lock(), [(PAGE - 2, 4)]);
+        assert_eq!(b.take_dirty(DirtyClient::Vga, 0, 4 * PAGE), [0, PAGE, 2 * PAGE, 3 * PAGE]);
+        assert!(b.take_dirty(DirtyClient::Vga, 0, 4 * PAGE).is_empty());
+        assert_eq!(watch.1.load(Relaxed), 2);
     }
 
     #[test]

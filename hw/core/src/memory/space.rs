@@ -17,7 +17,7 @@ use super::access::{Access, Attrs, MemTxError, MemTxResult};
 use super::ops::{Endian, Io, Sizes};
 use super::region::MemoryRegion;
 use super::view::{FlatRange, FlatView};
-use crate::locked::{Locked, MachineLock};
+use crate::locked::{Locked, MachineLock, panic_text};
 use crate::request::{Request, Requests};
 
 /// Told about changes of an address space, under the machine lock.
@@ -107,7 +107,8 @@ impl AddressSpace {
         self.0.view.load()
     }
 
-    /// How many views have been published: a cheap question whether something changed.
+    /// How many views have been published: a cheap question whether something changed. Counted after the view is in
+    /// place and under the machine lock: whoever holds the lock and reads the number it read before its view has the current one.
     pub fn epoch(&self) -> u64 {
         self.0.epoch.load(Ordering::Acquire)
     }
@@ -120,6 +121,7 @@ impl AddressSpace {
     /// Forgets the mapped devices: they and the view hold each other. For the end of a machine.
     pub(crate) fn clear(&self) {
         self.0.view.store(Arc::default());
+        self.0.epoch.fetch_add(1, Ordering::AcqRel);
         self.0.listeners.write().clear();
     }
 
@@ -230,6 +232,7 @@ impl AddressSpace {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err(MemTxError::Decode);
         }
+        let epoch = self.epoch();
         let view = self.view();
         let r = view.find(addr).ok_or(MemTxError::Decode)?;
         if let Some((block, off)) = r.readable(addr) {
@@ -249,11 +252,10 @@ impl AddressSpace {
             Holder::Free if r.is_free() => self.0.io_read_free(r, off, size, attrs),
             Holder::Free => {
                 let mut m = self.0.lock.lock();
-                let now = self.view();
-                if Arc::ptr_eq(&view, &now) {
+                if self.epoch() == epoch {
                     on_behalf(&mut m, attrs, |m| self.0.io_read(m, r, off, size, attrs))
                 } else {
-                    drop((view, now)); // somebody remapped it while we waited
+                    drop(view); // somebody remapped it while we waited
                     on_behalf(&mut m, attrs, |m| self.load_by(Holder::Held(m), addr, size, attrs))
                 }
             }
@@ -264,6 +266,7 @@ impl AddressSpace {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err(MemTxError::Decode);
         }
+        let epoch = self.epoch();
         let view = self.view();
         let r = view.find(addr).ok_or(MemTxError::Decode)?;
         if r.readable(addr).is_some() && r.last - addr < u64::from(size - 1) {
@@ -280,11 +283,10 @@ impl AddressSpace {
             Holder::Free if r.is_free() => self.0.io_write_free(r, off, size, val, attrs),
             Holder::Free => {
                 let mut m = self.0.lock.lock();
-                let now = self.view();
-                if Arc::ptr_eq(&view, &now) {
+                if self.epoch() == epoch {
                     on_behalf(&mut m, attrs, |m| self.0.io_write(m, r, off, size, val, attrs))
                 } else {
-                    drop((view, now));
+                    drop(view);
                     on_behalf(&mut m, attrs, |m| self.store_by(Holder::Held(m), addr, size, val, attrs))
                 }
             }
@@ -405,14 +407,19 @@ impl FlatRange {
 struct Busy<'a>(&'a Io);
 
 impl<'a> Busy<'a> {
+    /// The flag changes under the machine lock only, so a plain load and store will do.
     fn enter(io: &'a Io) -> MemTxResult<Self> {
-        if io.busy.swap(true, Ordering::Acquire) { Err(MemTxError::Busy) } else { Ok(Self(io)) }
+        if io.busy.load(Ordering::Relaxed) {
+            return Err(MemTxError::Busy);
+        }
+        io.busy.store(true, Ordering::Relaxed);
+        Ok(Self(io))
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::Release);
+        self.0.busy.store(false, Ordering::Relaxed);
     }
 }
 
@@ -451,8 +458,7 @@ impl SpaceInner {
     /// A panic in a handler is our bug: the machine stops with `internal-error`, the access fails.
     fn guarded<R>(&self, r: &FlatRange, f: impl FnOnce() -> R) -> MemTxResult<R> {
         catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
+            let text = panic_text(&*panic);
             let what = format!("handler of region '{}' ({}) failed: {text}", r.region.name(), r.region.info().owner);
             tracing::error!("{what}");
             self.requests.post(Request::InternalError(what));
@@ -485,6 +491,9 @@ fn shift(io: &Io, size: u32, step: u32, i: u32) -> i32 {
 
 fn split_read(io: &Io, off: u64, size: u32, mut read: impl FnMut(u64, u32) -> u64) -> u64 {
     let step = step(io.imp, size);
+    if step == size {
+        return swap(io, read(off, size) & mask(size), size); // the common case: one call
+    }
     let mut val = 0;
     for i in (0..size).step_by(step as usize) {
         let piece = read(off.wrapping_add(i.into()), step) & mask(step);
@@ -499,6 +508,9 @@ fn split_read(io: &Io, off: u64, size: u32, mut read: impl FnMut(u64, u32) -> u6
 fn split_write(io: &Io, off: u64, size: u32, val: u64, mut write: impl FnMut(u64, u32, u64)) {
     let step = step(io.imp, size);
     let val = swap(io, val & mask(size), size);
+    if step == size {
+        return write(off, size, val);
+    }
     for i in (0..size).step_by(step as usize) {
         let piece = match shift(io, size, step, i) {
             s @ 0.. => val.checked_shr(s as u32).unwrap_or(0),

@@ -365,6 +365,17 @@ impl Device {
         self.unparent();
     }
 
+    /// Path by which firmware names the device in a boot order (`/pci@i0cf8/ide@1,1/drive@0/disk@0`): the components
+    /// that the buses above it know.
+    pub fn fw_path(&self) -> String {
+        let Some(bus) = self.bus() else { return String::new() };
+        let above = bus.parent_device().map(|d| d.fw_path()).unwrap_or_default();
+        match bus.fw_dev_path(self) {
+            Some(part) => format!("{above}/{part}"),
+            None => above,
+        }
+    }
+
     /// Sets a property from text, as board code does: the device's error names it.
     ///
     /// # Errors
