@@ -737,13 +737,14 @@ impl<'a> Translate<'a> {
             self.operands_of(Op::Sys(op), w);
             return Some(());
         }
-        for (classify, unit, bit) in [
-            (sse::classify as fn(&Instruction) -> Option<(Op, W)>, Unit::Sse, mode::SSE),
-            (mmx::classify, Unit::Mmx, mode::FPU),
-            (x87::classify, Unit::X87, mode::FPU),
+        for (found, unit, bit) in [
+            (sse::classify(i, self.mode), Unit::Sse, mode::SSE),
+            (mmx::classify(i), Unit::Mmx, mode::FPU),
+            (x87::classify(i), Unit::X87, mode::FPU),
         ] {
-            let Some((op, w)) = classify(i) else { continue };
-            if self.mode & bit == 0 {
+            let Some((op, w)) = found else { continue };
+            // (WAIT decides by itself.)
+            if self.mode & bit == 0 && i.mnemonic() != Mnemonic::Wait {
                 return self.whole(Op::NoFpu(unit), B4);
             }
             let (reads, writes) = (self.o.reads, self.o.writes);
@@ -761,8 +762,11 @@ impl<'a> Translate<'a> {
     fn operands_of(&mut self, op: Op, w: W) {
         let i = self.i;
         let mut loc = [Loc::No; 2];
+        // MASKMOVQ and MASKMOVDQU: an implied memory operand before the two registers.
+        let implied = matches!(i.op0_kind(), OpKind::MemorySegDI | OpKind::MemorySegEDI | OpKind::MemorySegRDI)
+            && i.op_count() == 3;
         for n in 0..i.op_count().min(3) {
-            let l = self.operand(n, if n == 0 { DST } else { SRC }).unwrap_or(Loc::No);
+            let l = self.operand(n, if n == implied as u32 { DST } else { SRC }).unwrap_or(Loc::No);
             if n < 2 {
                 loc[n as usize] = l
             }

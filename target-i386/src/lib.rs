@@ -12,6 +12,7 @@ pub mod state;
 pub mod sys;
 mod table;
 pub mod testing;
+mod vector_table;
 
 use accel::tcg::*;
 use exception::Exception;

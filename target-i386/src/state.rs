@@ -552,6 +552,12 @@ impl State {
             hot.regs[SEG_LIMIT as usize + i] = limit;
         }
     }
+    /// Loads MXCSR; the caller has judged it.
+    pub fn set_mxcsr(&mut self, hot: &mut Hot, v: u32) {
+        use accel::tcg::vector::mxcsr::MASKS;
+        hot.fpcr = v as u64;
+        self.fpu.simd_unmasked = v & MASKS != MASKS;
+    }
     /// All of EFLAGS.
     pub fn flags(&self, hot: &Hot) -> u32 {
         self.eflags & !ARITH | flags::image(hot.deferred())

@@ -4,6 +4,7 @@ use crate::{
     X86,
     forms::{Loc::*, *},
     sem::family,
+    vector_table,
 };
 use accel::tcg::{Handler, Handlers, W::*};
 
@@ -95,6 +96,7 @@ const LIST: List<(Form, bool), 2048> = {
     product!(op in [Op::Call, Op::CallFar, Op::Ret] => { l.push((f(op, B4, M32, No), false)) });
     product!(w in [B4, B8], op in [Op::Jmp, Op::JmpFar] => { l.push((f(op, w, No, No), false)) });
     product!(w in [B4, B8] => { l.push((f(Op::SignInto, w, No, No), false)) });
+    product!(form in vector_table::VECTORS => { l.push((form, true)) });
     l
 };
 /// Specialised forms, and whether their flags are kept.
@@ -145,17 +147,18 @@ const PAIR_LIST: List<(Form, Form, bool), 1024> = {
 pub const PAIRS: &[(Form, Form, bool)] = PAIR_LIST.row.split_at(PAIR_LIST.n).0;
 
 #[rustfmt::skip]
-static FORM_HANDLERS: [[Option<Handler<X86>>; 16]; 80] = accel::tcg_handlers!(X86, form:
+static FORM_HANDLERS: [[Option<Handler<X86>>; 16]; 100] = accel::tcg_handlers!(X86, form:
     0 16 32 48 64 80 96 112 128 144 160 176 192 208 224 240 256 272 288 304
     320 336 352 368 384 400 416 432 448 464 480 496 512 528 544 560 576 592 608 624
     640 656 672 688 704 720 736 752 768 784 800 816 832 848 864 880 896 912 928 944
-    960 976 992 1008 1024 1040 1056 1072 1088 1104 1120 1136 1152 1168 1184 1200 1216 1232 1248 1264);
+    960 976 992 1008 1024 1040 1056 1072 1088 1104 1120 1136 1152 1168 1184 1200 1216 1232 1248 1264
+    1280 1296 1312 1328 1344 1360 1376 1392 1408 1424 1440 1456 1472 1488 1504 1520 1536 1552 1568 1584);
 #[rustfmt::skip]
 static PAIR_HANDLERS: [[Option<Handler<X86>>; 16]; 30] = accel::tcg_handlers!(X86, pair:
     0 16 32 48 64 80 96 112 128 144 160 176 192 208 224 240 256 272 288 304
     320 336 352 368 384 400 416 432 448 464);
 // Every row has a handler.
-const _: () = assert!(FORMS.len() <= 1280 && PAIRS.len() <= 480);
+const _: () = assert!(FORMS.len() <= 1600 && PAIRS.len() <= 480);
 
 /// The handler tables.
 pub fn handlers() -> Handlers<X86> {

@@ -92,7 +92,8 @@ impl Bare {
     }
     /// Sets MXCSR.
     pub fn set_mxcsr(&mut self, v: u32) {
-        self.cpu.hot().fpcr = v as u64
+        let (hot, s) = self.cpu.parts();
+        s.set_mxcsr(hot, v)
     }
     /// EFLAGS.
     pub fn flags(&mut self) -> u32 {

@@ -7,7 +7,7 @@ use super::{
     target::Target,
     tier0::Interp,
     vector::{
-        Vector, XBin, XShift, XShuffle, XUn,
+        Fp, FpBin, Vector, XBin, XShift, XShuffle, XUn,
         native::{self, Fpcr},
     },
 };
@@ -24,7 +24,11 @@ impl<T: Target, const WALK: bool> Vector for Interp<T, WALK> {
     type X = u128;
     #[inline(always)]
     fn xbin(&mut self, op: XBin, a: u128, b: u128) -> u128 {
-        native::xbin(&mut self.fpcr(), op, a, b)
+        native::xbin(op, a, b)
+    }
+    #[inline(always)]
+    fn xfp(&mut self, op: FpBin, t: Fp, a: u128, b: u128) -> u128 {
+        native::xfp(&mut self.fpcr(), op, t, a, b)
     }
     #[inline(always)]
     fn xun(&mut self, op: XUn, x: u128) -> u128 {

@@ -17,6 +17,7 @@ use super::{
     ops::*,
     target::{Access, AnyFamily, Family, Kind, Rare, Target, Who},
     tlb::{self, Place, TlbEntry},
+    vector::native::Fpcr,
 };
 use std::{
     hint::black_box,
@@ -214,6 +215,7 @@ impl<T: Target, const WALK: bool> Interp<T, WALK> {
     #[cold]
     fn walk(&mut self, bytes: u32, la: u64, write: bool) -> Result<u64, Miss> {
         unsafe {
+            collect(self.env);
             let kind = if write { Kind::Write } else { Kind::Read };
             let access = Access { kind, who: Who::Current, stack: (*self.op).off >> 12 == 2 };
             let st = &mut *state(self.env);
@@ -521,6 +523,16 @@ pub(crate) unsafe fn run<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) {
     while !op.is_null() {
         op = unsafe { ((*op).run)(env, op) }
     }
+    unsafe { collect(env) }
+}
+/// Host code other than handlers is about to run: the host's floating-point control is put back and the guest's sticky
+/// flags are collected.
+#[inline(always)]
+unsafe fn collect<T: Target>(env: NonNull<Env<T>>) {
+    unsafe {
+        let h = hot(env);
+        Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.leave()
+    }
 }
 /// Enters a block: instruction budget, kick, hotness.
 #[inline(always)]
@@ -689,6 +701,7 @@ fn any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, f: T::Form) -> Result<
 #[inline(never)]
 unsafe extern "C" fn miss<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea: u64, why: u64) -> *const Op<T> {
     unsafe {
+        collect(env);
         let bytes = why & 0xff;
         if why & info::FAULT != 0 {
             return faulted(env, op);
@@ -745,6 +758,7 @@ pub(crate) unsafe fn fields<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -
 #[inline(never)]
 pub(crate) unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
     unsafe {
+        collect(env);
         let form = (&(*pages(env)).forms)[(*op).form as usize];
         let op_fields = fields(env, op);
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.

@@ -14,6 +14,7 @@ pub mod operands;
 pub mod rare;
 pub mod shift;
 pub mod sse;
+pub mod sse_rare;
 pub mod stack;
 pub mod string;
 pub mod x87;
@@ -35,7 +36,9 @@ const FLAGS: u8 = 9;
 const STACK: u8 = 10;
 const CONTROL: u8 = 11;
 const SSE: u8 = 12;
-const RARE: u8 = 13;
+const SSE_MOVE: u8 = 13;
+const SSE_FLOAT: u8 = 14;
+const RARE: u8 = 15;
 
 /// The family of an operation.
 pub const fn family(op: Op) -> u8 {
@@ -61,7 +64,12 @@ pub const fn family(op: Op) -> u8 {
         | Op::Jcc(_)
         | Op::JccFar(_)
         | Op::Loop(_) => CONTROL,
-        Op::Sse(_) => SSE,
+        Op::Sse(op) => match op.part() {
+            sse::Part::Move => SSE_MOVE,
+            sse::Part::Integer => SSE,
+            sse::Part::Float => SSE_FLOAT,
+            sse::Part::Rare => RARE,
+        },
         _ => RARE,
     }
 }
@@ -83,6 +91,8 @@ pub fn run<E: Emit, K: Family>(e: &mut E, f: Form) -> Step<E> {
         STACK => stack_family(e, f),
         CONTROL => control::run(e, f),
         SSE => vector(e, f),
+        SSE_MOVE => vector_move(e, f),
+        SSE_FLOAT => vector_float(e, f),
         RARE => Ok(Flow::Rare),
         _ => any(e, f),
     }
@@ -104,6 +114,8 @@ fn any<E: Emit>(e: &mut E, f: Form) -> Step<E> {
         STACK => stack_family(e, f),
         CONTROL => control::run(e, f),
         SSE => vector(e, f),
+        SSE_MOVE => vector_move(e, f),
+        SSE_FLOAT => vector_float(e, f),
         _ => Ok(Flow::Rare),
     }
 }
@@ -184,11 +196,17 @@ families! {
         Op::Leave => stack::leave(e, f)?,
     }
     vector(e, f) {
-        Op::Sse(op) => return sse::run(e, f, op),
+        Op::Sse(op) => return sse::integers(e, f, op),
+    }
+    vector_move(e, f) {
+        Op::Sse(op) => return sse::moves(e, f, op),
+    }
+    vector_float(e, f) {
+        Op::Sse(op) => return sse::floats(e, f, op),
     }
 }
 
-/// The form is a function on the whole CPU ([`rare::run`]). (Some SSE forms find out when they run.)
+/// The form is a function on the whole CPU ([`rare::run`]).
 pub fn is_rare(f: Form) -> bool {
     match f.op {
         Op::LockNeg
@@ -209,6 +227,7 @@ pub fn is_rare(f: Form) -> bool {
         | Op::NoFpu(_)
         | Op::Ud => true,
         Op::CmpxchgWide => f.w == B8,
+        Op::Sse(op) => op.part() == sse::Part::Rare,
         Op::Shift(crate::forms::Shift::Rcl | crate::forms::Shift::Rcr) => true,
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! Ordinary instructions that are plain functions on the whole CPU, and the dispatch of all rare ones.
 
-use super::{bcd, flags, mmx, string, x87};
+use super::{bcd, flags, mmx, sse, string, x87};
 use crate::{
     exception::Exception,
     forms::*,
@@ -17,6 +17,7 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form) -> Outcome {
         Op::Sys(op) => return sys::run(cpu, f, op),
         Op::X87(op) => return x87::run(cpu, f, op),
         Op::Mmx(op) => return mmx::run(cpu, f, op),
+        Op::Sse(op) => return sse::rare(cpu, f, op),
         Op::Str(op, rep) => return string::run(cpu, f, op, rep),
         Op::Bcd(op) => return bcd::run(cpu, op),
         Op::Branch(b) => return branch(cpu, f, b),

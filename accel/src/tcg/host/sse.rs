@@ -79,6 +79,8 @@ pub fn fp(op: FpBin, t: Fp, a: u128, b: u128) -> u128 {
         FpBin::Min => by_lanes!(t, a, b, "min"),
         FpBin::Max => by_lanes!(t, a, b, "max"),
         FpBin::Sqrt => by_lanes!(t, a, b, "sqrt"),
+        FpBin::Resize if t.lane() == W::B8 => two!(a, b, "cvtss2sd"),
+        FpBin::Resize => two!(a, b, "cvtsd2ss"),
         _ => fp_more(op, t, a, b),
     }
 }
@@ -127,7 +129,7 @@ fn fp_more(op: FpBin, t: Fp, a: u128, b: u128) -> u128 {
     }
 }
 
-/// Every operation of two operands.
+/// Every integer operation of two operands.
 #[inline(always)]
 pub fn xbin(op: XBin, a: u128, b: u128) -> u128 {
     use W::*;
@@ -187,9 +189,6 @@ pub fn xbin(op: XBin, a: u128, b: u128) -> u128 {
             XBin::PackUnsigned16 => _mm_packus_epi16(x, y),
             XBin::LowToHigh => _mm_unpacklo_epi64(x, y),
             XBin::HighToLow => return a >> 64 << 64 | b >> 64,
-            XBin::CvtSsSd => return two!(a, b, "cvtss2sd"),
-            XBin::CvtSdSs => return two!(a, b, "cvtsd2ss"),
-            XBin::Fp(op, t) => return fp(op, t, a, b),
         }
     };
     u(r)

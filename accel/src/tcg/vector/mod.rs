@@ -71,9 +71,11 @@ pub enum FpBin {
     Hadd,
     /// HSUBxx: differences of neighbours.
     Hsub,
+    /// CVTSS2SD (`Sd`), CVTSD2SS (`Ss`): the low lane of the second operand in the other format.
+    Resize,
 }
 
-/// Operation of two 128-bit operands. A width is that of a (source) lane.
+/// Integer operation of two 128-bit operands. A width is that of a (source) lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum XBin {
     /// PAND, ANDPS, ANDPD.
@@ -130,12 +132,6 @@ pub enum XBin {
     LowToHigh,
     /// The high half of `b` over the low half of `a`: MOVHLPS.
     HighToLow,
-    /// CVTSS2SD: low double from the low single of `b`.
-    CvtSsSd,
-    /// CVTSD2SS: low single from the low double of `b`.
-    CvtSdSs,
-    /// Floating-point arithmetic.
-    Fp(FpBin, Fp),
 }
 
 /// Operation of one 128-bit operand.
@@ -195,14 +191,10 @@ pub enum XShuffle {
     Pd,
 }
 
-impl XBin {
+impl FpBin {
     /// The operation reads MXCSR and may set its flags.
     pub const fn uses_mxcsr(self) -> bool {
-        match self {
-            XBin::Fp(op, _) => !matches!(op, FpBin::Rcp | FpBin::Rsqrt),
-            XBin::CvtSsSd | XBin::CvtSdSs => true,
-            _ => false,
-        }
+        !matches!(self, FpBin::Rcp | FpBin::Rsqrt)
     }
 }
 impl XUn {
@@ -238,6 +230,8 @@ pub trait Vector: Ops {
     type X: Copy;
     /// `a op b`.
     fn xbin(&mut self, op: XBin, a: Self::X, b: Self::X) -> Self::X;
+    /// `a op b` on the lanes of `t`.
+    fn xfp(&mut self, op: FpBin, t: Fp, a: Self::X, b: Self::X) -> Self::X;
     /// `op x`.
     fn xun(&mut self, op: XUn, x: Self::X) -> Self::X;
     /// A shift by the 64-bit `count`.

@@ -1,6 +1,6 @@
 //! What tier 0 runs: the host's instructions on x86-64, the software meanings elsewhere.
 
-use super::{XBin, XShuffle, XUn, soft_int};
+use super::{Fp, FpBin, XShuffle, XUn, soft_int};
 use crate::tcg::ops::W;
 
 /// The guest's MXCSR as tier 0 keeps it.
@@ -16,7 +16,7 @@ pub struct Fpcr<'a> {
 mod imp {
     use super::*;
     use crate::tcg::host::{fpcr, sse};
-    pub use sse::{xmask, xshift};
+    pub use sse::{xbin, xmask, xshift};
 
     impl Fpcr<'_> {
         /// The guest's MXCSR is in force for what follows.
@@ -32,13 +32,13 @@ mod imp {
             fpcr::leave(self.guest, self.host);
         }
     }
-    /// `a op b`.
+    /// `a op b` on the lanes of `t`.
     #[inline(always)]
-    pub fn xbin(f: &mut Fpcr<'_>, op: XBin, a: u128, b: u128) -> u128 {
+    pub fn xfp(f: &mut Fpcr<'_>, op: FpBin, t: Fp, a: u128, b: u128) -> u128 {
         if op.uses_mxcsr() {
             f.enter();
         }
-        sse::xbin(op, a, b)
+        sse::fp(op, t, a, b)
     }
     /// `op x`.
     #[inline(always)]
@@ -72,7 +72,7 @@ mod imp {
 mod imp {
     use super::*;
     use crate::tcg::vector::soft_fp;
-    pub use soft_int::{xmask, xshift};
+    pub use soft_int::{xbin, xmask, xshift};
 
     impl Fpcr<'_> {
         /// Nothing to do: the software reads `guest`.
@@ -86,15 +86,10 @@ mod imp {
             r
         }
     }
-    /// `a op b`.
-    pub fn xbin(f: &mut Fpcr<'_>, op: XBin, a: u128, b: u128) -> u128 {
-        match soft_int::xbin(op, a, b) {
-            Some(r) => r,
-            None => {
-                let r = soft_fp::xbin(op, a, b, *f.guest as u32).expect("integer or floating point");
-                f.raise(r)
-            }
-        }
+    /// `a op b` on the lanes of `t`.
+    pub fn xfp(f: &mut Fpcr<'_>, op: FpBin, t: Fp, a: u128, b: u128) -> u128 {
+        let r = soft_fp::fp(op, t, a, b, *f.guest as u32);
+        f.raise(r)
     }
     /// `op x`.
     pub fn xun(f: &mut Fpcr<'_>, op: XUn, x: u128) -> u128 {

@@ -5,7 +5,7 @@
 //! [`unmasked`] says so.
 #![forbid(unsafe_code)]
 
-use super::{Fp, FpBin, XBin, XUn, approx, mxcsr, soft_int::lane};
+use super::{Fp, FpBin, XUn, approx, mxcsr, soft_int::lane};
 use crate::tcg::ops::W;
 use crate::tcg::softfp::{self, F32, F64, Format, Mode, Raw, Round, Val, flag::*};
 
@@ -160,6 +160,11 @@ fn lane_op(op: FpBin, w: W, a: u64, b: u64, csr: u32) -> (u64, u32) {
 /// Floating-point arithmetic on the lanes of `t`.
 pub fn fp(op: FpBin, t: Fp, a: u128, b: u128, csr: u32) -> (u128, u32) {
     let w = t.lane();
+    if op == FpBin::Resize {
+        let from = if w == W::B4 { W::B8 } else { W::B4 };
+        let (v, flags) = resize(from, w, lane(from, b, 0), csr);
+        return (a & !(w.mask() as u128) | v as u128, flags);
+    }
     let n = if t.scalar() { 1 } else { 128 / w.bits() };
     let keep = if t.scalar() { a & !(w.mask() as u128) } else { 0 };
     (0..n).fold((keep, 0), |(r, flags), i| {
@@ -209,17 +214,6 @@ pub fn to_int(from: W, to: W, truncate: bool, x: u64, csr: u32) -> (u64, u32) {
 pub fn from_int(from: W, to: W, v: u64, csr: u32) -> (u64, u32) {
     let s = 64 - from.bits();
     finish(to, csr, Raw::Val(softfp::from_int(((v << s) as i64) >> s)), 0)
-}
-
-/// The operations of [`XBin`] that read MXCSR, RCP and RSQRT included; the others give `None`.
-pub fn xbin(op: XBin, a: u128, b: u128, csr: u32) -> Option<(u128, u32)> {
-    let low = |w: W, (v, f): (u64, u32)| (a & !(w.mask() as u128) | v as u128, f);
-    Some(match op {
-        XBin::Fp(op, t) => fp(op, t, a, b, csr),
-        XBin::CvtSsSd => low(W::B8, resize(W::B4, W::B8, b as u32 as u64, csr)),
-        XBin::CvtSdSs => low(W::B4, resize(W::B8, W::B4, b as u64, csr)),
-        _ => return None,
-    })
 }
 
 /// The conversions of [`XUn`]; the others give `None`.

@@ -36,10 +36,10 @@ fn narrow(w: W, a: u128, b: u128, f: impl Fn(i64) -> u64) -> u128 {
     })
 }
 
-/// The integer operations of [`XBin`]; the floating-point ones give `None`.
-pub fn xbin(op: XBin, a: u128, b: u128) -> Option<u128> {
+/// The operations of [`XBin`].
+pub fn xbin(op: XBin, a: u128, b: u128) -> u128 {
     use XBin::*;
-    Some(match op {
+    match op {
         And => a & b,
         Andn => !a & b,
         Or => a | b,
@@ -75,8 +75,7 @@ pub fn xbin(op: XBin, a: u128, b: u128) -> Option<u128> {
         PackUnsigned16 => narrow(W::B2, a, b, |v| v.clamp(0, 0xff) as u64),
         LowToHigh => a as u64 as u128 | b << 64,
         HighToLow => a >> 64 << 64 | b >> 64,
-        CvtSsSd | CvtSdSs | Fp(..) => return None,
-    })
+    }
 }
 
 /// The operations of [`XUn`] that only move lanes; the others give `None`.
