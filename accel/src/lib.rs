@@ -4,6 +4,9 @@
 //! architectures are safe code written against [`tcg::Target`].
 #![deny(unsafe_code)]
 
+mod machine_bus;
 pub mod qtest;
 pub mod tcg;
 pub mod tcg_accel;
+
+pub use tcg_accel::{AccelCpu, AccelCpuClass, TcgAccel, VcpuThread};

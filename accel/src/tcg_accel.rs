@@ -1,38 +1,219 @@
-//! Type `tcg-accel`: vCPUs run in the engine of [`crate::tcg`].
+//! Type `tcg-accel` and the threads of its vCPUs.
 //!
-//! The engine is generic over the guest architecture, so the architecture says how one of its vCPUs runs: see [`set_runner`].
+//! One thread per vCPU. It runs guest code until it is kicked, then looks around in [`Cpu::wait_io_event`]. The engine's
+//! vCPU sits in a mutex that is held while guest code runs: work that is queued for the thread, or somebody else while the
+//! vCPU is parked, takes it to reach the registers. With `thread=single` the vCPUs take turns.
 
-use hw_core::Cpu;
-use hw_core::accel::{Accel, AccelClass};
-use qom::{Class, Error, Prop, Ref, Result};
-use std::sync::OnceLock;
+use crate::{
+    machine_bus::{CodeWrites, MachineBus, watch_page},
+    tcg::{Exit, Group, Target, Vcpu},
+};
+use hw_core::{
+    Core, Cpu, Locked, Machine,
+    accel::{Accel, AccelClass},
+};
+use parking_lot::{FairMutex, Mutex};
+use qom::{Base, Class, Error, PropEnum, Ref, Registry, Result};
+use rustc_hash::FxHashMap;
+use std::sync::{Arc, OnceLock};
 
-/// Starts the thread of a vCPU.
-pub type Runner = fn(&Ref<Cpu>) -> Result<()>;
+/// Instructions that a vCPU runs before it lets another one run, with `thread=single`.
+const TURN: u64 = 200_000;
 
-static RUNNER: OnceLock<Runner> = OnceLock::new();
+/// `thread=` of the accelerator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PropEnum)]
+#[qom(name = "MttcgMode")]
+pub enum Threads {
+    /// vCPUs take turns.
+    Single,
+    /// One thread each, at the same time.
+    #[default]
+    Multi,
+}
 
-/// Says how vCPUs run; called once by the guest architecture that is linked in. The first stays.
-pub fn set_runner(runner: Runner) {
-    _ = RUNNER.set(runner);
+/// What starts the thread of one vCPU.
+pub trait VcpuThread: Send + Sync {
+    /// Runs the vCPU until it is unplugged; called on its thread. `turn` is held while guest code runs.
+    fn run(&self, cpu: &Ref<Cpu>, turn: Option<&FairMutex<()>>);
 }
 
 /// Type `tcg-accel`.
 #[derive(qom::Object)]
-#[qom(name = "tcg-accel", parent = Accel, class_init = TcgAccel::class_init)]
+#[qom(name = "tcg-accel", parent = Accel, class_init = TcgAccel::class_init, instance_init = TcgAccel::instance_init)]
 pub struct TcgAccel {
     parent: Accel,
+    #[property(name = "thread", default = Threads::Multi, desc = "single or multi")]
+    thread: qom::Prop<Threads>,
     #[property(name = "tb-size", type = "int", desc = "Translation block cache size, in MiB; 0 for the default")]
-    tb_size: Prop<u32>,
+    tb_size: qom::Prop<u32>,
     #[property(name = "one-insn-per-tb", desc = "Only put one guest instruction in each translation block")]
-    one_insn_per_tb: Prop<bool>,
+    one_insn_per_tb: qom::Prop<bool>,
+    group: OnceLock<Arc<Group>>,
+    vcpus: Mutex<FxHashMap<u32, Arc<dyn VcpuThread>>>,
+    turn: Arc<Turn>,
+}
+/// Held by the vCPU that runs.
+struct Turn(FairMutex<()>);
+impl Default for Turn {
+    fn default() -> Self {
+        Turn(FairMutex::new(()))
+    }
 }
 
 impl TcgAccel {
     fn class_init(c: &mut Class) {
-        c.edit::<AccelClass>().create_vcpu_thread = |_, cpu| match RUNNER.get() {
-            Some(run) => run(cpu),
-            None => Err(Error::generic(format!("no interpreter for '{}' is linked in", cpu.type_name()))),
-        };
+        let a = c.edit::<AccelClass>();
+        a.init_machine = Self::init_machine;
+        a.cpu_instance_init = |_, cpu| cpu_hooks(cpu).map_or(Ok(()), |h| (h.instance_init)(cpu));
+        a.cpu_realize = |_, cpu, m| cpu_hooks(cpu).map_or(Ok(()), |h| (h.realize)(cpu, m));
+        a.create_vcpu_thread = Self::create_vcpu_thread;
     }
+    fn instance_init(&self) -> Result<()> {
+        _ = self.group.set(Group::new());
+        Ok(())
+    }
+    fn init_machine(accel: &Accel, machine: &Machine, _: &mut Locked) -> Result<()> {
+        let this = accel.object();
+        let this = this.cast::<TcgAccel>().ok_or_else(|| Error::generic("not a tcg-accel"))?;
+        let ram = Core::of(machine).ram.clone();
+        ram.set_code_watcher(Arc::new(CodeWrites(this.group().clone())));
+        // (The list keeps the watcher, so this must not keep the list.)
+        let ram = Arc::downgrade(&ram);
+        this.group().on_code(move |host| {
+            if let Some(ram) = ram.upgrade() {
+                watch_page(&ram, host)
+            }
+        });
+        Ok(())
+    }
+    /// The machine's accelerator, if it is this one.
+    pub fn of(cpu: &Cpu) -> Option<Ref<TcgAccel>> {
+        let accel = Core::of(cpu).accel()?;
+        Ref::new(accel)
+    }
+    /// What the machine's vCPUs share.
+    pub fn group(&self) -> &Arc<Group> {
+        self.group.get().expect("set by instance init")
+    }
+    /// An engine for `cpu`, which has its number and address spaces: at `state`, reaching the machine.
+    pub fn vcpu<T: Target>(&self, cpu: &Cpu, state: T::State) -> Vcpu<T> {
+        let bus = MachineBus::new(cpu);
+        let vcpu = Vcpu::new(self.group(), bus.clone(), state);
+        bus.attach(vcpu.kick().downgrade());
+        let kick = vcpu.kick().downgrade();
+        cpu.set_kick(move || {
+            if let Some(k) = kick.upgrade() {
+                k.stop()
+            }
+        });
+        vcpu
+    }
+    /// Says what runs the thread of the vCPU with this number.
+    pub fn attach(&self, index: u32, thread: Arc<dyn VcpuThread>) {
+        self.vcpus.lock().insert(index, thread);
+    }
+    /// Forgets it: the vCPU was unplugged.
+    pub fn detach(&self, index: u32) {
+        self.vcpus.lock().remove(&index);
+    }
+    fn create_vcpu_thread(accel: &Accel, cpu: &Ref<Cpu>) -> Result<()> {
+        let this = accel.object();
+        let this = this.cast::<TcgAccel>().ok_or_else(|| Error::generic("not a tcg-accel"))?;
+        let index = cpu.index().ok_or_else(|| Error::generic("the CPU has no number yet"))?;
+        let thread = this.vcpus.lock().get(&index).cloned();
+        let thread =
+            thread.ok_or_else(|| Error::generic(format!("TCG cannot run CPU {index}: no engine was made for it")))?;
+        let turn = (this.thread.get() == Threads::Single).then(|| this.turn.clone());
+        let cpu = cpu.clone();
+        let name = format!("CPU {index}/TCG");
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                cpu.thread_started();
+                thread.run(&cpu, turn.as_deref().map(|t| &t.0));
+                cpu.thread_ended();
+            })
+            .map_err(|e| Error::generic(format!("cannot create the thread of CPU {index}: {e}")))?;
+        Ok(())
+    }
+}
+
+/// The loop of a vCPU's thread. `ended` says what becomes of an exit; it runs with the vCPU's mutex held.
+pub fn run_vcpu<T: Target>(
+    cpu: &Ref<Cpu>,
+    vcpu: &Mutex<Vcpu<T>>,
+    turn: Option<&FairMutex<()>>,
+    ended: impl Fn(&mut Vcpu<T>, Exit),
+) {
+    while cpu.wait_io_event() {
+        if cpu.is_halted() {
+            // It has work. (This kicks the vCPU: the first run below returns at once.)
+            cpu.set_halted(false)
+        }
+        cpu.take_exit_request();
+        let _turn = turn.map(FairMutex::lock);
+        let mut v = vcpu.lock();
+        // Whatever woke it: look for interrupts first.
+        v.kick().service();
+        let exit = v.run(if turn.is_some() { TURN } else { u64::MAX });
+        if exit == Exit::Halted {
+            cpu.set_halted(true)
+        }
+        ended(&mut v, exit);
+    }
+}
+
+/// Class struct of `accel-cpu`: what an accelerator adds to the CPUs of one architecture.
+#[derive(Clone)]
+pub struct AccelCpuClass {
+    /// In the CPU's instance init.
+    pub instance_init: fn(&Cpu) -> Result<()>,
+    /// In the CPU's realize, before the architecture's own.
+    pub realize: fn(&Cpu, &mut Locked) -> Result<()>,
+}
+impl Default for AccelCpuClass {
+    fn default() -> Self {
+        AccelCpuClass { instance_init: |_| Ok(()), realize: |_, _| Ok(()) }
+    }
+}
+/// Type `accel-cpu`: its types are named after the accelerator and the architecture's CPU type and carry only a class.
+#[derive(qom::Object)]
+#[qom(name = "accel-cpu", parent = Base, abstract, class_init = AccelCpu::class_init)]
+pub struct AccelCpu {
+    parent: Base,
+}
+impl AccelCpu {
+    fn class_init(c: &mut Class) {
+        c.edit::<AccelCpuClass>();
+    }
+}
+/// The hooks for a CPU: those of `tcg-accel-TYPE`, for the first of its types that has one.
+fn cpu_hooks(cpu: &Cpu) -> Option<AccelCpuClass> {
+    let mut class = Some(cpu.class());
+    while let Some(c) = class {
+        if let Ok(hooks) = Registry::global().class(&format!("tcg-accel-{}", c.name())) {
+            return hooks.get::<AccelCpuClass>().cloned();
+        }
+        class = c.parent();
+    }
+    None
+}
+
+/// Type `accel-ops`.
+#[derive(qom::Object)]
+#[qom(name = "accel-ops", parent = Base, abstract)]
+pub struct AccelOps {
+    parent: Base,
+}
+/// Type `tcg-accel-ops`. (The operations are methods of the accelerator's class.)
+#[derive(qom::Object)]
+#[qom(name = "tcg-accel-ops", parent = AccelOps)]
+pub struct TcgAccelOps {
+    parent: AccelOps,
+}
+/// Type `qtest-accel-ops`.
+#[derive(qom::Object)]
+#[qom(name = "qtest-accel-ops", parent = AccelOps)]
+pub struct QtestAccelOps {
+    parent: AccelOps,
 }

@@ -11,6 +11,8 @@ pub mod sem;
 pub mod state;
 pub mod sys;
 mod table;
+pub mod vcpu;
+
 pub mod testing;
 mod vector_table;
 

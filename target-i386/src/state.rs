@@ -4,10 +4,10 @@
 //! and the arithmetic flags live in the engine's [`Hot`].
 
 use crate::{fpu::Fpu, reg::*, sem::flags, sys::cpuid::CpuidTable};
-use accel::tcg::{Hot, Kick, SEG_BASE, SEG_LIMIT};
+use accel::tcg::{Hot, SEG_BASE, SEG_LIMIT};
 use serde::{Deserialize, Serialize};
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -162,11 +162,21 @@ pub mod mode {
     pub const SIMD_UNMASKED: u32 = 1 << 11;
 }
 
-/// Events that other threads announce; set a bit, then kick.
-#[derive(Debug, Default)]
+/// Events that other threads announce; set a bit, then kick. A machine's CPU keeps most of them itself ([`Wires`]).
+#[derive(Default)]
 pub struct Signals {
     bits: AtomicU32,
     sipi: AtomicU32,
+    wires: OnceLock<Box<dyn Wires>>,
+}
+/// Where a machine's CPU gets its events from; bits of [`signal`](mod@signal).
+pub trait Wires: Send + Sync {
+    /// What is announced.
+    fn pending(&self) -> u32;
+    /// Consumes events that are no levels.
+    fn clear(&self, bits: u32);
+    /// Vector of the start-up IPI that was just consumed.
+    fn sipi_vector(&self) -> u8;
 }
 /// Bits of [`Signals`].
 pub mod signal {
@@ -186,9 +196,13 @@ pub mod signal {
     pub const A20: u32 = 64;
 }
 impl Signals {
+    /// Connects the CPU. The first stays.
+    pub fn connect(&self, wires: Box<dyn Wires>) {
+        _ = self.wires.set(wires);
+    }
     /// What is announced.
     pub fn get(&self) -> u32 {
-        self.bits.load(Ordering::SeqCst)
+        self.bits.load(Ordering::SeqCst) | self.wires.get().map_or(0, |w| w.pending())
     }
     /// Announces; the caller then kicks the vCPU.
     pub fn set(&self, bits: u32) {
@@ -197,10 +211,15 @@ impl Signals {
     /// Withdraws or consumes.
     pub fn clear(&self, bits: u32) {
         self.bits.fetch_and(!bits, Ordering::SeqCst);
+        if let Some(w) = self.wires.get() {
+            w.clear(bits)
+        }
     }
     /// Consumes one bit: whether it was set.
     pub fn take(&self, bit: u32) -> bool {
-        self.bits.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+        let set = self.get() & bit != 0;
+        self.clear(bit);
+        set
     }
     /// Announces a start-up IPI with its vector.
     pub fn set_sipi(&self, vector: u8) {
@@ -209,7 +228,7 @@ impl Signals {
     }
     /// Vector of the last start-up IPI.
     pub fn sipi_vector(&self) -> u8 {
-        self.sipi.load(Ordering::SeqCst) as u8
+        self.wires.get().map_or(self.sipi.load(Ordering::SeqCst) as u8, |w| w.sipi_vector())
     }
 }
 
@@ -228,8 +247,10 @@ pub trait Interrupts: Send + Sync {
     fn set_base(&self, v: u64) -> bool;
     /// Reads an APIC MSR (x2APIC range, TSC deadline); `None` raises #GP.
     fn read_msr(&self, msr: u32) -> Option<u64>;
-    /// Writes an APIC MSR; false raises #GP.
+    /// Writes an APIC MSR of the x2APIC range; false raises #GP.
     fn write_msr(&self, msr: u32, v: u64) -> bool;
+    /// Writes IA32_TSC_DEADLINE; `ticks` is the deadline by [`Tsc::now`], without the guest's offset.
+    fn set_deadline(&self, v: u64, ticks: u64);
     /// FERR#: an x87 exception is pending while CR0.NE = 0 (IRQ 13 on a PC).
     fn ferr(&self) {}
     /// The local APIC was reset by INIT.
@@ -376,8 +397,6 @@ pub struct State {
     pub tsc: Option<Arc<dyn Tsc>>,
     /// Calls counted where there is no time stamp counter.
     pub tsc_calls: u64,
-    /// Reaches the vCPU's own thread: set once it exists.
-    pub kick: Option<Kick>,
     /// Exceptions end the run with [`EXIT_CAUGHT`](crate::EXIT_CAUGHT) instead of being delivered: for tests.
     pub catch: bool,
     /// The exception caught last.
@@ -446,7 +465,6 @@ impl State {
             interrupts: None,
             tsc: None,
             tsc_calls: 0,
-            kick: None,
             catch: false,
             caught: None,
         }

@@ -34,6 +34,8 @@ pub unsafe trait Bus: Send + Sync {
     fn io_store(&self, port: u16, w: W, v: u32);
     /// Memory is about to be written in the page at `pa`.
     fn mark_dirty(&self, view: u8, pa: u64);
+    /// The vCPU has forgotten all host addresses it had got so far.
+    fn flushed(&self) {}
 }
 
 /// A machine that is nothing but RAM from address 0 on, for tests and benchmarks: other addresses and all ports read as

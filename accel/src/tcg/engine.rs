@@ -237,7 +237,8 @@ impl<T: Target> Vcpu<T> {
             // SAFETY: as above.
             unsafe {
                 (*pages(env)).clear();
-                tlb::flush_map(env)
+                tlb::flush_map(env);
+                (*inner(env)).bus.flushed()
             }
         }
         if asked & request::STOP != 0 {

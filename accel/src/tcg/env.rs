@@ -18,7 +18,7 @@ use std::{
     cell::UnsafeCell,
     ptr::{NonNull, null},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicI64, AtomicU32, Ordering::SeqCst},
     },
 };
@@ -60,6 +60,10 @@ impl std::fmt::Debug for Kick {
     }
 }
 impl Kick {
+    /// The same without keeping the vCPU's memory alive.
+    pub fn downgrade(&self) -> WeakKick {
+        WeakKick(Arc::downgrade(&self.0))
+    }
     /// Makes the vCPU look for interrupts and events ([`Target::service`]) at its next block head. The event must have
     /// been recorded before.
     pub fn service(&self) {
@@ -72,6 +76,15 @@ impl Kick {
     /// Makes the vCPU forget translations and host addresses at its next block head: the memory map changed.
     pub fn flush(&self) {
         self.0.shared().ask(request::FLUSH);
+    }
+}
+/// Reaches a vCPU while it exists.
+#[derive(Clone)]
+pub struct WeakKick(Weak<dyn Reach>);
+impl WeakKick {
+    /// The vCPU, if it still exists.
+    pub fn upgrade(&self) -> Option<Kick> {
+        Some(Kick(self.0.upgrade()?))
     }
 }
 /// An env without its target's type.

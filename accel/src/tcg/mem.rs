@@ -9,6 +9,7 @@ use super::{
     tlb::{self, PHYS, PhysEntry, Spot, spot},
 };
 use std::{
+    cell::Cell,
     marker::PhantomData,
     ptr::NonNull,
     sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::*},
@@ -72,6 +73,33 @@ pub(crate) unsafe fn copy_in(p: *mut u8, data: &[u8]) {
             }
         }
     }
+}
+
+thread_local! {
+    /// The first 16 slots of the vCPU whose port access this thread makes.
+    static PORT_REGS: Cell<Option<[u64; 16]>> = const { Cell::new(None) };
+}
+/// Makes the register file reachable by [`port_reg`] for one port access.
+fn with_regs<R>(hot: &mut Hot, f: impl FnOnce() -> R) -> R {
+    let (regs, _) = hot.regs.split_first_chunk_mut::<16>().expect("more than 16 slots");
+    PORT_REGS.set(Some(*regs));
+    let r = f();
+    if let Some(v) = PORT_REGS.take() {
+        *regs = v
+    }
+    r
+}
+/// Slot `n` (0..16) of the vCPU whose port access the calling thread is making, for devices that look at registers.
+pub fn port_reg(n: usize) -> Option<u64> {
+    PORT_REGS.get()?.get(n).copied()
+}
+/// Sets it; false if no port access is being made.
+pub fn set_port_reg(n: usize, v: u64) -> bool {
+    let Some(mut regs) = PORT_REGS.get() else { return false };
+    let Some(r) = regs.get_mut(n) else { return false };
+    *r = v;
+    PORT_REGS.set(Some(regs));
+    true
 }
 
 /// Operand fields of the instruction that runs.
@@ -345,6 +373,11 @@ impl<T: Target> Cpu<'_, T> {
         // SAFETY: this call owns the CPU; the borrow of `self` keeps it alone.
         unsafe { (*inner(self.mem.0)).phys() }
     }
+    /// The target's registers beside physical memory, for walks.
+    pub fn state_and_phys(&mut self) -> (&mut T::State, Phys<'_>) {
+        // SAFETY: as above; the state is another cell.
+        (self.state, unsafe { (*inner(self.mem.0)).phys() })
+    }
     /// Reads `w` (aligned) of physical memory.
     pub fn phys_load(&mut self, w: W, pa: u64) -> u64 {
         self.phys().load(w, pa)
@@ -363,13 +396,13 @@ impl<T: Target> Cpu<'_, T> {
     pub fn io_load(&mut self, port: u16, w: W) -> u32 {
         // SAFETY: this call owns the CPU; the bus is held for the call because a device may make the vCPU drop it.
         let bus = unsafe { (*inner(self.mem.0)).bus.clone() };
-        bus.io_load(port, w)
+        with_regs(self.hot, || bus.io_load(port, w))
     }
     /// Writes an I/O port.
     pub fn io_store(&mut self, port: u16, w: W, v: u32) {
         // SAFETY: as above.
         let bus = unsafe { (*inner(self.mem.0)).bus.clone() };
-        bus.io_store(port, w, v)
+        with_regs(self.hot, || bus.io_store(port, w, v))
     }
     /// Forgets all translations, global ones too.
     pub fn flush_tlb(&mut self) {

@@ -29,8 +29,8 @@ pub mod vector;
 
 pub use bus::{Bus, FlatBus, RamPage};
 pub use engine::{Exit, Vcpu};
-pub use env::{Hot, Kick};
-pub use mem::{Cpu, Fields, Phys};
+pub use env::{Hot, Kick, WeakKick};
+pub use mem::{Cpu, Fields, Phys, port_reg, set_port_reg};
 pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
 pub use page::Group;
 pub use target::{Access, AnyFamily, Decoded, End, Family, Kind, Leaf, Rare, Short, Target, Who};

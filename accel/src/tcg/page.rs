@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use std::{
     ptr::NonNull,
     sync::{
-        Weak,
+        OnceLock, Weak,
         atomic::{AtomicU64, Ordering::*},
     },
 };
@@ -78,13 +78,28 @@ impl CodeMap {
 pub struct Group {
     pub(crate) code: CodeMap,
     pub(crate) vcpus: Mutex<Vec<Weak<dyn Reach>>>,
+    /// Told about pages that begin to hold code.
+    on_code: OnceLock<Box<dyn Fn(usize) + Send + Sync>>,
     /// Held for locked accesses that no host instruction covers.
     pub(crate) locked: Mutex<()>,
 }
 impl Group {
     /// No vCPUs yet.
     pub fn new() -> std::sync::Arc<Group> {
-        std::sync::Arc::new(Group { code: CodeMap::new(), vcpus: Mutex::default(), locked: Mutex::new(()) })
+        std::sync::Arc::new(Group {
+            code: CodeMap::new(),
+            vcpus: Mutex::default(),
+            on_code: OnceLock::new(),
+            locked: Mutex::new(()),
+        })
+    }
+    /// Sets who is told the host address of each page that begins to hold code. The first stays.
+    pub fn on_code(&self, f: impl Fn(usize) + Send + Sync + 'static) {
+        _ = self.on_code.set(Box::new(f));
+    }
+    /// Some vCPU has decoded code of the host page.
+    pub fn holds_code(&self, host: usize) -> bool {
+        self.code.holds(host)
     }
     /// Bytes of guest memory, given by their host address inside one page, were written by somebody that is not a vCPU
     /// (DMA): code decoded from them is dropped.
@@ -108,6 +123,9 @@ impl Group {
     /// Bytes are about to be decoded: stores to their page go slow from now on.
     pub(crate) fn protect(&self, host: usize, off: usize, len: usize) {
         if self.code.mark(host, off, len) {
+            if let Some(f) = self.on_code.get() {
+                f(host)
+            }
             std::sync::atomic::fence(SeqCst);
             self.each(|v| v.protect(host))
         }

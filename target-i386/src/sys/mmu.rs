@@ -85,6 +85,30 @@ pub fn walk(s: &mut State, phys: &mut Phys<'_>, la: u64, access: Access) -> Resu
     })
 }
 
+/// Physical memory that a walk only reads.
+struct ReadOnly<'a, 'b>(&'a mut Phys<'b>);
+impl Entries for ReadOnly<'_, '_> {
+    fn entry32(&mut self, pa: u64) -> u32 {
+        self.0.entry32(pa)
+    }
+    fn entry64(&mut self, pa: u64) -> u64 {
+        self.0.entry64(pa)
+    }
+    fn swap32(&mut self, _pa: u64, _old: u32, _new: u32) -> bool {
+        true
+    }
+    fn swap64(&mut self, _pa: u64, _old: u64, _new: u64) -> bool {
+        true
+    }
+}
+/// Physical address of a linear one as a debugger sees it: with supervisor rights and without side effects.
+pub fn translate(s: &State, phys: &mut Phys<'_>, la: u64) -> Option<u64> {
+    let la = if s.long() { la } else { la & 0xffff_ffff };
+    let want = Want { write: false, exec: false, user: false, strict: false };
+    let page = paging::walk(&paging(s), &mut ReadOnly(phys), la, want).ok()?;
+    Some(page.pa & !0xfff | la & 0xfff)
+}
+
 /// Full check of an access to segment `seg` outside of 64-bit mode; 14 stands for no segment.
 pub fn segment(s: &State, seg: u8, offset: u64, bytes: u32, write: bool) -> Result<u64, Exception> {
     let Some(r) = s.segs.get(usize::from(seg)) else { return Ok(offset & 0xffff_ffff) };

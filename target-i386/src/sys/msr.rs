@@ -265,7 +265,10 @@ pub fn write(c: &mut X86Cpu<'_>, msr: u32, v: u64) -> Option<()> {
             when(memory_types(v, true))?;
             c.state.msrs.pat = v;
         }
-        TSC_DEADLINE if f.tsc_deadline => when(c.state.interrupts.as_ref()?.write_msr(msr, v))?,
+        TSC_DEADLINE if f.tsc_deadline => {
+            let ticks = v.wrapping_sub(c.state.msrs.tsc_offset);
+            c.state.interrupts.as_ref()?.set_deadline(v, ticks);
+        }
         X2APIC_FIRST..=X2APIC_LAST if f.x2apic => {
             when(c.state.interrupts.as_ref()?.write_msr(msr, v))?;
             // A self-IPI or a lower task priority may have let an interrupt through.
