@@ -41,6 +41,8 @@ pub mod interrupt {
     pub const POLL: u32 = 1 << 13;
     /// The task priority was changed from outside.
     pub const TPR: u32 = 1 << 14;
+    /// Address line 20 is masked. A level, not an event: it stays set until the gate opens.
+    pub const A20: u32 = 1 << 15;
 }
 
 /// What the CPU asks of its local APIC. Called on the vCPU's thread without the machine lock; the APIC has a small mutex of
@@ -286,6 +288,16 @@ impl Cpu {
     /// takes when it looks for work. True: one of them is new.
     pub fn post_interrupt(&self, bits: u32) -> bool {
         self.run.pending.fetch_or(bits, Ordering::AcqRel) & bits != bits
+    }
+
+    /// Opens or closes the A20 gate: closed, bit 20 of physical addresses is taken as 0.
+    pub fn set_a20(&self, open: bool) {
+        if open {
+            self.clear_interrupt(interrupt::A20);
+            self.kick();
+        } else {
+            self.interrupt(interrupt::A20);
+        }
     }
 
     /// Clears bits of pending work.

@@ -8,15 +8,16 @@ use super::{
     pci_hotplug_regs::{self, PciHotplugRegs},
     pm_regs::{PmRegs, pm1},
 };
-use crate::i2c::pm_smbus_regs::SmbusRegs;
+use crate::i2c::pm_smbus_regs::{BLOCK_MAX, Protocol, SmbusRegs, Transfer};
 use hw_core::{
     Device, DeviceClass, DeviceImpl, HotplugHandler, IrqOut, Locked, MachineCell, MemoryRegion, Ops, Phase, Request,
     ShutdownCause, Sizes, Timer, WakeupReason,
+    i2c::{I2cBus, I2cMaster, Nack},
     memory::Endian,
     pci::{PciDevice, PciDeviceClass, PciImpl},
 };
 use parking_lot::RwLock;
-use qom::{Error, Object, Prop, Property, Result};
+use qom::{Error, Object, Prop, Property, Ref, Result};
 use serde::{Deserialize, Serialize};
 
 /// Configuration registers.
@@ -82,6 +83,7 @@ pub struct Piix4Pm {
     slots: MachineCell<PciHotplugRegs>,
     #[state]
     smbus: MachineCell<SmbusRegs>,
+    i2c: I2cMaster,
     sci: IrqOut,
     smi: IrqOut,
     timer: Timer,
@@ -234,13 +236,39 @@ impl Piix4Pm {
         }
     }
 
+    /// Carries a transfer out; nothing if no device answered.
+    fn transfer(bus: &I2cBus, m: &mut Locked, t: &Transfer) -> Option<Vec<u8>> {
+        let done = |r: std::result::Result<(), Nack>| r.ok().map(|()| Vec::new());
+        match (&t.protocol, t.read) {
+            (Protocol::Quick, read) => done(bus.quick(m, t.address, read)),
+            (Protocol::Byte(_), true) => bus.receive_byte(m, t.address).ok().map(|b| vec![b]),
+            (Protocol::Byte(b), false) => done(bus.send_byte(m, t.address, *b)),
+            (Protocol::ByteData(c, _), true) => bus.read_byte(m, t.address, *c).ok().map(|b| vec![b]),
+            (Protocol::ByteData(c, b), false) => done(bus.write_byte(m, t.address, *c, *b)),
+            (Protocol::WordData(c, _), true) => bus.read_word(m, t.address, *c).ok().map(|w| w.to_le_bytes().to_vec()),
+            (Protocol::WordData(c, w), false) => done(bus.write_word(m, t.address, *c, *w)),
+            (Protocol::Block(c, _), true) => bus.read_block(m, t.address, Some(*c), BLOCK_MAX, true).ok(),
+            (Protocol::Block(c, data), false) => done(bus.write_block(m, t.address, *c, data, true)),
+        }
+    }
+
+    /// The SMBus.
+    ///
+    /// # Errors
+    /// Before realize.
+    pub fn smbus(&self) -> Result<Ref<I2cBus>> {
+        self.i2c.bus()
+    }
+
     fn read_smbus(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
         self.smbus.rw(m).read(off).into()
     }
 
     fn write_smbus(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
-        if let Some(transfer) = self.smbus.rw(m).write(off, val as u8) {
-            self.smbus.rw(m).finish(None, &transfer.protocol);
+        if let Some(t) = self.smbus.rw(m).write(off, val as u8) {
+            let bus = self.i2c.bus().ok();
+            let answer = bus.and_then(|bus| Self::transfer(&bus, m, &t));
+            self.smbus.rw(m).finish(answer, &t.protocol);
         }
     }
 
@@ -398,6 +426,7 @@ impl DeviceImpl for Piix4Pm {
         smbus.set_enabled(m, self.smb_io_base.get() != 0);
         io.add_subregion(m, u64::from(self.smb_io_base.get()), &smbus);
         *self.windows.write() = Some(Windows { pm, smbus });
+        self.i2c.set(&I2cBus::create(self, "i2c")?);
 
         let gpe = Ops { read: Self::read_gpe, write: Self::write_gpe, imp: byte, ..Ops::default() };
         io.add_subregion(m, GPE_BASE, &MemoryRegion::io(self, "acpi-gpe0", 4, gpe));

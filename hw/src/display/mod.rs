@@ -1,3 +1,5 @@
 //! Display adapters.
 
+pub mod edid;
 pub mod vga;
+pub mod vga_pci;

@@ -1,4 +1,5 @@
 //! I²C and SMBus.
 
 pub mod pm_smbus_regs;
+pub mod smbus_eeprom;
 pub mod spd;

@@ -211,6 +211,11 @@ fn video_mode(cmdline: &str) -> Option<u16> {
     }
 }
 
+/// The image has a multiboot header and is no Linux image.
+pub fn is_multiboot(image: &[u8]) -> bool {
+    u32_at(image, 0x202) != Some(u32::from_le_bytes(*b"HdrS")) && multiboot_header(image).is_some()
+}
+
 /// Offset of a valid multiboot header, which lies in the first 8 KiB on a dword.
 fn multiboot_header(image: &[u8]) -> Option<usize> {
     (0..8192usize).step_by(4).find(|&at| {

@@ -1,4 +1,13 @@
 //! x86 boards and what starts them.
 pub mod boot_rom;
+pub mod cmos;
+pub mod firmware_tables;
+pub mod gsi;
 pub mod kernel;
+pub mod kernel_loader;
 pub mod kvmvapic;
+pub mod machine;
+pub mod memory;
+pub mod pc;
+pub mod topology;
+pub mod versions;

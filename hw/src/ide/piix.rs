@@ -4,6 +4,7 @@
 use super::bmdma_regs::BmdmaRegs;
 use hw_core::{
     Category, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    ide::IdeBus,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
 use qom::{Object, Result};
@@ -123,6 +124,7 @@ impl DeviceImpl for Piix3Ide {
                 );
                 bus.io().add_subregion(m, port, &region);
             }
+            IdeBus::create(self, None)?;
         }
         Ok(())
     }

@@ -17,9 +17,7 @@ pub fn iret(c: &mut X86Cpu<'_>, w: W) -> Outcome {
         }
         let tss = task::outer(c)?;
         let ip = c.next_ip();
-        let next = task::go(c, tss, Cause::Iret { ip })?;
-        c.state.nmi_masked = false;
-        return Ok(next);
+        task::switch(c, tss, Cause::Iret { ip })?
     } else {
         return_far(c, w, Some(Iret), 0)?
     };

@@ -1,0 +1,319 @@
+//! Standard VGA on PCI, type `VGA` below `pci-vga`: text and graphics modes, the Bochs DISPI modes, linear frame buffer.
+//! Registers and rendering: [`super::vga`]. Source: QEMU's `docs/specs/standard-vga` interface (BARs and MMIO layout).
+//! Not modelled: big-endian frame buffers beyond the register that selects them.
+
+use super::{
+    edid,
+    vga::{
+        dispi::{self, Action},
+        planar::{self, Vram},
+        regs::VgaRegs,
+        render,
+    },
+};
+use hw_core::{
+    Category, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    memory::RamBlock,
+    pci::{BarKind, PciDevice, PciDeviceClass},
+};
+use parking_lot::RwLock;
+use qom::{Error, Object, Prop, Result};
+use std::sync::Arc;
+use ui::{GraphicConsole, GraphicHw, Picture};
+
+/// Window of the planes in the legacy memory map.
+const LEGACY: u64 = 0xa_0000;
+/// Legacy ports: first port and length.
+const PORTS: [(u16, u64); 5] = [(0x3b4, 2), (0x3ba, 1), (0x3c0, 16), (0x3d4, 2), (0x3da, 1)];
+const DISPI_PORT: u64 = 0x1ce;
+/// Layout of the MMIO BAR.
+const EDID: (u64, u64) = (0, 0x180);
+const REMAPPED: (u64, u64) = (0x400, 0x20);
+const DISPI: (u64, u64) = (0x500, 0x16);
+const EXTENDED: (u64, u64) = (0x600, 8);
+/// Value of the byte order register for little endian.
+const LITTLE: u32 = 0x1e1e_1e1e;
+/// Half a period of blinking text and cursor, ns.
+const BLINK: u64 = 533_000_000;
+const CURSOR_BLINK: u64 = 266_000_000;
+
+/// Type `pci-vga`.
+#[derive(Object)]
+#[qom(name = "pci-vga", parent = PciDevice, abstract, methods(DeviceClass), class_init = PciVga::class_init,
+    interfaces("acpi-dev-aml-interface", "conventional-pci-device", dyn GraphicHw))]
+pub struct PciVga {
+    parent: PciDevice,
+    #[property(name = "vgamem_mb", default = 16)]
+    vgamem_mb: Prop<u32>,
+    #[property(default = true)]
+    mmio: Prop<bool>,
+    #[property(default = true)]
+    qemu_extended_regs: Prop<bool>,
+    #[property(default = true)]
+    edid: Prop<bool>,
+    #[property]
+    xres: Prop<u32>,
+    #[property]
+    yres: Prop<u32>,
+    #[property]
+    xmax: Prop<u32>,
+    #[property]
+    ymax: Prop<u32>,
+    #[property(name = "refresh_rate")]
+    refresh_rate: Prop<u32>,
+    #[state]
+    regs: MachineCell<VgaRegs>,
+    vram: RwLock<Option<Arc<RamBlock>>>,
+    edid_data: RwLock<Vec<u8>>,
+}
+
+struct Memory(Arc<RamBlock>);
+
+impl Vram for Memory {
+    fn size(&self) -> u64 {
+        self.0.len()
+    }
+    fn load(&self, at: u64) -> u8 {
+        self.0.load(at, 1).map_or(0xff, |v| v as u8)
+    }
+    fn store(&self, at: u64, val: u8) {
+        if self.0.store(at, 1, val.into()).is_some() {
+            self.0.mark_dirty(at, 1);
+        }
+    }
+}
+
+/// A copy of video memory, for rendering.
+struct Copy(Vec<u8>);
+
+impl Vram for Copy {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn load(&self, at: u64) -> u8 {
+        usize::try_from(at).ok().and_then(|at| self.0.get(at)).copied().unwrap_or(0xff)
+    }
+    fn store(&self, _at: u64, _val: u8) {}
+}
+
+impl PciVga {
+    fn class_init(c: &mut qom::Class) {
+        let d = c.edit::<DeviceClass>();
+        d.categories = vec![Category::Display];
+        let p = c.edit::<PciDeviceClass>();
+        (p.vendor_id, p.device_id, p.revision) = (0x1234, 0x1111, 2);
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        self.vram.read().clone().map(Memory)
+    }
+
+    fn vram_size(&self) -> u64 {
+        self.vram.read().as_ref().map_or(0, |v| v.len())
+    }
+
+    fn read_port(&self, m: &mut Locked, port: u16) -> u64 {
+        self.regs.rw(m).read(port).into()
+    }
+
+    fn write_port(&self, m: &mut Locked, port: u16, val: u64) {
+        self.regs.rw(m).write(port, val as u8);
+    }
+
+    fn read_window(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
+        let Some(vram) = self.memory() else { return u64::MAX };
+        planar::read(self.regs.rw(m), &vram, off as u32).into()
+    }
+
+    fn write_window(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
+        if let Some(vram) = self.memory() {
+            planar::write(self.regs.rw(m), &vram, off as u32, val as u8);
+        }
+    }
+
+    fn read_dispi(&self, m: &mut Locked) -> u64 {
+        let size = self.vram_size();
+        dispi::read(self.regs.ro(m), size).into()
+    }
+
+    fn write_dispi(&self, m: &mut Locked, val: u64) {
+        let size = self.vram_size();
+        match dispi::write(self.regs.rw(m), val as u16, size) {
+            Action::None => {}
+            Action::Clear(bytes) => {
+                if let Some(v) = &*self.vram.read() {
+                    v.fill(0, bytes.min(size), 0);
+                    v.mark_dirty(0, bytes.min(size));
+                }
+            }
+        }
+    }
+
+    /// Ports 0x1ce (index), 0x1cf and 0x1d0 (data, also where it is aligned).
+    fn read_dispi_port(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
+        if off == 0 { self.regs.ro(m).vbe_index.into() } else { self.read_dispi(m) }
+    }
+
+    fn write_dispi_port(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
+        if off == 0 {
+            self.regs.rw(m).vbe_index = val as u16;
+        } else {
+            self.write_dispi(m, val);
+        }
+    }
+
+    fn read_dispi_mmio(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
+        self.regs.rw(m).vbe_index = (off >> 1) as u16;
+        self.read_dispi(m)
+    }
+
+    fn write_dispi_mmio(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
+        self.regs.rw(m).vbe_index = (off >> 1) as u16;
+        self.write_dispi(m, val);
+    }
+
+    fn read_edid(&self, _m: &mut Locked, off: u64, _size: u32) -> u64 {
+        self.edid_data.read().get(off as usize).copied().unwrap_or(0).into()
+    }
+
+    /// Extended registers: their size, then the byte order of the frame buffer.
+    fn read_extended(&self, _m: &mut Locked, off: u64, _size: u32) -> u64 {
+        match off {
+            0 => EXTENDED.1,
+            4 => LITTLE.into(),
+            _ => 0,
+        }
+    }
+
+    fn mmio_bar(&self, m: &mut Locked) -> MemoryRegion {
+        let bar = MemoryRegion::io(self, "vga.mmio", 0x1000, Ops::default());
+        let remapped: Ops<PciVga> = Ops {
+            read: |d, m, off, _| d.read_port(m, 0x3c0 + off as u16),
+            write: |d, m, off, _, v| d.write_port(m, 0x3c0 + off as u16, v),
+            valid: Sizes::new(1, 4),
+            imp: Sizes::new(1, 1),
+            ..Ops::default()
+        };
+        let word = Sizes::new(2, 2);
+        let dispi = Ops {
+            read: Self::read_dispi_mmio,
+            write: Self::write_dispi_mmio,
+            valid: Sizes::new(1, 4),
+            imp: word,
+            ..Ops::default()
+        };
+        bar.add_subregion(m, REMAPPED.0, &MemoryRegion::io(self, "vga ioports remapped", REMAPPED.1, remapped));
+        bar.add_subregion(m, DISPI.0, &MemoryRegion::io(self, "bochs dispi interface", DISPI.1, dispi));
+        if self.qemu_extended_regs.get() {
+            let imp = Sizes::new(4, 4);
+            let ops = Ops { read: Self::read_extended, imp, ..Ops::default() };
+            bar.add_subregion(m, EXTENDED.0, &MemoryRegion::io(self, "qemu extended regs", EXTENDED.1, ops));
+        }
+        if self.edid.get() {
+            let (x, y) = (self.xres.get(), self.yres.get());
+            *self.edid_data.write() = edid::generate(if x == 0 { 1280 } else { x }, if y == 0 { 800 } else { y });
+            let ops = Ops { read: Self::read_edid, imp: Sizes::new(1, 1), ..Ops::default() };
+            bar.add_subregion(m, EDID.0, &MemoryRegion::io(self, "edid", EDID.1, ops));
+        }
+        bar
+    }
+}
+
+impl GraphicHw for PciVga {
+    fn picture(&self, m: &mut Locked) -> Picture {
+        let now = m.clock.now();
+        let Some(vram) = self.vram.read().clone() else { return Picture::blank(640, 480) };
+        let mut copy = vec![0; vram.len() as usize];
+        vram.read(0, &mut copy);
+        render::render(
+            self.regs.ro(m),
+            &Copy(copy),
+            (now / BLINK).is_multiple_of(2),
+            (now / CURSOR_BLINK).is_multiple_of(2),
+        )
+    }
+}
+
+impl DeviceImpl for PciVga {
+    fn realize(&self, m: &mut Locked) -> Result<()> {
+        self.parent_realize(m)?;
+        let mb = self.vgamem_mb.get().clamp(1, 256).next_power_of_two();
+        self.vgamem_mb.set(mb);
+        let vram = MemoryRegion::ram(self, "vga.vram", u64::from(mb) << 20)?;
+        *self.vram.write() = vram.ram_block().cloned();
+        self.register_bar(m, 0, BarKind::Mem32Prefetch, &vram)?;
+        if self.mmio.get() {
+            let bar = self.mmio_bar(m);
+            self.register_bar(m, 2, BarKind::Mem32, &bar)?;
+        }
+        GraphicConsole::create(self)?;
+        Ok(())
+    }
+
+    fn reset(&self, m: &mut Locked, phase: Phase) {
+        self.parent_reset(m, phase);
+        if phase == Phase::Enter {
+            *self.regs.rw(m) = VgaRegs::default();
+        }
+    }
+
+    fn post_load(&self, m: &mut Locked) -> Result<()> {
+        self.regs.ro(m).check().map_err(Error::generic)?;
+        self.parent_post_load(m)
+    }
+}
+
+/// Type `VGA`: with the legacy ports and window.
+#[derive(Object)]
+#[qom(name = "VGA", parent = PciVga, methods(DeviceClass), class_init = Vga::class_init)]
+pub struct Vga {
+    parent: PciVga,
+}
+
+impl Vga {
+    fn class_init(c: &mut qom::Class) {
+        let p = c.edit::<PciDeviceClass>();
+        (p.class_id, p.romfile) = (0x0300, Some("vgabios-stdvga.bin"));
+        c.edit::<DeviceClass>().hotpluggable = false;
+    }
+}
+
+/// The handlers of one legacy range; each needs its own base as a constant.
+fn port_ops<const BASE: u16>() -> Ops<Vga> {
+    Ops {
+        read: |d, m, off, _| d.read_port(m, BASE + off as u16),
+        write: |d, m, off, _, v| d.write_port(m, BASE + off as u16, v),
+        valid: Sizes::new(1, 2),
+        imp: Sizes::new(1, 1),
+        ..Ops::default()
+    }
+}
+
+impl DeviceImpl for Vga {
+    fn realize(&self, m: &mut Locked) -> Result<()> {
+        self.parent_realize(m)?;
+        let bus = self.pci_bus().ok_or("VGA is not on a PCI bus")?;
+        let window = Ops::<Vga> {
+            read: |d, m, off, size| d.read_window(m, off, size),
+            write: |d, m, off, size, v| d.write_window(m, off, size, v),
+            valid: Sizes::new(1, 8),
+            imp: Sizes::new(1, 1),
+            ..Ops::default()
+        };
+        bus.memory().add_subregion_overlap(m, LEGACY, &MemoryRegion::io(self, "vga-lowmem", 0x2_0000, window), 1);
+        let handlers =
+            [port_ops::<0x3b4>(), port_ops::<0x3ba>(), port_ops::<0x3c0>(), port_ops::<0x3d4>(), port_ops::<0x3da>()];
+        for ((port, size), ops) in PORTS.into_iter().zip(handlers) {
+            bus.io().add_subregion(m, port.into(), &MemoryRegion::io(self, "vga", size, ops));
+        }
+        let dispi = Ops::<Vga> {
+            read: |d, m, off, size| d.read_dispi_port(m, off, size),
+            write: |d, m, off, size, v| d.write_dispi_port(m, off, size, v),
+            valid: Sizes::new(1, 2).unaligned(),
+            imp: Sizes::new(1, 2).unaligned(),
+            ..Ops::default()
+        };
+        bus.io().add_subregion(m, DISPI_PORT, &MemoryRegion::io(self, "vbe", 4, dispi));
+        Ok(())
+    }
+}

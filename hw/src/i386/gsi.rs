@@ -1,0 +1,58 @@
+//! Global system interrupts: what a wire of the board reaches. 0-15 go to the 8259 pair and the I/O APIC, 16-23 to the
+//! I/O APIC alone.
+
+use hw_core::{Line, Locked};
+use qom::{Object, Result};
+use std::sync::{Arc, OnceLock};
+
+/// Number of interrupts.
+pub const GSIS: usize = 24;
+
+/// The wires, made before the chips they end at.
+#[derive(Clone, Debug, Default)]
+pub struct Gsi {
+    ends: Arc<Ends>,
+}
+
+#[derive(Debug, Default)]
+struct Ends {
+    pic: OnceLock<Vec<Line>>,
+    ioapic: OnceLock<Vec<Line>>,
+}
+
+impl Ends {
+    fn set(&self, m: &mut Locked, n: usize, level: bool) {
+        for chip in [&self.pic, &self.ioapic] {
+            if let Some(line) = chip.get().and_then(|c| c.get(n)) {
+                line.set(m, level);
+            }
+        }
+    }
+}
+
+impl Gsi {
+    /// The inputs of the 8259 pair.
+    pub fn connect_pic(&self, lines: Vec<Line>) {
+        self.ends.pic.get_or_init(|| lines);
+    }
+
+    /// The pins of the I/O APIC.
+    pub fn connect_ioapic(&self, lines: Vec<Line>) {
+        self.ends.ioapic.get_or_init(|| lines);
+    }
+
+    /// The wires, published below `parent` as QEMU's `non-qdev-gpio`.
+    ///
+    /// # Errors
+    /// The tree refuses them.
+    pub fn lines(&self, parent: &dyn Object) -> Result<Vec<Line>> {
+        let mut all = Vec::with_capacity(GSIS);
+        for n in 0..GSIS {
+            let ends = self.ends.clone();
+            let line = Line::new(move |m, level| ends.set(m, n, level));
+            line.publish(parent, "non-qdev-gpio[*]")?;
+            all.push(line);
+        }
+        Ok(all)
+    }
+}
