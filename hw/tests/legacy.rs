@@ -492,6 +492,32 @@ fn debug_exit_chooses_the_status() {
 }
 
 #[test]
+fn debug_console_writes_to_its_channel() {
+    let b = Board::new(1);
+    let host = chardev::Host {
+        events: hw_core::event_loop::EventLoop::new().unwrap(),
+        quit: Box::new(|| ()),
+        report: Box::new(|_| ()),
+        interrupted: Box::new(|| false),
+        escape: 1,
+        daemonize: false,
+    };
+    let hub = chardev::Hub::new(host);
+    let ring = chardev::config::Backend::Ringbuf { size: 64 };
+    let channel = hub.open(&chardev::Config::new("log", ring)).unwrap();
+    let scope = b.vm.world().scope();
+    chardev::publish(scope, &channel).unwrap();
+    let con = scope.object_new("isa-debugcon").unwrap();
+    let e = device(&con).realize_on(&mut b.vm.core().lock(), &as_bus(&b.isa)).unwrap_err().to_string();
+    assert!(e.contains("empty char device"), "{e}");
+    con.set_str("chardev", "log").unwrap();
+    device(&con).realize_on(&mut b.vm.core().lock(), &as_bus(&b.isa)).unwrap();
+    assert_eq!(b.inb(0xe9), 0xe9);
+    b"ok\n".iter().for_each(|c| b.outb(0xe9, *c));
+    assert_eq!(channel.ringbuf().unwrap().read(64), b"ok\n");
+}
+
+#[test]
 fn wrong_properties_are_refused() {
     let b = Board::new(1);
     let scope = b.vm.world().scope();

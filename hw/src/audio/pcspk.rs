@@ -4,6 +4,8 @@
 //! Not modelled: sound (there are no audio back ends yet: naming one is an error), NMI sources (SERR#, IOCHK#), whose status bits
 //! read 0. The refresh toggle runs at 18 PIT clocks, what firmware programs counter 1 for on a PC.
 
+use std::sync::OnceLock;
+
 use hw_core::{Category, DeviceClass, DeviceImpl, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes};
 use qom::{Error, Link, Object, Prop, Result};
 
@@ -17,7 +19,8 @@ const REFRESH: u128 = 18;
 
 /// Type `isa-pcspk`.
 #[derive(Object)]
-#[qom(name = "isa-pcspk", parent = IsaDevice, methods(DeviceClass), class_init = PcSpk::class_init)]
+#[qom(name = "isa-pcspk", parent = IsaDevice, methods(DeviceClass), class_init = PcSpk::class_init,
+    instance_init = PcSpk::instance_init)]
 pub struct PcSpk {
     parent: IsaDevice,
     #[property(default = 0x61)]
@@ -28,6 +31,7 @@ pub struct PcSpk {
     pit: Link<PitCommon>,
     #[state]
     nmisc: MachineCell<u8>,
+    region: OnceLock<MemoryRegion>,
 }
 
 impl PcSpk {
@@ -35,6 +39,12 @@ impl PcSpk {
         let d = c.edit::<DeviceClass>();
         d.user_creatable = false;
         d.categories = vec![Category::Sound];
+    }
+
+    fn instance_init(&self) -> Result<()> {
+        let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };
+        _ = self.region.set(MemoryRegion::io(self, "pcspk", 1, ops));
+        Ok(())
     }
 
     fn read(&self, m: &mut Locked, _off: u64, _size: u32) -> u64 {
@@ -62,9 +72,7 @@ impl DeviceImpl for PcSpk {
                 "audiodev '{name}' not found: there are no audio back ends in this build"
             )));
         }
-        let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };
-        let region = MemoryRegion::io(self, "pcspk", 1, ops);
-        self.map_io(m, self.iobase.get().into(), &region)
+        self.region.get().map_or(Ok(()), |r| self.map_io(m, self.iobase.get().into(), r))
     }
 
     fn unrealize(&self, m: &mut Locked) {

@@ -1,4 +1,5 @@
 //! Character devices.
 
+pub mod debugcon;
 pub mod serial;
 pub mod uart16550;

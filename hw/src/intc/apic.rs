@@ -14,7 +14,8 @@ use hw_core::{
 use parking_lot::{MutexGuard, RwLock};
 use qom::{Base, Class, Error, Handle, Object, Prop, Property, Result, Scope};
 
-use super::apic_regs::{ApicRegs, DEFAULT_ADDRESS, Effect, Message, Signal, mode};
+use super::apic_message::{Message, Signal, mode};
+use super::apic_regs::{ApicRegs, DEFAULT_ADDRESS, Effect};
 use super::ioapic::Ioapic;
 
 /// Size of the window that holds register page and messages.
@@ -77,7 +78,6 @@ pub struct ApicCore {
     clocks: Arc<Clocks>,
     cpu: Handle<Cpu>,
     bus: Arc<ApicBus>,
-    x2apic: bool,
 }
 
 impl ApicCore {
@@ -166,10 +166,11 @@ impl LocalApic for ApicCore {
         self.regs().base()
     }
 
+    /// Whether the vCPU has x2APIC at all is its own business: CPUID and its MSR filter say so.
     fn set_base(&self, val: u64) -> Result<(), ApicFault> {
         let mut result = Ok(());
         self.with(|r| {
-            r.set_base(val, self.x2apic).unwrap_or_else(|_| {
+            r.set_base(val).unwrap_or_else(|_| {
                 result = Err(ApicFault);
                 Effect::default()
             })
@@ -387,9 +388,9 @@ impl DeviceImpl for Apic {
                 clocks: clocks.clone(),
                 cpu: cpu.clone(),
                 bus: bus.clone(),
-                x2apic: true,
             }
         });
+        self.core().resets.add(&self.object());
         bus.apics.write().push(Arc::downgrade(&apic));
         cpu.with(|c| c.set_local_apic(apic.clone()));
         _ = self.chip.set(apic);
@@ -418,6 +419,7 @@ impl DeviceImpl for Apic {
             w.unmap(m);
         }
         if let Some(core) = self.chip.get() {
+            self.core().resets.remove(&self.object());
             core.timer.arm_free(None);
             core.bus.apics.write().retain(|a| a.upgrade().is_some_and(|a| !Arc::ptr_eq(&a, core)));
         }

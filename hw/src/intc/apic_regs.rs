@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apic_message::{Message, Signal, Target, mode};
+use super::apic_timer::{ApicTimer, TimerMode};
+
 /// Entries of the local vector table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lvt {
@@ -72,80 +75,6 @@ mod reg {
     pub const SELF_IPI: u32 = 0x3f;
 }
 
-/// Delivery modes of ICR, LVT, I/O APIC and MSI data.
-pub mod mode {
-    /// The vector is requested.
-    pub const FIXED: u8 = 0;
-    /// Fixed, at the processor with the lowest priority.
-    pub const LOWEST: u8 = 1;
-    /// System management interrupt.
-    pub const SMI: u8 = 2;
-    /// Non-maskable interrupt.
-    pub const NMI: u8 = 4;
-    /// INIT.
-    pub const INIT: u8 = 5;
-    /// Start-up, ICR only.
-    pub const SIPI: u8 = 6;
-    /// The vector comes from the 8259 pair.
-    pub const EXTINT: u8 = 7;
-}
-
-/// A message for local APICs: an interprocessor interrupt or an MSI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Vector (start-up page for SIPI).
-    pub vector: u8,
-    /// Delivery mode, see [`mode`].
-    pub mode: u8,
-    /// Level triggered.
-    pub level: bool,
-    /// Who gets it.
-    pub to: Target,
-}
-
-/// Destination of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// APIC ID.
-    Physical(u32),
-    /// Logical destination.
-    Logical(u32),
-    /// All APICs (8-bit physical 0xff, 32-bit 0xffffffff, or shorthand).
-    All,
-    /// All but the sender.
-    Others,
-    /// The sender.
-    Own,
-}
-
-impl Message {
-    /// A write of `data` to `addr` in the message window, §12.11. `None`: a reserved delivery mode.
-    #[must_use]
-    pub fn from_msi(addr: u64, data: u32) -> Option<Self> {
-        let dest = (addr >> 12) as u32 & 0xff;
-        let mode = (data >> 8 & 7) as u8;
-        let to = match (addr >> 2 & 1, dest) {
-            (1, d) => Target::Logical(d),
-            (_, 0xff) => Target::All,
-            (_, d) => Target::Physical(d),
-        };
-        (!matches!(mode, 3 | 6)).then_some(Self { vector: data as u8, mode, level: data & 1 << 15 != 0, to })
-    }
-}
-
-/// What a processor must be told besides "look at the pending vector".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Non-maskable interrupt.
-    Nmi,
-    /// System management interrupt.
-    Smi,
-    /// INIT.
-    Init,
-    /// Start-up; [`ApicRegs::take_sipi`] has the page.
-    Sipi,
-}
-
 /// What the wiring must do once the registers are released.
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -188,12 +117,7 @@ pub struct ApicRegs {
     esr: u32,
     icr: u64,
     lvt: [u32; LVTS],
-    initial_count: u32,
-    divide: u8,
-    /// When `initial_count` was loaded; `None`: stopped.
-    counting_since: Option<u64>,
-    /// IA32_TSC_DEADLINE and the virtual time it stands for.
-    tsc_deadline: Option<(u64, u64)>,
+    timer: ApicTimer,
     /// Input levels of LINT0 (the 8259 pair) and LINT1 (NMI).
     lint: [bool; 2],
     /// After INIT: a start-up IPI is awaited.
@@ -240,10 +164,7 @@ impl ApicRegs {
             esr: 0,
             icr: 0,
             lvt: [LVT_MASKED; LVTS],
-            initial_count: 0,
-            divide: 0,
-            counting_since: None,
-            tsc_deadline: None,
+            timer: ApicTimer::default(),
             lint: [false; 2],
             wait_for_sipi: !bsp,
             sipi: None,
@@ -281,13 +202,14 @@ impl ApicRegs {
         self.wait_for_sipi = !bsp;
     }
 
-    /// Writes IA32_APIC_BASE, §12.4.4 and §12.12.1.1. The caller has checked the address bits against MAXPHYADDR.
+    /// Writes IA32_APIC_BASE, §12.4.4 and §12.12.1.1. The caller has checked the address bits against MAXPHYADDR, and EXTD against
+    /// CPUID.
     ///
     /// # Errors
     /// A reserved bit, or a mode transition that does not exist.
-    pub fn set_base(&mut self, val: u64, x2apic: bool) -> Result<Effect, Gp> {
+    pub fn set_base(&mut self, val: u64) -> Result<Effect, Gp> {
         const MODE: u64 = BASE_EN | BASE_EXTD;
-        if val & 0x2ff != 0 || val & BASE_EXTD != 0 && !x2apic {
+        if val & 0x2ff != 0 {
             return Err(Gp);
         }
         match (self.base & MODE, val & MODE) {
@@ -543,68 +465,33 @@ impl ApicRegs {
         Effect { message: Some(Message { vector: v as u8, mode, level: false, to }), ..Effect::default() }
     }
 
-    fn divide_shift(&self) -> u32 {
-        let d = u32::from(self.divide);
-        ((d & 3 | d >> 1 & 4) + 1) & 7
-    }
-
-    /// LVT timer mode: 0 one-shot, 1 periodic, 2 TSC deadline.
-    fn timer_mode(&self) -> u32 {
-        self.lvt(Lvt::Timer) >> 17 & 3
-    }
-
-    /// The timer counts at 1 GHz, divided. Ticks since the load.
-    fn elapsed(&self, now: u64) -> Option<u64> {
-        self.counting_since.map(|t| now.saturating_sub(t) >> self.divide_shift())
-    }
-
-    fn current_count(&self, now: u64) -> u32 {
-        let n = u64::from(self.initial_count);
-        match self.elapsed(now) {
-            Some(d) if self.timer_mode() == 1 && n != 0 => (n - d % n) as u32,
-            Some(d) => n.saturating_sub(d) as u32,
-            None => 0,
-        }
+    /// What the LVT makes of the timer.
+    fn timer_mode(&self) -> TimerMode {
+        TimerMode::of_lvt(self.lvt(Lvt::Timer))
     }
 
     /// When the timer fires next: call [`ApicRegs::timer_expired`] then.
     #[must_use]
     pub fn timer_deadline(&self, now: u64) -> Option<u64> {
-        if self.timer_mode() == 2 {
-            return self.tsc_deadline.map(|(_, at)| at);
-        }
-        let (n, d, since) = (u64::from(self.initial_count), self.elapsed(now)?, self.counting_since?);
-        let ticks = if self.timer_mode() == 1 { (d / n.max(1) + 1) * n.max(1) } else { n };
-        since.checked_add(ticks.checked_shl(self.divide_shift())?)
+        self.timer.deadline(self.timer_mode(), now)
     }
 
     /// The deadline has come.
     pub fn timer_expired(&mut self, now: u64) -> Effect {
-        match self.timer_mode() {
-            1 => {}
-            2 => self.tsc_deadline = None,
-            _ => {
-                if self.timer_deadline(now).is_some_and(|t| t > now) {
-                    return Effect { timer: true, ..Effect::default() };
-                }
-                self.counting_since = None;
-            }
-        }
-        let signal = self.local(Lvt::Timer);
+        let fired = self.timer.expire(self.timer_mode(), now);
+        let signal = if fired { self.local(Lvt::Timer) } else { None };
         Effect { signal, timer: true, ..Effect::default() }
     }
 
     /// IA32_TSC_DEADLINE; 0 when disarmed or in another mode.
     #[must_use]
     pub fn tsc_deadline(&self) -> u64 {
-        self.tsc_deadline.filter(|_| self.timer_mode() == 2).map_or(0, |(v, _)| v)
+        self.timer.tsc_deadline(self.timer_mode())
     }
 
     /// Writes IA32_TSC_DEADLINE; `at`: the virtual time the TSC value stands for. 0 disarms; ignored in other timer modes.
     pub fn set_tsc_deadline(&mut self, val: u64, at: u64) -> Effect {
-        if self.timer_mode() == 2 {
-            self.tsc_deadline = (val != 0).then_some((val, at));
-        }
+        self.timer.set_tsc_deadline(self.timer_mode(), val, at);
         Effect { timer: true, ..Effect::default() }
     }
 
@@ -624,9 +511,9 @@ impl ApicRegs {
             reg::ESR => Some(self.esr),
             reg::ICR_LOW => Some(self.icr as u32),
             reg::LVT_TIMER..=reg::LVT_ERROR => self.lvt.get((r - reg::LVT_TIMER) as usize).copied(),
-            reg::INITIAL_COUNT => Some(self.initial_count),
-            reg::CURRENT_COUNT => Some(self.current_count(now)),
-            reg::DIVIDE => Some(self.divide.into()),
+            reg::INITIAL_COUNT => Some(self.timer.initial_count()),
+            reg::CURRENT_COUNT => Some(self.timer.current_count(self.timer_mode(), now)),
+            reg::DIVIDE => Some(self.timer.divide().into()),
             _ => None,
         }
     }
@@ -645,20 +532,11 @@ impl ApicRegs {
             reg::ESR => self.esr = std::mem::take(&mut self.errors),
             reg::LVT_TIMER..=reg::LVT_ERROR => return Some(self.set_lvt(r - reg::LVT_TIMER, val)),
             reg::INITIAL_COUNT => {
-                if self.timer_mode() != 2 {
-                    self.initial_count = val;
-                    self.counting_since = (val != 0).then_some(now);
-                }
+                self.timer.set_initial_count(self.timer_mode(), val, now);
                 return Some(Effect { timer: true, ..Effect::default() });
             }
             reg::DIVIDE => {
-                let left = self.current_count(now);
-                self.divide = val as u8 & 0xb;
-                if self.counting_since.is_some() {
-                    // The count goes on from where it is, at the new rate.
-                    let done = u64::from(self.initial_count - left.min(self.initial_count)) << self.divide_shift();
-                    self.counting_since = Some(now.saturating_sub(done));
-                }
+                self.timer.set_divide(self.timer_mode(), val as u8, now);
                 return Some(Effect { timer: true, ..Effect::default() });
             }
             _ => return None,
@@ -679,12 +557,7 @@ impl ApicRegs {
         if n != Lvt::Timer as u32 {
             return Effect::default();
         }
-        if (old_mode == 2) != (self.timer_mode() == 2) {
-            // §12.5.4.1: a change between deadline and count modes disarms.
-            self.counting_since = None;
-            self.initial_count = 0;
-            self.tsc_deadline = None;
-        }
+        self.timer.change_mode(old_mode, self.timer_mode());
         Effect { timer: true, ..Effect::default() }
     }
 
@@ -810,9 +683,9 @@ impl ApicRegs {
             self.lvt(Lvt::Lint0),
             self.lvt(Lvt::Lint1),
             self.lvt(Lvt::Error),
-            self.current_count(now),
-            self.initial_count,
-            self.divide,
+            self.timer.current_count(self.timer_mode(), now),
+            self.timer.initial_count(),
+            self.timer.divide(),
             list(&self.isr),
             list(&self.irr)
         )
@@ -839,7 +712,7 @@ mod tests {
     }
     fn x2() -> ApicRegs {
         let mut a = ApicRegs::power_on(0x25, 0x14, false);
-        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, true), Ok(Effect::default()));
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD), Ok(Effect::default()));
         assert_eq!(a.write_msr(reg::SVR, 0x1ff, 0), Ok(Effect::default()));
         a
     }
@@ -995,7 +868,7 @@ mod tests {
         let _ = a.set_lint(0, false);
         assert!(!a.pic_pending());
         let mut off = ApicRegs::power_on(0, 0x14, true);
-        assert!(off.set_base(DEFAULT_ADDRESS | BASE_BSP, true).is_ok());
+        assert!(off.set_base(DEFAULT_ADDRESS | BASE_BSP).is_ok());
         let _ = off.set_lint(0, true);
         assert!(off.pic_pending());
         assert_eq!(off.set_lint(1, true).signal, Some(Signal::Nmi));
@@ -1019,13 +892,13 @@ mod tests {
     #[test]
     fn base_transitions() {
         let mut a = on();
-        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EXTD, true), Err(Gp));
-        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, false), Err(Gp));
-        assert!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, true).is_ok());
-        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN, true), Err(Gp));
-        assert!(a.set_base(DEFAULT_ADDRESS, true).is_ok());
-        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD, true), Err(Gp));
-        assert!(a.set_base(DEFAULT_ADDRESS | BASE_EN, true).is_ok());
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EXTD), Err(Gp));
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | 1), Err(Gp));
+        assert!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD).is_ok());
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN), Err(Gp));
+        assert!(a.set_base(DEFAULT_ADDRESS).is_ok());
+        assert_eq!(a.set_base(DEFAULT_ADDRESS | BASE_EN | BASE_EXTD), Err(Gp));
+        assert!(a.set_base(DEFAULT_ADDRESS | BASE_EN).is_ok());
         assert_eq!(rd(&mut a, 0xf0), 0xff);
     }
 
@@ -1076,13 +949,5 @@ mod tests {
         let mut bsp = ApicRegs::power_on(0, 0x14, true);
         let _ = bsp.deliver(sipi);
         assert_eq!(bsp.take_sipi(), None);
-    }
-
-    #[test]
-    fn msi_window() {
-        let m = Message::from_msi(0xfee0_3004, 0xc161).map(|m| (m.to, m.vector, m.mode, m.level));
-        assert_eq!(m, Some((Target::Logical(3), 0x61, mode::LOWEST, true)));
-        assert_eq!(Message::from_msi(0xfeef_f000, 0x41).map(|m| m.to), Some(Target::All));
-        assert_eq!(Message::from_msi(0xfee0_0000, 0x341), None);
     }
 }

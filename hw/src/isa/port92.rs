@@ -2,6 +2,8 @@
 //! Source: IBM PS/2 Hardware Interface Technical Reference, "System Control Port A". Not modelled: the other bits (security lock, disk
 //! lights) only read back.
 
+use std::sync::OnceLock;
+
 use hw_core::{
     DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase, Request, ShutdownCause,
     Sizes,
@@ -39,6 +41,7 @@ pub struct Port92 {
     #[state]
     regs: MachineCell<Port92Regs>,
     a20: IrqOut,
+    region: OnceLock<MemoryRegion>,
 }
 
 impl Port92 {
@@ -48,6 +51,8 @@ impl Port92 {
 
     fn instance_init(&self) -> Result<()> {
         self.gpio_out("a20", &self.a20);
+        let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };
+        _ = self.region.set(MemoryRegion::io(self, "port92", 1, ops));
         Ok(())
     }
 
@@ -67,9 +72,7 @@ impl Port92 {
 impl DeviceImpl for Port92 {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.parent_realize(m)?;
-        let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };
-        let region = MemoryRegion::io(self, "port92", 1, ops);
-        self.map_io(m, PORT, &region)
+        self.region.get().map_or(Ok(()), |r| self.map_io(m, PORT, r))
     }
 
     fn unrealize(&self, m: &mut Locked) {

@@ -379,6 +379,11 @@ impl Mc146818Regs {
         Effect { alarm: fresh & AIE & self.b() != 0, ..self.effect(now) }
     }
 
+    /// Line and next deadline of a restored clock.
+    pub fn resume(&mut self, now: i64) -> Effect {
+        self.effect(now)
+    }
+
     /// IRQF, the line and the next deadline.
     fn effect(&mut self, now: i64) -> Effect {
         let c = self.cmos.get(reg::C) & !IRQF;

@@ -59,7 +59,7 @@ pub struct Mc146818Rtc {
     iobase: Prop<u16>,
     #[property(default = 8)]
     irq: Prop<u8>,
-    #[property(name = "lost_tick_policy")]
+    #[property(name = "lost_tick_policy", default = LostTickPolicy::Discard)]
     lost_tick_policy: Prop<LostTickPolicy>,
     #[state]
     regs: MachineCell<Mc146818Regs>,
@@ -207,7 +207,9 @@ impl DeviceImpl for Mc146818Rtc {
         if !self.regs.ro(m).is_valid() {
             return Err(Error::generic("mc146818rtc: impossible register values"));
         }
-        self.expired(m);
+        let now = self.now(m);
+        let e = self.regs.rw(m).resume(now);
+        self.act(m, e);
         self.note_offset(m);
         Ok(())
     }

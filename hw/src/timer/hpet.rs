@@ -55,6 +55,9 @@ impl Hpet {
             self.init_irq(out);
         }
         self.timer.init(self, Self::expired);
+        let sizes = Sizes::new(4, 8);
+        let ops = Ops { read: Self::read, write: Self::write, valid: sizes, imp: sizes, ..Ops::default() };
+        self.init_mmio(&MemoryRegion::io(self, "hpet", 0x400, ops));
         Ok(())
     }
 
@@ -132,9 +135,6 @@ impl DeviceImpl for Hpet {
         }
         self.timers.set(self.timers.get().clamp(MIN_TIMERS, MAX_TIMERS));
         self.regs.rw(m).reset(self.timers.get(), self.hpet_intcap.get(), self.msi.get());
-        let sizes = Sizes::new(4, 8);
-        let ops = Ops { read: Self::read, write: Self::write, valid: sizes, imp: sizes, ..Ops::default() };
-        self.init_mmio(&MemoryRegion::io(self, "hpet", 0x400, ops));
         Ok(())
     }
 
@@ -159,7 +159,8 @@ impl DeviceImpl for Hpet {
         if !self.regs.ro(m).is_valid(self.timers.get()) {
             return Err(Error::generic("hpet: the snapshot has another number of timers"));
         }
-        self.expired(m);
+        let e = self.regs.ro(m).resume();
+        self.act(m, e);
         let legacy = self.regs.ro(m).legacy();
         self.pit_enabled.set(m, !legacy);
         Ok(())

@@ -195,6 +195,11 @@ impl HpetRegs {
         e
     }
 
+    /// What is driven and awaited in this state, without looking at the clock: for a restored block.
+    pub fn resume(&self) -> Effect {
+        Effect { levels: self.levels(), deadline: self.deadline(), ..Effect::default() }
+    }
+
     fn levels(&self) -> u32 {
         let on = |n: &usize, t: &HpetTimer| {
             self.enabled() && self.isr >> n & 1 != 0 && t.config & (tn::INT_ENB | tn::FSB_EN) == tn::INT_ENB

@@ -9,11 +9,17 @@ use std::collections::BTreeMap;
 pub const ANY: u32 = u32::MAX;
 
 /// The leaves of one vCPU. Model code builds it once, before the CPU runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuidTable {
     leaves: BTreeMap<(u32, u32), [u32; 4]>,
     /// The same, unpacked.
     pub features: Features,
+}
+/// No leaves: nothing is reported.
+impl Default for CpuidTable {
+    fn default() -> CpuidTable {
+        CpuidTable::new([])
+    }
 }
 impl CpuidTable {
     /// A table of leaves: number, subleaf ([`ANY`] if the leaf does not look at ECX), EAX EBX ECX EDX. Subleaves that are

@@ -98,14 +98,20 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
                 c.state.shadow = Shadow::No;
                 return c.jump(ip);
             }
-            Err(second) => match combine(class(&e), second) {
-                Some(next) => e = next,
-                None => {
-                    tracing::debug!(ip = fault_ip, vector = second.vector, "triple fault");
-                    c.state.sync(c.hot);
-                    return Rare::Exit(c.op.ip, EXIT_SHUTDOWN);
+            Err(second) => {
+                // CR2 is the last page fault's, even if it turns into a double fault.
+                if let Some(la) = second.cr2 {
+                    c.state.cr2 = la;
                 }
-            },
+                match combine(class(&e), second) {
+                    Some(next) => e = next,
+                    None => {
+                        tracing::debug!(ip = fault_ip, vector = second.vector, "triple fault");
+                        c.state.sync(c.hot);
+                        return Rare::Exit(c.op.ip, EXIT_SHUTDOWN);
+                    }
+                }
+            }
         }
     }
 }
@@ -277,7 +283,7 @@ fn enter_task(c: &mut X86Cpu<'_>, e: &Event, gate: Gate) -> Result<u64, Exceptio
         // The old task's saved image, like a pushed one, keeps the breakpoint from firing again.
         c.set_eflags(eflags::RF, eflags::RF);
     }
-    let ip = task::switch(c, tss, Cause::Gate { ip: e.ip, ext })?;
+    let ip = task::switch(c, tss, Cause::Gate { ip: e.ip, ext }, &mut false)?;
     if let Some(error) = e.error {
         let w = if c.state.tr.a().kind() & 8 != 0 { W::B4 } else { W::B2 };
         let mut stack = Stack::current(c).with_error(ext);

@@ -26,8 +26,7 @@ pub fn jmp(c: &mut X86Cpu<'_>, w: W, value: u16, ip: u64) -> Outcome {
         }
         Found::Task(tss) => {
             let next = c.next_ip();
-            let ip = task::switch(c, tss, Cause::Jump { ip: next })?;
-            Ok(c.jump(ip))
+            task::go(c, tss, Cause::Jump { ip: next })
         }
         Found::Gate(gate, high) => {
             let (sel, d) = gate_code(c, gate.target())?;
@@ -76,10 +75,7 @@ pub fn call(c: &mut X86Cpu<'_>, w: W, value: u16, ip: u64) -> Outcome {
             c.set_segment(CS, segment(value & !3 | u16::from(cpl), d));
             Ok(c.jump(ip))
         }
-        Found::Task(tss) => {
-            let ip = task::switch(c, tss, Cause::Call { ip: next })?;
-            Ok(c.jump(ip))
-        }
+        Found::Task(tss) => task::go(c, tss, Cause::Call { ip: next }),
         Found::Gate(gate, high) => call_gate(c, gate, high, old_cs, next),
     }
 }

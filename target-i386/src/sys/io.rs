@@ -50,8 +50,9 @@ pub fn output(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
 }
 
 /// INS and OUTS with or without REP: one element, so that an interrupt between elements is exact. `aw` is the address
-/// size.
-pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, out: bool) -> Outcome {
+/// size, `from` the source segment of OUTS.
+pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, from: Option<u8>) -> Outcome {
+    let out = from.is_some();
     let count = c.gpr(RCX) & aw.mask();
     if rep && count == 0 {
         return Ok(Rare::Next);
@@ -60,12 +61,7 @@ pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, out: bool) -> Outcome 
     check(c, port, w)?;
     let index = if out { RSI } else { RDI };
     let offset = c.gpr(index) & aw.mask();
-    let seg = match c.op.seg {
-        _ if !out => ES as u8,
-        NO_SEG => DS as u8,
-        seg => seg,
-    };
-    let la = linear(c, seg, offset, w.bytes(), !out)?;
+    let la = linear(c, from.unwrap_or(ES as u8), offset, w.bytes(), !out)?;
     if out {
         let v = c.load(w, la, Who::Current)?;
         c.io_store(port, w, v as u32);

@@ -17,7 +17,9 @@ pub fn iret(c: &mut X86Cpu<'_>, w: W) -> Outcome {
         }
         let tss = task::outer(c)?;
         let ip = c.next_ip();
-        task::switch(c, tss, Cause::Iret { ip })?
+        let next = task::go(c, tss, Cause::Iret { ip })?;
+        c.state.nmi_masked = false;
+        return Ok(next);
     } else {
         return_far(c, w, Some(Iret), 0)?
     };

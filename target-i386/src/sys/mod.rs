@@ -111,8 +111,8 @@ pub enum Sys {
     Rdpid,
     Cpuid,
     Hlt,
-    /// The address size.
-    Monitor(W),
+    /// Address size, segment.
+    Monitor(W, u8),
     Mwait,
     Swapgs,
     ReadBase(u8),
@@ -125,7 +125,8 @@ pub enum Sys {
     Out(bool),
     /// Address size, REP.
     Ins(W, bool),
-    Outs(W, bool),
+    /// Address size, REP, segment.
+    Outs(W, bool, u8),
 }
 
 /// The operand size that a code's name carries.
@@ -233,36 +234,37 @@ pub fn classify(i: &Instruction, mode: u32) -> Option<(Sys, W)> {
         M::Cpuid => (Sys::Cpuid, B4),
         M::Hlt => (Sys::Hlt, B4),
         M::Monitor => match i.code() {
-            Code::Monitorw => (Sys::Monitor(B2), B1),
-            Code::Monitord => (Sys::Monitor(B4), B1),
-            _ => (Sys::Monitor(B8), B1),
+            Code::Monitorw => (Sys::Monitor(B2, segment_of(i)), B1),
+            Code::Monitord => (Sys::Monitor(B4, segment_of(i)), B1),
+            _ => (Sys::Monitor(B8, segment_of(i)), B1),
         },
         M::Mwait => (Sys::Mwait, B4),
         M::Swapgs => (Sys::Swapgs, B8),
-        M::Rdfsbase => (Sys::ReadBase(FS as u8), size(i)),
-        M::Rdgsbase => (Sys::ReadBase(GS as u8), size(i)),
-        M::Wrfsbase => (Sys::WriteBase(FS as u8), size(i)),
-        M::Wrgsbase => (Sys::WriteBase(GS as u8), size(i)),
+        M::Rdfsbase => (Sys::ReadBase(FS as u8), general_width(register(0))),
+        M::Rdgsbase => (Sys::ReadBase(GS as u8), general_width(register(0))),
+        M::Wrfsbase => (Sys::WriteBase(FS as u8), general_width(register(0))),
+        M::Wrgsbase => (Sys::WriteBase(GS as u8), general_width(register(0))),
         M::Xgetbv => (Sys::Xgetbv, B4),
         M::Xsetbv => (Sys::Xsetbv, B4),
         M::Rsm => (Sys::Rsm, B4),
-        M::In => (Sys::In(register(1) == Register::DX), register_width(register(0))),
-        M::Out => (Sys::Out(register(0) == Register::DX), register_width(register(1))),
+        M::In => (Sys::In(register(1) == Register::DX), general_width(register(0))),
+        M::Out => (Sys::Out(register(0) == Register::DX), general_width(register(1))),
         M::Insb | M::Insw | M::Insd => {
             let w = string_width(i.mnemonic());
             (Sys::Ins(address_width(kind(0)), repeated(i)), w)
         }
         M::Outsb | M::Outsw | M::Outsd => {
             let w = string_width(i.mnemonic());
-            (Sys::Outs(address_width(kind(1)), repeated(i)), w)
+            (Sys::Outs(address_width(kind(1)), repeated(i), segment_of(i)), w)
         }
         _ => return None,
     })
 }
-fn register_width(r: Register) -> W {
-    match r {
-        Register::AL => W::B1,
-        Register::AX => W::B2,
+fn general_width(r: Register) -> W {
+    match r.size() {
+        1 => W::B1,
+        2 => W::B2,
+        8 => W::B8,
         _ => W::B4,
     }
 }
@@ -279,6 +281,10 @@ fn address_width(k: OpKind) -> W {
         OpKind::MemoryESEDI | OpKind::MemorySegESI => W::B4,
         _ => W::B8,
     }
+}
+/// DS or the prefix's segment.
+fn segment_of(i: &Instruction) -> u8 {
+    seg_number(i.segment_prefix()).unwrap_or(DS as u8)
 }
 fn repeated(i: &Instruction) -> bool {
     i.has_rep_prefix() || i.has_repne_prefix()
@@ -403,11 +409,10 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Sys) -> Outcome {
         Sys::PopSeg => seg::pop(cpu, w, usize::from(number(cpu, DST)) % 6),
         Sys::LoadFar(reg) => {
             let (sel, v) = far_pointer(cpu, f)?;
-            let next = seg::mov_to_segment(cpu, reg.into(), sel)?;
-            // No shadow after LSS: it loads SP in the same breath.
-            cpu.state.shadow = prelude::Shadow::No;
+            // No shadow after LSS: it loads the stack pointer in the same breath.
+            seg::load_segment(cpu, reg.into(), sel)?;
             set_reg(cpu, w, Loc::R, DST, v);
-            Ok(next)
+            Ok(cpu.resume())
         }
         Sys::Lgdt | Sys::Lidt => {
             let n = if w == W::B8 { 10 } else { 6 };
@@ -491,9 +496,8 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Sys) -> Outcome {
         }
         Sys::Cpuid => Ok(cpuid::cpuid(cpu)),
         Sys::Hlt => misc::hlt(cpu),
-        Sys::Monitor(aw) => {
+        Sys::Monitor(aw, seg) => {
             let off = cpu.gpr(RAX) & aw.mask();
-            let seg = if cpu.op.seg == NO_SEG { DS as u8 } else { cpu.op.seg };
             let la = linear(cpu, seg, off, 1, false)?;
             misc::monitor(cpu, la)
         }
@@ -515,8 +519,8 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Sys) -> Outcome {
             let port = if dx { cpu.gpr(RDX) as u16 } else { u16::from(cpu.op.imm as u8) };
             if matches!(op, Sys::In(_)) { io::input(cpu, w, port) } else { io::output(cpu, w, port) }
         }
-        Sys::Ins(aw, rep) => io::string(cpu, w, aw, rep, false),
-        Sys::Outs(aw, rep) => io::string(cpu, w, aw, rep, true),
+        Sys::Ins(aw, rep) => io::string(cpu, w, aw, rep, None),
+        Sys::Outs(aw, rep, seg) => io::string(cpu, w, aw, rep, Some(seg)),
     }
 }
 /// Walks the page tables.

@@ -124,11 +124,20 @@ struct Image {
     trap: bool,
 }
 
+/// Switches tasks for an instruction. A fault after the commit point is delivered to the new task here.
+pub fn go(c: &mut X86Cpu<'_>, new: Tss, cause: Cause) -> Outcome {
+    let mut committed = false;
+    match switch(c, new, cause, &mut committed) {
+        Ok(ip) => Ok(c.jump(ip)),
+        Err(e) if committed => Ok(super::excp::deliver(c, e)),
+        Err(e) => Err(e),
+    }
+}
 /// Switches tasks; the new task's instruction pointer.
 ///
 /// Everything up to the commit point (new TSS read, old TSS known to be writable) leaves the old task as it was. Later
 /// faults belong to the new task, before its first instruction (§7.3, step 13 on).
-pub fn switch(c: &mut X86Cpu<'_>, new: Tss, cause: Cause) -> Result<u64, Exception> {
+pub fn switch(c: &mut X86Cpu<'_>, new: Tss, cause: Cause, committed: &mut bool) -> Result<u64, Exception> {
     let ext = cause.ext();
     let error = new.sel.error() | ext;
     let wide = new.d.kind() & 8 != 0;
@@ -166,6 +175,7 @@ pub fn switch(c: &mut X86Cpu<'_>, new: Tss, cause: Cause) -> Result<u64, Excepti
     }
 
     // From here on everything belongs to the new task.
+    *committed = true;
     let mut tr = segment(new.sel.into_bits(), new.d);
     tr.attr |= 2;
     c.state.tr = tr;

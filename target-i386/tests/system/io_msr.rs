@@ -1,0 +1,196 @@
+//! Port I/O permissions, INS and OUTS, MSRs, CPUID, RDTSC, UMIP.
+use crate::machine::*;
+use iced_x86::code_asm::*;
+use target_i386::reg::*;
+
+/// A TSS whose I/O map allows port 0x60 only.
+fn mapped() -> Machine {
+    let mut m = Machine::protected();
+    m.cpu.state().tr.limit = 0x68 + 0x20;
+    m.put(TSS + 0x68, &[0xff; 0x21]);
+    m.put(TSS + 0x68 + 0x60 / 8, &[0xfe]);
+    m.ring3();
+    m
+}
+#[test]
+fn io_map() {
+    let mut m = mapped();
+    m.run(|a| {
+        a.in_(al, 0x60)?;
+        a.out(0x60, al)?;
+        a.int(0x80)
+    });
+    assert_eq!((m.vector(), m.reg(RAX)), (Some(0x80), 0xff));
+    mapped().faults(13, Some(0), 0, |a| a.in_(al, 0x61));
+    mapped().faults(13, Some(0), 0, |a| a.in_(ax, 0x60));
+    mapped().faults(13, Some(0), 0, |a| a.in_(al, 0x5f));
+    // Beyond the limit of the TSS.
+    let mut m = mapped();
+    m.set_reg(RDX, 0x100);
+    m.faults(13, Some(0), 0, |a| a.out(dx, al));
+    // IOPL 3 asks no map.
+    let mut m = mapped();
+    m.set_flags(0x3002);
+    m.run(|a| {
+        a.in_(al, 0x61)?;
+        a.int(0x80)
+    });
+    assert_eq!(m.vector(), Some(0x80));
+}
+#[test]
+fn string_io() {
+    let mut m = Machine::protected();
+    m.set_reg(RCX, 3);
+    m.set_reg(RDI, 0x9000);
+    m.set_reg(RSI, 0x9100);
+    m.set_reg(RDX, 0x60);
+    m.run(|a| {
+        a.rep().insw()?;
+        a.mov(ecx, 2)?;
+        a.rep().outsd()?;
+        a.insb()?;
+        a.hlt()
+    });
+    assert_eq!((m.get32(0x9000), m.get32(0x9004)), (0xffff_ffff, 0x00ff_ffff));
+    assert_eq!([RCX, RSI, RDI].map(|r| m.reg(r)), [0, 0x9108, 0x9007]);
+    // Downwards, and a fault in the middle is exact.
+    let mut m = Machine::long();
+    m.put64(TABLES + 0x3000 + 0x8f * 8, 0);
+    m.set_reg(RCX, 10);
+    m.set_reg(RDI, 0x9_0004);
+    m.set_reg(RDX, 0x60);
+    m.faults(14, Some(2), 1, |a| {
+        a.std()?;
+        a.rep().insd()
+    });
+    assert_eq!([RCX, RDI].map(|r| m.reg(r)), [8, 0x8_fffc]);
+}
+fn wrmsr(m: &mut Machine, msr: u32, v: u64) -> bool {
+    m.run(|a| {
+        a.mov(ecx, msr)?;
+        a.mov(eax, v as u32)?;
+        a.mov(edx, (v >> 32) as u32)?;
+        a.wrmsr()?;
+        a.int(0x80)
+    });
+    m.vector() == Some(0x80)
+}
+fn rdmsr(m: &mut Machine, msr: u32) -> Option<u64> {
+    m.run(|a| {
+        a.mov(ecx, msr)?;
+        a.rdmsr()?;
+        a.int(0x80)
+    });
+    (m.vector() == Some(0x80)).then(|| m.reg(RDX) << 32 | m.reg(RAX))
+}
+#[test]
+fn msrs_hold_and_refuse() {
+    let mut m = Machine::long();
+    for (msr, v) in [
+        (0x174, 0x10),
+        (0x175, 0xffff_8000_0000_1234),
+        (0x277, 0x0007_0406_0007_0406),
+        (0x200, 0xc000_0006),
+        (0x201, 0xff_c000_0800),
+        (0x250, 0x0606_0606_0606_0606),
+        (0x2ff, 0xc06),
+        (0x1a0, 1),
+        (0x400, 0xffff),
+        (0xc000_0082, 0xffff_ffff_8100_0000),
+        (0xc000_0084, 0x4_7700),
+        (0xc000_0102, 0x1234),
+        (0xc000_0103, 5),
+    ] {
+        assert!(wrmsr(&mut m, msr, v), "{msr:#x}");
+        assert_eq!(rdmsr(&mut m, msr), Some(v), "{msr:#x}");
+    }
+    for (msr, v) in [
+        (0x277, 2),
+        (0x200, 7),
+        (0x201, 1 << 50),
+        (0x2ff, 0x100),
+        (0xc000_0082, 0x8000_0000_0000),
+        (0xc000_0084, 1 << 32),
+        (0x401, 1),
+        (0x1d9, 1),
+        (0xfe, 0),
+        (0x1234_5678, 0),
+        (0x830, 0),
+    ] {
+        assert!(!wrmsr(&mut m, msr, v), "{msr:#x}");
+        assert_eq!(m.frame::<1>(), [0]);
+    }
+    assert_eq!(rdmsr(&mut m, 0x1234_5678), None);
+    assert_eq!(rdmsr(&mut m, 0xfe), Some(0x508));
+    assert_eq!(rdmsr(&mut m, 0x179), Some(0x100_010a));
+    assert_eq!(rdmsr(&mut m, 0x1b), Some(0xfee0_0900));
+    assert_eq!((rdmsr(&mut m, 0x802), rdmsr(&mut m, 0x803)), (Some(7), None));
+    assert!(wrmsr(&mut m, 0x80b, 0) && !wrmsr(&mut m, 0x80c, 0));
+}
+#[test]
+fn time_stamp_counter() {
+    let mut m = Machine::protected();
+    m.run(|a| {
+        a.mov(ecx, 0x10)?;
+        a.mov(eax, 0x1000)?;
+        a.mov(edx, 5)?;
+        a.wrmsr()?;
+        a.rdtsc()?;
+        a.mov(esi, eax)?;
+        a.rdtscp()?;
+        a.hlt()
+    });
+    assert_eq!(m.reg(RDX), 5);
+    assert!(m.reg(RSI) >= 0x1000 && m.reg(RAX) > m.reg(RSI));
+    m.ring3();
+    m.cpu.state().cr4 |= 4;
+    m.faults(13, Some(0), 0, |a| a.rdtsc());
+}
+#[test]
+fn cpuid_and_its_running_bits() {
+    let mut m = Machine::protected();
+    m.run(|a| {
+        a.xor(eax, eax)?;
+        a.cpuid()?;
+        a.mov(esi, eax)?;
+        a.mov(edi, ebx)?;
+        a.mov(eax, 1)?;
+        a.cpuid()?;
+        a.hlt()
+    });
+    assert_eq!((m.reg(RSI), m.reg(RDI)), (7, 0x756e_6547));
+    assert_eq!((m.reg(RAX), m.reg(RDX) >> 9 & 1), (0x60fb1, 1));
+}
+#[test]
+fn umip() {
+    let pieces: &[Piece] =
+        &[|a| a.sgdt(ptr(0x9000)), |a| a.sidt(ptr(0x9000)), |a| a.sldt(eax), |a| a.str(eax), |a| a.smsw(eax)];
+    for &f in pieces {
+        let mut m = Machine::protected();
+        m.ring3();
+        m.run(|a| {
+            f(a)?;
+            a.int(0x80)
+        });
+        assert_eq!(m.vector(), Some(0x80));
+        m.ring3();
+        m.cpu.state().cr4 |= 1 << 11;
+        m.faults(13, Some(0), 0, f);
+    }
+}
+#[test]
+fn fsgsbase_needs_cr4() {
+    let mut m = Machine::long();
+    m.set_reg(RAX, 0x1234_5678_9abc);
+    m.faults(6, None, 0, |a| a.wrfsbase(rax));
+    m.cpu.state().cr4 |= 1 << 16;
+    m.run(|a| {
+        a.wrgsbase(rax)?;
+        a.rdgsbase(rbx)?;
+        a.rdgsbase(ecx)?;
+        a.hlt()
+    });
+    assert_eq!((m.reg(RBX), m.reg(RCX)), (0x1234_5678_9abc, 0x5678_9abc));
+    m.set_reg(RAX, 0x8000_0000_0000);
+    m.faults(13, Some(0), 0, |a| a.wrfsbase(rax));
+}
