@@ -75,7 +75,7 @@ unsafe impl Bus for MachineBus {
         // SAFETY: `off` is inside the block.
         let host = unsafe { block.host().as_ptr().add(off as usize) };
         host.expose_provenance();
-        Some(RamPage { host, writable: matches!(r.kind, RangeKind::Ram(_)), log: false })
+        Some(RamPage { host, writable: matches!(r.kind, RangeKind::Ram(_)), log: true })
     }
     fn load(&self, view: u8, pa: u64, data: &mut [u8]) {
         let (s, attrs) = (self.space(view), self.attrs(view));
@@ -113,7 +113,15 @@ unsafe impl Bus for MachineBus {
         // Nobody listens on most ports.
         _ = self.io.cpu_store(port.into(), w.bytes(), v.into(), self.attrs(0));
     }
-    fn mark_dirty(&self, _view: u8, _pa: u64) {}
+    fn mark_dirty(&self, view: u8, pa: u64) {
+        let v = self.space(view).view();
+        if let Some((block, off)) = v.find(pa).and_then(|r| r.writable(pa)) {
+            // (Code is the engine's own business.)
+            for client in [DirtyClient::Vga, DirtyClient::Migration] {
+                block.set_dirty(client, off, PAGE)
+            }
+        }
+    }
     fn flushed(&self) {
         let old = std::mem::take(&mut *self.retired.lock());
         drop(old);
@@ -136,6 +144,10 @@ impl CodeWatcher for CodeWrites {
             }
             at += n;
         }
+    }
+    fn made_clean(&self, block: &RamBlock, offset: u64, len: u64) {
+        let base = block.host().as_ptr().addr();
+        self.0.made_clean(base + offset as usize, len as usize)
     }
 }
 /// Makes stores of devices to `host`'s page known to [`CodeWrites`].

@@ -46,8 +46,8 @@ impl<T: Target> Reach for Owner<T> {
         // SAFETY: live as long as its owner; atomics and a mutex only.
         unsafe { &*(&raw const (*self.0.as_ptr()).shared) }
     }
-    fn protect(&self, host: usize) {
-        tlb::protect(self.0, host)
+    fn protect(&self, host: usize, len: usize) {
+        tlb::protect(self.0, host, len)
     }
 }
 impl<T: Target> Drop for Owner<T> {

@@ -90,8 +90,8 @@ impl WeakKick {
 /// An env without its target's type.
 pub(crate) trait Reach: Send + Sync {
     fn shared(&self) -> &Shared;
-    /// Makes stores to a host page slow from now on.
-    fn protect(&self, host: usize);
+    /// Makes stores to host pages slow from now on.
+    fn protect(&self, host: usize, len: usize);
 }
 
 /// A jump cache entry: the op for a linear address under a mode and epoch.

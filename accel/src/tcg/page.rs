@@ -101,6 +101,10 @@ impl Group {
     pub fn holds_code(&self, host: usize) -> bool {
         self.code.holds(host)
     }
+    /// Stores to these host pages go through [`Bus::mark_dirty`](super::Bus::mark_dirty) again.
+    pub fn made_clean(&self, host: usize, len: usize) {
+        self.each(|v| v.protect(host, len))
+    }
     /// Bytes of guest memory, given by their host address inside one page, were written by somebody that is not a vCPU
     /// (DMA): code decoded from them is dropped.
     pub fn written(&self, host: usize, len: usize) {
@@ -127,7 +131,7 @@ impl Group {
                 f(host)
             }
             std::sync::atomic::fence(SeqCst);
-            self.each(|v| v.protect(host))
+            self.each(|v| v.protect(host, 4096))
         }
     }
     fn each(&self, f: impl Fn(&dyn Reach)) {

@@ -351,14 +351,15 @@ unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize,
         e.exec.store(page, Relaxed)
     }
     if s.flags & (spot::WRITE | spot::RAM) == spot::WRITE | spot::RAM && !n.group.code.holds(s.host as usize) {
-        if s.flags & spot::LOG != 0 {
-            n.bus.mark_dirty(n.view, s.pa)
-        }
         e.write.store(page, Relaxed);
         // A vCPU that decodes this page marks it and then clears tags; this one sets the tag and then looks at the mark.
         fence(SeqCst);
         if n.group.code.holds(s.host as usize) {
             e.write.store(invalid(i), Relaxed)
+        }
+        // Likewise whoever makes pages clean does so before it clears tags.
+        if s.flags & spot::LOG != 0 {
+            n.bus.mark_dirty(n.view, s.pa)
         }
     }
     let list = &mut n.filled[regime][(s.flags & spot::GLOBAL != 0) as usize];
@@ -367,14 +368,15 @@ unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize,
     }
 }
 
-/// Makes stores to a host page slow from now on; called by any thread.
-pub(crate) fn protect<T: Target>(env: NonNull<Env<T>>, host: usize) {
+/// Makes stores to host pages slow from now on; called by any thread.
+pub(crate) fn protect<T: Target>(env: NonNull<Env<T>>, host: usize, len: usize) {
     // SAFETY: atomics of a live env.
     let tlb = unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env") };
     for r in tlb {
         for (i, e) in r.iter().enumerate() {
             let w = e.write.load(Relaxed);
-            if w != invalid(i) && w.wrapping_add(e.addend.load(Relaxed)) == host as u64 {
+            let at = w.wrapping_add(e.addend.load(Relaxed)).wrapping_sub(host as u64);
+            if w != invalid(i) && at < len as u64 {
                 // A failure means that its owner has replaced it, and looked at the mark since.
                 let _ = e.write.compare_exchange(w, invalid(i), Relaxed, Relaxed);
             }
