@@ -178,8 +178,8 @@ impl Daemon {
             let null = File::options().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
             rustix::stdio::dup2_stdin(&null)?;
             rustix::stdio::dup2_stdout(&null)?;
-            // Messages that belong to the user's log stay there: only a terminal is left.
-            if vm.options.log_file.is_some() || rustix::termios::isatty(rustix::stdio::stderr()) {
+            // Whoever waits for the end of standard error must not wait for the daemon; a log that goes there stays.
+            if vm.options.log_items.is_empty() || vm.options.log_file.is_some() {
                 rustix::stdio::dup2_stderr(&null)?;
             }
             rustix::io::write(&tell, &[0])?;

@@ -84,13 +84,22 @@ impl EventLoop {
     /// Runs `job` once `delay` of host time has passed, unless the handle is dropped before.
     #[must_use = "dropping the handle cancels the timer"]
     pub fn after(&self, delay: Duration, job: impl FnOnce() + Send + 'static) -> HostTimer {
+        HostTimer { key: self.schedule(delay, job), owner: self.clone() }
+    }
+
+    /// [`EventLoop::after`] that cannot be cancelled.
+    pub fn later(&self, delay: Duration, job: impl FnOnce() + Send + 'static) {
+        self.schedule(delay, job);
+    }
+
+    fn schedule(&self, delay: Duration, job: impl FnOnce() + Send + 'static) -> (Instant, u64) {
         let mut s = self.inner.state.lock();
         s.next_id += 1;
         let key = (Instant::now() + delay, s.next_id);
         s.timers.insert(key, Box::new(job));
         drop(s);
         self.wake_up();
-        HostTimer { key, owner: self.clone() }
+        key
     }
 
     /// Runs `job` on the loop's thread in its next round. Jobs run in the order they were posted.

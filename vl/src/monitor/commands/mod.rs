@@ -2,6 +2,7 @@
 
 mod chardevs;
 mod devices;
+mod input;
 mod machine;
 mod memory;
 mod meta;
@@ -55,6 +56,7 @@ static COMMANDS: &[&[Command]] = &[
     machine::COMMANDS,
     chardevs::COMMANDS,
     memory::COMMANDS,
+    input::COMMANDS,
 ];
 
 /// All commands.

@@ -46,6 +46,13 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
         "save to disk virtual memory dump starting at 'addr' of size 'size'",
         |c| save(c, "memsave"),
     ),
+    command(
+        &["sendkey"],
+        "keys [hold_ms]",
+        "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
+        send_key,
+    ),
+    command(&["screendump"], "filename [-f format] [device [head]]", "save screen into image 'filename'", screendump),
     command(&["device_add"], "driver[,prop=value][,...]", "add device, like -device on the command line", |c| {
         props(c, &desc::DEVICE, "driver", crate::start::device_add)
     }),
@@ -114,6 +121,37 @@ pub(super) fn run(c: &Call<'_>, name: &str, args: Value) -> std::result::Result<
 /// Runs a QMP command that replies nothing.
 fn qmp(c: &mut Call<'_>, name: &str, args: Value) -> Result {
     run(c, name, args).map(drop)
+}
+
+/// `ctrl-alt-f1`, `0x1c`, and an optional hold time.
+fn send_key(c: &mut Call<'_>) -> Result {
+    let mut words = c.args.split_whitespace();
+    let keys = words.next().ok_or("expected: keys [hold_ms]")?;
+    let key = |name: &str| match name.strip_prefix("0x").map(|h| i64::from_str_radix(h, 16)) {
+        Some(Ok(number)) => json!({"type": "number", "data": number}),
+        // The character stands for its key: `-` separates.
+        _ if name == "<" => json!({"type": "qcode", "data": "less"}),
+        _ => json!({"type": "qcode", "data": name}),
+    };
+    let mut args = json!({"keys": keys.split('-').map(key).collect::<Vec<_>>()});
+    if let (Some(hold), Some(map)) = (words.next(), args.as_object_mut()) {
+        map.insert("hold-time".into(), x::number(hold)?.into());
+    }
+    qmp(c, "send-key", args)
+}
+
+fn screendump(c: &mut Call<'_>) -> Result {
+    let mut words = c.args.split_whitespace();
+    let mut args = Map::new();
+    args.insert("filename".into(), words.next().ok_or("expected: filename")?.into());
+    while let Some(word) = words.next() {
+        match word {
+            "-f" => drop(args.insert("format".into(), words.next().ok_or("-f: expected ppm or png")?.into())),
+            _ if !args.contains_key("device") => drop(args.insert("device".into(), word.into())),
+            _ => drop(args.insert("head".into(), x::number(word)?.into())),
+        }
+    }
+    qmp(c, "screendump", args.into())
 }
 
 fn save(c: &mut Call<'_>, name: &str) -> Result {

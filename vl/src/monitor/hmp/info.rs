@@ -1,11 +1,12 @@
 //! `info ITEM`.
 
 use super::commands::run as qmp;
-use super::{Call, HmpCommand, Result, command, help, tree};
+use super::{Call, HmpCommand, Result, command, help, pci, tree};
 use crate::nearest::did_you_mean;
 use crate::options::QEMU_VERSION;
-use hw_core::RunState;
+use hw::intc::stats::InterruptStats;
 use hw_core::loader::RomPlace;
+use hw_core::{Locked, RunState};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -33,6 +34,14 @@ pub(super) static ITEMS: &[HmpCommand] = &[
             let _ = writeln!(c.out, "{name}");
         }
         Ok(())
+    }),
+    command(&["pci"], "", "show PCI info", pci::info),
+    command(&["pic"], "", "show PIC state", |c| controllers(c, |i, m| i.print_info(m))),
+    command(&["irq"], "", "show the interrupts statistics (if available)", |c| {
+        controllers(c, |i, m| {
+            let counts = i.statistics(m).into_iter().enumerate().filter(|(_, n)| *n > 0);
+            counts.fold(String::new(), |t, (i, n)| t + &format!("{i:2}: {n}\n"))
+        })
     }),
     command(&["qom-tree"], "[path]", "show QOM composition tree", tree::qom_tree),
     command(&["qtree"], "", "show device tree", tree::qtree),
@@ -79,6 +88,24 @@ pub(super) fn run(c: &mut Call<'_>) -> Result {
     };
     c.args = rest.trim();
     (found.run)(c)
+}
+
+/// What each interrupt controller of the machine has to say.
+fn controllers(c: &mut Call<'_>, tell: fn(&dyn InterruptStats, &mut Locked) -> String) -> Result {
+    let vm = c.vm.clone();
+    let mut found = vec![];
+    vm.scope().root().walk(&mut |o| {
+        if o.interface::<dyn InterruptStats>().is_some() {
+            found.push(o.clone());
+        }
+    });
+    for o in found {
+        if let Some(i) = o.interface::<dyn InterruptStats>() {
+            let text = tell(i, &mut vm.core().lock());
+            c.out.push_str(&text);
+        }
+    }
+    Ok(())
 }
 
 fn registers(c: &mut Call<'_>) -> Result {

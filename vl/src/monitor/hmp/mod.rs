@@ -2,6 +2,7 @@
 
 mod commands;
 mod info;
+mod pci;
 mod tree;
 mod x;
 
