@@ -121,6 +121,9 @@ fn check_options(pc: &PcMachine) -> Result<()> {
     if pc.usb.get() {
         return Err(Error::generic("usb=on is not supported yet"));
     }
+    if pc.vmport.get() == OnOffAuto::On {
+        return Err(Error::generic("vmport=on is not supported yet"));
+    }
     if pc.smbios_entry_point_type.get() == "64" {
         return Err(Error::generic("smbios-entry-point-type=64 is not supported: use 32 or auto"));
     }
@@ -288,21 +291,10 @@ fn create_isa_devices(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>) -> Resu
     }
     realize_isa(m, isa, &*create("isa-fdc")?)?;
     let a20 = a20_line(pc);
-    let i8042 = if pc.i8042.get() {
+    if pc.i8042.get() {
         let dev = create("i8042")?;
         realize_isa(m, isa, &dev)?;
         dev.connect("a20", 0, first(&a20, 0)?)?;
-        Some(dev)
-    } else {
-        None
-    };
-    if pc.vmport.get() != OnOffAuto::Off {
-        realize_isa(m, isa, &*create("vmport")?)?;
-        if let Some(i8042) = &i8042 {
-            let mouse = create("vmmouse")?;
-            mouse.set_str("i8042", &i8042.path())?;
-            realize_isa(m, isa, &mouse)?;
-        }
     }
     let port92 = create("port92")?;
     realize_isa(m, isa, &port92)?;

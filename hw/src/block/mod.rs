@@ -1,0 +1,4 @@
+//! Controllers of block devices.
+
+pub mod fdc;
+pub mod fdc_regs;
