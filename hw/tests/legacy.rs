@@ -12,6 +12,7 @@ use hw::intc::stats::InterruptStats;
 use hw::rtc::mc146818rtc::Mc146818Rtc;
 use hw::timer::hpet::Hpet;
 use hw::timer::i8254::{Pit, PitCommon};
+use hw_core::config::{BoardConfig, RtcBase, RtcConfig};
 use hw_core::cpu::interrupt;
 use hw_core::isa::{IsaBridge, isa_create_simple};
 use hw_core::memory::Attrs;
@@ -53,7 +54,8 @@ impl Board {
     fn new(cpus: u32) -> Self {
         let vm = Vm::new();
         vm.clocks.set_stepped();
-        vm.clocks.set_rtc(ClockType::Virtual, Some(1_000_000_000), 0); // 2001-09-09 01:46:40
+        let rtc = RtcConfig { base: RtcBase::Date(1_000_000_000), clock: ClockType::Virtual }; // 2001-09-09 01:46:40
+        vm.configure(BoardConfig { rtc, ..BoardConfig::default() });
         vm.requests.set_state(RunState::Running);
         let scope = vm.world().scope().clone();
         let (isa, pic, gsi) = {
@@ -307,7 +309,10 @@ fn rtc_interrupts_on_irq_8_and_keeps_time() {
     b.outb(0x71, 0x02);
     let told = Arc::new(AtomicU32::new(0));
     let count = told.clone();
-    b.vm.events.rtc_change.add(move |_, ahead| count.store(*ahead as u32, Ordering::Relaxed));
+    b.vm.set_event_sink(Box::new(move |event, data| {
+        assert_eq!(event, "RTC_CHANGE");
+        count.store(data["offset"].as_u64().unwrap() as u32, Ordering::Relaxed);
+    }));
     b.outb(0x70, 2);
     b.outb(0x71, 0x47); // a minute ahead
     assert_eq!(told.load(Ordering::Relaxed), 60);

@@ -157,7 +157,11 @@ impl Vm {
         if pause {
             self.stop(RunState::Shutdown);
         } else {
-            *self.exit.lock() = Some(i32::from(failed || cause == ShutdownCause::HostError));
+            let status = match self.core().requests.exit_status() {
+                0 => i32::from(failed || cause == ShutdownCause::HostError),
+                chosen => chosen, // by the guest: isa-debug-exit
+            };
+            *self.exit.lock() = Some(status);
         }
     }
 

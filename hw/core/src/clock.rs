@@ -52,29 +52,6 @@ const NEVER: u64 = u64::MAX;
 type Wake = Arc<dyn Fn() + Send + Sync>;
 type Counter = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// What drives the guest's calendar (`-rtc`): real-time clocks ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RtcStart {
-    /// The clock it follows (`clock=host`, `rt` or `vm`).
-    pub clock: ClockType,
-    /// Calendar seconds since 1970 at start-up (`base=` a date); `None`: the host's wall clock.
-    pub date: Option<i64>,
-    /// Seconds that local time is ahead of UTC (`base=localtime`), 0 for `base=utc`.
-    pub ahead: i64,
-    /// `clock` at start-up, ns.
-    started: u64,
-}
-
-impl RtcStart {
-    /// Calendar seconds now, as the host gives them to a clock that nobody has set.
-    pub fn seconds(&self, clocks: &Clocks) -> i64 {
-        match self.date {
-            Some(date) => date + (clocks.now_of(self.clock) as i64 - self.started as i64).div_euclid(SECOND as i64),
-            None => (clocks.now_of(ClockType::Host) / SECOND) as i64 + self.ahead,
-        }
-    }
-}
-
 /// The machine's clock service.
 pub struct Clocks {
     start: Instant,
@@ -88,7 +65,6 @@ pub struct Clocks {
     icount: OnceLock<Counter>,
     queues: [Queue; 4],
     wake: RwLock<Option<Wake>>,
-    rtc: RwLock<RtcStart>,
 }
 
 #[derive(Default)]
@@ -123,22 +99,11 @@ impl Default for Clocks {
             icount: OnceLock::new(),
             queues: Default::default(),
             wake: RwLock::default(),
-            rtc: RwLock::new(RtcStart { clock: ClockType::Host, date: None, ahead: 0, started: 0 }),
         }
     }
 }
 
 impl Clocks {
-    /// Sets what drives the guest's calendar, before the machine is made.
-    pub fn set_rtc(&self, clock: ClockType, date: Option<i64>, ahead: i64) {
-        *self.rtc.write() = RtcStart { clock, date, ahead, started: self.now_of(clock) };
-    }
-
-    /// What drives the guest's calendar.
-    pub fn rtc(&self) -> RtcStart {
-        *self.rtc.read()
-    }
-
     /// The virtual clock.
     pub fn now(&self) -> u64 {
         match self.source() {

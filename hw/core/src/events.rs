@@ -82,8 +82,6 @@ pub struct Events {
     pub vm_state: Notifiers<VmState>,
     /// A realized device was taken out of the machine.
     pub device_deleted: Notifiers<DeletedDevice>,
-    /// The guest set its clock: seconds ahead of what the host gave it.
-    pub rtc_change: Notifiers<i64>,
     /// The process ends in order.
     pub exit: Notifiers<()>,
 }
@@ -96,7 +94,6 @@ impl Events {
         self.machine_ready.clear();
         self.vm_state.clear();
         self.device_deleted.clear();
-        self.rtc_change.clear();
         self.exit.clear();
     }
 }

@@ -1,7 +1,8 @@
 //! Memory, interrupt lines, clocks, qdev, buses, machine and CPU base classes: what every device stands on.
 //!
 //! The one core of a machine is [`Core`]; whoever holds its lock has [`&mut Locked`](Locked), which opens the registers of
-//! devices. `memory::ram` is the one module with `unsafe`: guest RAM.
+//! devices. `memory::ram` (guest RAM) and `local_time`
+//! (a call into the C library) are the modules with `unsafe`.
 
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
@@ -19,6 +20,7 @@ pub mod ide;
 pub mod irq;
 pub mod isa;
 pub mod loader;
+pub mod local_time;
 mod locked;
 pub mod machine;
 pub mod memory;

@@ -1,10 +1,13 @@
 //! Real-time clock and CMOS memory, type `mc146818rtc`. Registers: [`super::mc146818_regs`].
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use hw_core::config::RtcBase;
+use hw_core::local_time::ahead_of_utc;
 use hw_core::{
-    Category, DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase, Request,
-    Sizes, Timer, WakeupReason,
+    Category, ClockType, DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase,
+    Request, SECOND, Sizes, Timer, WakeupReason,
 };
 use qom::{Class, Error, Object, Prop, PropEnum, PropStruct, Property, Result};
 
@@ -67,13 +70,15 @@ pub struct Mc146818Rtc {
     timer: Timer,
     /// Seconds that the guest's calendar is ahead of the host's, for whoever has not locked the machine.
     ahead: AtomicI64,
+    /// The host's calendar at realize: seconds, and the clock's value there.
+    start: OnceLock<(i64, i64)>,
 }
 
 impl Mc146818Rtc {
     fn class_init(c: &mut Class) {
         c.property(Property::computed::<Tm>("date").getter(|r: &Self| {
-            let clocks = &r.core().clocks;
-            let d = Date::from_seconds(clocks.rtc().seconds(clocks) + r.ahead.load(Ordering::Relaxed));
+            let now = r.core().clocks.now_of(r.clock()) as i64;
+            let d = Date::from_seconds(r.host_seconds(now) + r.ahead.load(Ordering::Relaxed));
             Ok(Tm {
                 tm_year: d.year - 1900,
                 tm_mon: d.month - 1,
@@ -89,12 +94,32 @@ impl Mc146818Rtc {
 
     fn instance_init(&self) -> Result<()> {
         self.gpio_out("", &self.out);
-        self.timer.init_on(self, self.core().clocks.rtc().clock, Self::expired);
+        self.timer.init_on(self, self.clock(), Self::expired);
         Ok(())
     }
 
+    /// What makes it go on (`-rtc clock=`).
+    fn clock(&self) -> ClockType {
+        self.core().board().rtc.clock
+    }
+
     fn now(&self, m: &Locked) -> i64 {
-        m.clock.now_of(m.clock.rtc().clock) as i64
+        m.clock.now_of(self.clock()) as i64
+    }
+
+    /// What `-rtc base=` says at start-up, in calendar seconds.
+    fn base_seconds(&self, m: &Locked) -> i64 {
+        let host = (m.clock.now_of(ClockType::Host) / SECOND) as i64;
+        match self.core().board().rtc.base {
+            RtcBase::Utc => host,
+            RtcBase::Local => host + ahead_of_utc(host),
+            RtcBase::Date(seconds) => seconds,
+        }
+    }
+
+    /// The host's calendar at clock value `now`: what a clock shows that nobody has set.
+    fn host_seconds(&self, now: i64) -> i64 {
+        self.start.get().map_or(0, |(seconds, at)| seconds + (now - at).div_euclid(SECOND as i64))
     }
 
     /// The output, for a board that routes it (HPET legacy replacement) instead of line `irq`.
@@ -123,7 +148,7 @@ impl Mc146818Rtc {
     }
 
     fn note_offset(&self, m: &Locked) -> i64 {
-        let offset = self.regs.ro(m).seconds() - m.clock.rtc().seconds(&m.clock);
+        let offset = self.regs.ro(m).seconds() - self.host_seconds(self.now(m));
         self.ahead.store(offset, Ordering::Relaxed);
         offset
     }
@@ -140,8 +165,7 @@ impl Mc146818Rtc {
         }
         if e.time_set {
             let offset = self.note_offset(m);
-            tracing::debug!(offset, "the guest set the clock");
-            self.core().events.rtc_change.notify(m, &offset);
+            self.core().emit("RTC_CHANGE", serde_json::json!({ "offset": offset, "qom-path": self.path() }));
         }
         if self.out.level() != e.irq {
             self.out.set(m, e.irq);
@@ -173,7 +197,8 @@ impl DeviceImpl for Mc146818Rtc {
         if self.irq.get() > 15 {
             return Err(Error::generic(format!("Maximum value for \"irq\" is: {}", 15)));
         }
-        let (now, seconds) = (self.now(m), m.clock.rtc().seconds(&m.clock));
+        let (now, seconds) = (self.now(m), self.base_seconds(m));
+        let (seconds, now) = *self.start.get_or_init(|| (seconds, now));
         *self.regs.rw(m) =
             Mc146818Regs::power_on(now, seconds, self.base_year.get().into(), policy == LostTickPolicy::Slew);
         let imp = Sizes::new(1, 1);
