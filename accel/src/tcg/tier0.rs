@@ -758,26 +758,44 @@ pub(crate) unsafe fn fields<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -
 #[inline(never)]
 pub(crate) unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
     unsafe {
-        collect(env);
+        match rare_step(env, op) {
+            RareStep::Next => go(env, op.add(1)),
+            RareStep::Again => enter(env, op),
+            RareStep::Stopped(nowhere) => nowhere,
+        }
+    }
+}
+/// Where a rare instruction's handler goes.
+enum RareStep<T: Target> {
+    Next,
+    Again,
+    /// Out: what [`stop`] gave.
+    Stopped(*const Op<T>),
+}
+/// Everything of a rare instruction that takes the address of a local: in its handler that would keep the compiler from
+/// making the last call a jump.
+#[inline(never)]
+unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareStep<T> {
+    unsafe {
         let form = (&(*pages(env)).forms)[(*op).form as usize];
         let op_fields = fields(env, op);
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.
         let mut cpu = Cpu { hot: &mut *hot(env), state: &mut *state(env), op: op_fields, mem: Mem(env, PhantomData) };
         let r = T::rare(&mut cpu, form);
         let n = (*op).n as i64;
-        match r {
+        RareStep::Stopped(match r {
             Rare::Next if (*inner(env)).stale => {
                 (*hot(env)).budget += n - 1;
                 stop(env, op_fields.next_ip, reason::LOOKUP, 0)
             }
-            Rare::Next => go(env, op.add(1)),
+            Rare::Next => return RareStep::Next,
             Rare::To(ip) => {
                 (*hot(env)).budget += n - 1;
                 stop(env, ip, reason::MODE, 0)
             }
             Rare::Again => {
                 (*hot(env)).budget += n;
-                enter(env, op)
+                return RareStep::Again;
             }
             Rare::Fault(f) => {
                 *fault(env) = Some(f);
@@ -791,7 +809,7 @@ pub(crate) unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, op: *const
                 (*hot(env)).budget += n - 1;
                 stop(env, ip, reason::EXIT, code as u64)
             }
-        }
+        })
     }
 }
 /// An op without an instruction: goes to an address.

@@ -160,3 +160,25 @@ fn a20_signal() {
     m.resume();
     assert_eq!(m.cpu.state().a20_mask, u64::MAX);
 }
+#[test]
+fn rare_instructions_use_no_stack() {
+    // A loop of instructions that all run on the whole CPU, on a host stack that a frame for each would overflow.
+    let run = || {
+        let mut m = Machine::long();
+        m.assemble(CODE, |a| {
+            a.mov(ebx, 100_000)?;
+            let mut again = a.create_label();
+            a.set_label(&mut again)?;
+            a.pushfq()?;
+            a.cli()?;
+            a.cld()?;
+            a.popfq()?;
+            a.dec(ebx)?;
+            a.jne(again)?;
+            a.hlt()
+        });
+        m.cpu.set_pc(CODE);
+        assert_eq!(m.cpu.run(10_000_000), Exit::Halted);
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(run).expect("a thread").join().expect("no overflow");
+}

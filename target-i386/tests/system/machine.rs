@@ -357,6 +357,7 @@ impl Interrupts for Line {
     fn write_msr(&self, msr: u32, _: u64) -> bool {
         msr == 0x80b
     }
+    fn set_deadline(&self, _: u64, _: u64) {}
     fn init(&self) {}
 }
 
