@@ -57,7 +57,9 @@ pub fn slot(r: Register) -> Slot {
     if is_high(r) {
         return Slot::new(r as u8 - Register::AH as u8);
     }
-    Slot::new(r.number() as u8 & 15)
+    // (Byte registers are numbered apart: SPL is 8 there.)
+    let whole = if r.is_gpr() { r.full_register() } else { r };
+    Slot::new(whole.number() as u8 & 15)
 }
 
 /// AH, CH, DH, BH.

@@ -24,6 +24,31 @@ pub enum Outcome {
     Budget,
 }
 
+/// A vCPU that runs 64-bit code in flat memory without paging and ends its run at exceptions: for tests of several vCPUs.
+pub fn bare_vcpu(group: &Arc<Group>, bus: Arc<FlatBus>) -> Vcpu<X86> {
+    let mut cpu = Vcpu::new(group, bus, State::new(Arc::default()));
+    set_up(&mut cpu, 64);
+    cpu
+}
+fn set_up(cpu: &mut Vcpu<X86>, bits: u32) {
+    let (hot, s) = cpu.parts();
+    s.catch = true;
+    if bits != 16 {
+        s.cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_MP;
+        s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT;
+        let data = Segment { sel: 0x10, base: 0, limit: u32::MAX, attr: P | S | RW | ACCESSED | DB | G };
+        s.segs = [data; 6];
+        s.segs[CS] = Segment { sel: 8, attr: P | S | RW | ACCESSED | CODE | G | DB, ..data };
+        if bits == 64 {
+            s.efer = EFER_LMA | EFER_LME | EFER_SCE | EFER_NXE;
+            s.segs[CS].attr = P | S | RW | ACCESSED | CODE | G | L;
+        }
+    } else {
+        s.segs[CS] = Segment { sel: 0, base: 0, ..s.segs[CS] };
+    }
+    s.sync(hot);
+}
+
 /// One CPU without a machine: RAM from address 0, no paging, exceptions returned instead of delivered.
 pub struct Bare {
     bus: Arc<FlatBus>,
@@ -36,22 +61,7 @@ impl Bare {
     pub fn new(bits: u32, ram: usize) -> Bare {
         let bus = Arc::new(FlatBus::new(ram));
         let mut cpu: Vcpu<X86> = Vcpu::new(&Group::new(), bus.clone(), State::new(Arc::default()));
-        let (hot, s) = cpu.parts();
-        s.catch = true;
-        if bits != 16 {
-            s.cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_MP;
-            s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT;
-            let data = Segment { sel: 0x10, base: 0, limit: u32::MAX, attr: P | S | RW | ACCESSED | DB | G };
-            s.segs = [data; 6];
-            s.segs[CS] = Segment { sel: 8, attr: P | S | RW | ACCESSED | CODE | G | DB, ..data };
-            if bits == 64 {
-                s.efer = EFER_LMA | EFER_LME | EFER_SCE | EFER_NXE;
-                s.segs[CS].attr = P | S | RW | ACCESSED | CODE | G | L;
-            }
-        } else {
-            s.segs[CS] = Segment { sel: 0, base: 0, ..s.segs[CS] };
-        }
-        s.sync(hot);
+        set_up(&mut cpu, bits);
         Bare { bus, cpu }
     }
     /// The engine's CPU.

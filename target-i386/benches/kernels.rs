@@ -1,0 +1,80 @@
+//! The interpreter against the host: the same machine code (`kernels.c`) run by both, times native and guest MIPS.
+//! Not criterion: native and interpreted runs alternate, so that a busy machine hits both.
+#![expect(unsafe_code, reason = "runs the kernels' machine code")]
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use std::time::{Duration, Instant};
+use target_i386::{exception::Exception, testing::*};
+
+const CODE: u64 = 0x1_0000;
+const DATA: u64 = 0x10_0000;
+const RAM: usize = 32 << 20;
+/// Where a kernel returns to: UD2.
+const END: u64 = 0x8000;
+
+/// Kernel, its argument.
+const RUNS: [(&str, u64); 8] = [
+    ("sieve", 1 << 20),
+    ("crc32", 4_000_000),
+    ("list", 4_000_000),
+    ("fib", 25),
+    ("vm", 300_000),
+    ("fields", 20_000),
+    ("qsort", 200_000),
+    ("axpy", 2_000),
+];
+
+fn main() {
+    let text = include_str!("kernels.hex");
+    let mut lines = text.lines();
+    let names: Vec<(&str, u64)> = lines
+        .by_ref()
+        .take(RUNS.len())
+        .map(|l| l.split_once(' ').map(|(n, o)| (n, u64::from_str_radix(o, 16).expect("hex"))).expect("name offset"))
+        .collect();
+    let code: Vec<u8> = lines
+        .flat_map(|l| l.as_bytes().chunks(2))
+        .map(|p| u8::from_str_radix(str::from_utf8(p).expect("ascii"), 16).expect("hex"))
+        .collect();
+    let map = |prot| {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        unsafe { mmap_anonymous(std::ptr::null_mut(), RAM, prot, MapFlags::PRIVATE) }.expect("memory").cast::<u8>()
+    };
+    let data = map(ProtFlags::READ | ProtFlags::WRITE);
+    let text = map(ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC);
+    // SAFETY: inside the mapping made just now.
+    unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), text, code.len()) };
+
+    let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let mut logs = vec![];
+    println!("{:8} {:>9} {:>9} {:>7} {:>8}", "kernel", "native ms", "tier0 ms", "times", "MIPS");
+    for (name, n) in RUNS {
+        if only.as_ref().is_some_and(|o| o != name) {
+            continue;
+        }
+        let at = names.iter().find(|k| k.0 == name).expect("a kernel").1;
+        // SAFETY: the kernels take two words, return one, and touch `data` only.
+        let native: extern "C" fn(*mut u8, u64) -> u64 = unsafe { std::mem::transmute(text.add(at as usize)) };
+        let mut m = Bare::new(64, RAM);
+        m.poke(CODE, &code);
+        m.poke(END, &[0x0f, 0x0b]);
+        let (mut best, mut executed) = ([Duration::MAX; 2], 0);
+        for _ in 0..5 {
+            let t = Instant::now();
+            let want = native(data, n);
+            best[0] = best[0].min(t.elapsed());
+            let sp = RAM as u64 - 0x108;
+            m.poke(sp, &END.to_le_bytes());
+            (m.set_gpr(4, sp), m.set_gpr(7, DATA), m.set_gpr(6, n), m.set_pc(CODE + at));
+            let t = Instant::now();
+            let end = m.run(u64::MAX);
+            best[1] = best[1].min(t.elapsed());
+            executed = i64::MAX / 2 - m.cpu().budget();
+            assert_eq!((end, m.gpr(0)), (Outcome::Exception(Exception::ud()), want), "{name}");
+        }
+        let [a, b] = best.map(|d| d.as_secs_f64() * 1e3);
+        logs.push((b / a).ln());
+        println!("{name:8} {a:9.2} {b:9.2} {:7.1} {:8.0}   {:?}", b / a, executed as f64 / b / 1e3, m.counters());
+    }
+    println!("geometric mean {:.1} times native", (logs.iter().sum::<f64>() / logs.len() as f64).exp());
+}
