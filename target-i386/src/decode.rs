@@ -305,7 +305,9 @@ impl<'a> Translate<'a> {
         };
         self.o.form.w = w;
         if direct {
-            return self.direct(w, limited);
+            // A 16-bit branch in 32-bit code cuts EIP: where it leads depends on the page's address.
+            let cut = w == B2 && self.mode & mode::SIZE == 1;
+            return self.direct(w, limited || cut);
         }
         self.o.end = End::To;
         match m {

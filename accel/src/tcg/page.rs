@@ -249,7 +249,7 @@ impl<T: Target> Pages<T> {
         } else {
             self.handlers
                 .get(&(d.form, i.live))
-                .or(self.handlers.get(&(d.form, true)))
+                .or(self.handlers.get(&(d.form, !i.live)).filter(|_| d.writes == 0 || !i.live))
                 .copied()
                 .unwrap_or(exec_dyn::<T>)
         };
@@ -340,7 +340,8 @@ impl<T: Target> Pages<T> {
             if !matches!(i.d.end, End::Next) {
                 live = T::ALL_FLAGS
             }
-            i.live = i.d.writes & live != 0;
+            // What always writes nothing may still write now and then: a shift by CL.
+            i.live = if i.d.writes == 0 { live != 0 } else { i.d.writes & live != 0 };
             live = if i.d.faults { T::ALL_FLAGS } else { live & !i.d.writes | i.d.reads };
         }
         (items, after)

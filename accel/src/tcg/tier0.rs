@@ -225,8 +225,12 @@ impl<T: Target, const WALK: bool> Interp<T, WALK> {
                     Miss { ea: la, info: info::FAULT }
                 })
             };
-            let first = find(la)?;
             let over = (la & 0xfff) + bytes as u64 > 0x1000;
+            if over && la as u32 >= 0xffff_f000 {
+                // Where addresses have 32 bits this is a fault of the segment, which comes before those of pages.
+                find((la | 0xfff).wrapping_add(1))?;
+            }
+            let first = find(la)?;
             let second = if over { find((la | 0xfff).wrapping_add(1))? } else { first };
             for (s, at, n) in [(&first, la, bytes), (&second, (la | 0xfff).wrapping_add(1), over as u32)] {
                 if s.flags & tlb::spot::WATCH != 0 && n != 0 {
@@ -711,6 +715,11 @@ unsafe extern "C" fn miss<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea:
             return faulted(env, op);
         }
         if why & info::SLOW != 0 || (ea & 0xfff) + bytes > 0x1000 {
+            return exec_any(env, op);
+        }
+        let this = (op as usize, tlb::index(ea));
+        if std::mem::replace(&mut (*inner(env)).last_miss, this) == this {
+            (*inner(env)).last_miss = (0, 0);
             return exec_any(env, op);
         }
         let write = why & info::WRITE != 0;

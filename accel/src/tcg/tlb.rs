@@ -109,6 +109,9 @@ pub(crate) struct Inner {
     large: [(u64, u64); 2],
     pub places: [Place; 4],
     pub n_places: usize,
+    /// Op and first-level entry of the last miss that was filled: a second one in a row means that two operands of one
+    /// instruction want the same entry.
+    pub last_miss: (usize, usize),
     /// The running vCPU's code may have been overwritten: leave before the next op.
     pub stale: bool,
     /// Mode salts of this epoch.
@@ -154,6 +157,7 @@ impl Inner {
             large: [(u64::MAX, 0); 2],
             places: [Place { la: 0, spot: [none; 2] }; 4],
             n_places: 0,
+            last_miss: (0, 0),
             stale: false,
             salts: Vec::new(),
             next_salt: 1,

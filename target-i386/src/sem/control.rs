@@ -43,6 +43,19 @@ fn direct<E: Emit>(e: &mut E, w: W) -> E::V {
     linear(e, w, ip)
 }
 
+/// #GP for a computed target that is not canonical, before anything changes.
+#[inline(always)]
+fn canonical<E: Emit>(e: &mut E, w: W, to: E::V) -> Result<(), E::Miss> {
+    if w == B8 {
+        // 0 or 1 if bits 47 to 63 are equal.
+        let t = e.shift_imm(Bin::Sar, B8, to, 47);
+        let t = e.add_imm(B8, t, 1);
+        let t = e.shift_imm(Bin::Shr, B8, t, 1);
+        e.aligned(1 << 16, t)?;
+    }
+    Ok(())
+}
+
 /// CALL RET JMP Jcc LOOP JCXZ, without checks of the code segment's limit.
 #[inline(always)]
 pub fn run<E: Emit>(e: &mut E, f: Form) -> Step<E> {
@@ -62,12 +75,14 @@ pub fn run<E: Emit>(e: &mut E, f: Form) -> Step<E> {
         Op::CallTo => {
             let s = at(e, w, f.src, SRC, false)?;
             let to = get(e, w, &s);
+            canonical(e, w, to)?;
             let v = return_ip(e, w);
             stack::push_value(e, f.dst, w, v)?;
             Flow::To(linear(e, w, to))
         }
         Op::Ret => {
             let to = stack::top(e, f.dst, w)?;
+            canonical(e, w, to)?;
             stack::release(e, f.dst, w.bytes());
             if f.src == Loc::I {
                 let n = e.immediate(B2);
@@ -87,6 +102,7 @@ pub fn run<E: Emit>(e: &mut E, f: Form) -> Step<E> {
         Op::JmpTo => {
             let s = at(e, w, f.src, SRC, false)?;
             let to = get(e, w, &s);
+            canonical(e, w, to)?;
             Flow::To(linear(e, w, to))
         }
         Op::Jcc(cc) => {

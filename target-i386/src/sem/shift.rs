@@ -118,7 +118,28 @@ fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> Result<(E::
     let (c, r) = (e.trunc(B8, w, c), e.trunc(B8, w, r));
     Ok((r, Deferred { kind: kind as u8, w, v: [c, a, r] }))
 }
-/// SHLD (`left`), SHRD. Counts above 16 of 16-bit operands are undefined; here the operands repeat.
+/// SHLD, SHRD of 16 bits. Counts above 16 are undefined; here the operands repeat.
+#[inline(always)]
+fn double16<E: Emit>(e: &mut E, left: bool, a: E::V, b: E::V, n: E::V) -> [E::V; 2] {
+    let (x, y) = (e.zext(B2, B8, a), e.zext(B2, B8, b));
+    let high = e.shift_imm(Bin::Shl, B8, x, 32);
+    let middle = e.shift_imm(Bin::Shl, B8, y, 16);
+    let t = e.or(B8, high, middle);
+    let t = e.or(B8, t, x);
+    let m = e.add_imm(B1, n, u64::MAX);
+    let m = e.and_imm(B1, m, 31);
+    let (r, c) = if left {
+        let s = e.bin(Bin::Shl, B8, t, m);
+        let c = e.shift_imm(Bin::Shr, B8, s, 47);
+        (e.shift_imm(Bin::Shr, B8, s, 31), c)
+    } else {
+        let s = e.bin(Bin::Shr, B8, t, m);
+        (e.shift_imm(Bin::Shr, B8, s, 1), s)
+    };
+    let c = e.and_imm(B8, c, 1);
+    [e.trunc(B8, B2, r), e.trunc(B8, B2, c)]
+}
+/// SHLD (`left`), SHRD.
 #[inline(always)]
 pub fn double<E: Emit>(e: &mut E, f: Form, left: bool, count: Count) -> Result<(), E::Miss> {
     let w = f.w;
@@ -132,6 +153,15 @@ pub fn double<E: Emit>(e: &mut E, f: Form, left: bool, count: Count) -> Result<(
     let n = e.and_imm(B1, n, if w == B8 { 63 } else { 31 });
     let z = e.imm(B1, 0);
     let some = e.cmp(Cmp::Ne, B1, n, z);
+    if w == B2 {
+        let [r, c] = double16(e, left, a, b, n);
+        let o = e.xor(w, a, r);
+        let fl = if left { (Kind::Shl, [c, a, r]) } else { (Kind::Shr, [c, o, r]) };
+        e.defer_if(some, Deferred { kind: fl.0 as u8, w, v: fl.1 });
+        let r = e.select(w, some, r, a);
+        put(e, w, &d, r);
+        return Ok(());
+    }
     let n = e.and_imm(B1, n, bits - 1);
     let m = e.add_imm(B1, n, u64::MAX);
     let m = e.and_imm(B1, m, bits - 1);

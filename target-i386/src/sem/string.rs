@@ -145,14 +145,19 @@ fn bulk(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64, count: u64) -> u64 {
     let Ok(d) = linear(cpu, ES as u8, di, bytes, true) else { return 0 };
     if op == Str::Stos {
         let done = cpu.fill_run(w, d, cpu.hot.regs[RAX.index()], n);
-        advance(cpu, RDI, mask, done * size);
+        if done != 0 {
+            advance(cpu, RDI, mask, done * size);
+        }
         return done;
     }
     let Ok(s) = linear(cpu, cpu.op.seg, si, bytes, false) else { return 0 };
     // Whole elements only: what is left in a page is a multiple, or an element crosses.
     let fits = (0x1000 - (d & 0xfff)).min(0x1000 - (s & 0xfff)) / size * size;
     let done = cpu.copy_run(d, s, fits.min(n * size)) / size;
-    advance(cpu, RSI, mask, done * size);
-    advance(cpu, RDI, mask, done * size);
+    // (An advance by nothing would still clear the upper halves.)
+    if done != 0 {
+        advance(cpu, RSI, mask, done * size);
+        advance(cpu, RDI, mask, done * size);
+    }
     done
 }

@@ -60,6 +60,10 @@ pub fn walk(s: &mut State, phys: &mut Phys<'_>, la: u64, access: Access) -> Resu
     if long && !canonical(la) {
         return Err(if access.stack { Exception::ss(0) } else { Exception::gp(0) });
     }
+    // An access that goes on beyond 4 GiB is one beyond the segment's limit, whatever the limit is.
+    if la >> 32 != 0 && access.who == Who::Current && !s.code64() {
+        return Err(if access.stack { Exception::ss(0) } else { Exception::gp(0) });
+    }
     let la = if long { la } else { la & 0xffff_ffff };
     let user = match access.who {
         Who::Current => s.cpl == 3,

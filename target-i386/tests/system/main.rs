@@ -3,6 +3,7 @@ mod debug;
 mod events;
 mod exceptions;
 mod io_msr;
+mod loads;
 mod machine;
 mod modes;
 mod paging;

@@ -185,6 +185,22 @@ pub fn encode_at(
                     }
                 }
             }
+            // System forms, for the table of instructions; no state is made for them.
+            K::seg_reg => set(&mut i, v.pick(&[Register::ES, Register::DS, Register::FS, Register::GS])),
+            K::es => set(&mut i, Register::ES),
+            K::cs => set(&mut i, Register::CS),
+            K::ss => set(&mut i, Register::SS),
+            K::ds => set(&mut i, Register::DS),
+            K::fs => set(&mut i, Register::FS),
+            K::gs => set(&mut i, Register::GS),
+            K::cr_reg => set(&mut i, v.pick(&[Register::CR0, Register::CR2, Register::CR3, Register::CR4])),
+            K::dr_reg => set(&mut i, Register::DR0 + v.below(4) as u32),
+            K::farbr2_2 | K::farbr4_2 => {
+                i.set_op_kind(n, if k == K::farbr2_2 { OpKind::FarBranch16 } else { OpKind::FarBranch32 });
+                i.set_far_branch16(0x10);
+                i.set_far_branch32(0x10);
+                i.set_far_branch_selector(0x23);
+            }
             _ => return None,
         }
     }

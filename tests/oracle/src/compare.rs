@@ -26,7 +26,11 @@ pub fn compare(
     skip_gpr: Option<usize>,
 ) -> String {
     let mut d = String::new();
-    if a.fault != b.fault {
+    if undefined.everything {
+        return d;
+    }
+    let same_fault = a.fault == b.fault || undefined.which_fault && a.fault.is_some() && b.fault.is_some();
+    if !same_fault {
         let _ = writeln!(d, "fault: {:x?} / {:x?}", a.fault, b.fault);
     }
     let mask = case.mode.mask();
@@ -35,7 +39,7 @@ pub fn compare(
     }
     for (n, name) in NAMES.iter().enumerate().take(case.mode.registers()) {
         let mut m = mask;
-        if skip_gpr == Some(n) && undefined.destination {
+        if undefined.registers || skip_gpr == Some(n) && undefined.destination {
             m = 0;
         }
         if (a.state.gpr[n] ^ b.state.gpr[n]) & m != 0 {
@@ -82,7 +86,7 @@ pub fn compare(
             let _ = writeln!(d, "st{n}: {:#022x} / {:#022x} (before {:#022x})", x.st(n), y.st(n), before.st(n));
         }
     }
-    if a_memory != b_memory {
+    if a_memory != b_memory && !undefined.memory {
         let mut shown = 0;
         for n in 0..DATA_LEN {
             if a_memory[n] != b_memory[n] && !ignore.iter().any(|r| r.contains(&n)) {

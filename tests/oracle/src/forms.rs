@@ -105,7 +105,13 @@ pub enum Check {
 /// Does iced assign `code` to features that all are in [`FEATURES`], and is it an instruction of the mode?
 pub fn is_reported(code: Code, bits: u32) -> bool {
     let op = code.op_code();
+    // 0F 0D with a register: a NOP on Intel's, #UD on AMD's.
+    let maker = matches!(
+        code,
+        Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
+    );
     op.is_instruction()
+        && !maker
         && !op.fwait() // WAIT and another instruction
         && code.encoding() == EncodingKind::Legacy
         && op.is_available_in_mode(bits)
@@ -154,6 +160,12 @@ pub fn host_forms(mode: Mode) -> Vec<Form> {
     all_forms(mode).into_iter().filter(|f| check(f.code) == Check::Host).collect()
 }
 
+/// Forms that user code may not run: the host can only say which exception they raise.
+pub fn forbidden_forms(mode: Mode) -> Vec<Form> {
+    let forbidden = |f: &Form| matches!(check(f.code), Check::Program("privileged" | "needs I/O privilege"));
+    all_forms(mode).into_iter().filter(forbidden).collect()
+}
+
 /// All forms of `mode` that belong to a reported feature.
 pub fn all_forms(mode: Mode) -> Vec<Form> {
     Code::values().filter(|&c| is_reported(c, mode.bits())).flat_map(forms_of).collect()
@@ -166,12 +178,7 @@ pub fn forms_of(code: Code) -> Vec<Form> {
     let choice = has_choice(code);
     let mem_only = op.op_kinds().iter().any(|&k| matches!(k, K::mem | K::mem_offs));
     for memory in [false, true] {
-        // With a memory operand 0F 0D is PREFETCH or PREFETCHW.
-        let taken = matches!(
-            code,
-            Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
-        );
-        if memory && (!choice && !mem_only || taken) || !memory && mem_only {
+        if memory && !choice && !mem_only || !memory && mem_only {
             continue;
         }
         out.push(Form { code, memory, prefix: Prefix::None });

@@ -367,21 +367,17 @@ impl Executor for Host {
             self.data()[*at..*at + bytes.len()].copy_from_slice(bytes);
         }
         let mut out = self.enter(case.mode, &case.state);
-        let (at, end) = (case.state.rip, case.state.rip + case.code.len() as u64);
-        match out.fault {
-            None => out.state.rip = end,
-            // The branch was taken; what it met there is not its business. INT3 fills the code pages.
-            Some(Fault { vector: 3, .. }) if !(out.state.rip > at && out.state.rip <= end) => {
-                out.state.rip -= 1;
-                out.fault = None;
-            }
-            Some(Fault { vector: 14 | 13, .. }) if !(out.state.rip >= at && out.state.rip < end) => out.fault = None,
-            Some(ref mut f) if f.vector == 14 && f.address >> 63 != 0 => {
-                // Linux says of all its own addresses that they are present.
-                f.error &= !1;
-            }
-            Some(_) => {}
+        if out.fault.is_none() {
+            out.state.rip = case.state.rip + case.code.len() as u64;
         }
+        if let Some(f) = &mut out.fault
+            && f.vector == 14
+            && f.address >> 63 != 0
+        {
+            // Linux says of all its own addresses that they are present.
+            f.error &= !1;
+        }
+        out.settle(case);
         out
     }
     fn memory(&self) -> &[u8; DATA_LEN] {

@@ -12,8 +12,11 @@ pub mod big;
 pub mod cases;
 pub mod compare;
 pub mod forms;
+pub mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod host;
+pub mod ins;
+pub mod isa;
 pub mod layout;
 pub mod run;
 pub mod sequence;

@@ -136,7 +136,10 @@ pub fn difference(
 ) -> String {
     let mut decoder = Decoder::with_ip(case.mode.bits(), &case.code, case.state.rip, DecoderOptions::NONE);
     let i = decoder.decode();
-    let u = if case.count == 1 { undefined::undefined(&i, case) } else { Undefined::default() };
+    let mut u = if case.count == 1 { undefined::undefined(&i, case) } else { Undefined::default() };
+    if case.count == 1 {
+        u.outcomes(&i, a.0, b.0);
+    }
     let destination = (i.op_count() > 0 && i.op0_kind() == OpKind::Register)
         .then(|| i.op0_register().full_register().number())
         .filter(|_| i.op0_register().is_gpr());

@@ -165,6 +165,23 @@ pub struct Outcome {
     pub fault: Option<Fault>,
 }
 
+impl Outcome {
+    /// Tells faults of `case` from those of the place it branched to: INT3 fills the code pages, and what lies outside of them cannot be
+    /// fetched.
+    pub fn settle(&mut self, case: &Case) {
+        let (at, end) = (case.state.rip, case.state.rip + case.code.len() as u64);
+        let rip = self.state.rip;
+        match self.fault {
+            Some(Fault { vector: 3, .. }) if !(rip > at && rip <= end) => {
+                self.state.rip -= 1;
+                self.fault = None;
+            }
+            Some(Fault { vector: 14 | 13, .. }) if !(rip >= at && rip < end) => self.fault = None,
+            _ => {}
+        }
+    }
+}
+
 /// Somebody who can run a case.
 pub trait Executor {
     /// For messages.

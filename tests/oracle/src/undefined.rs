@@ -7,7 +7,7 @@
 //! - SHLD/SHRD: count 0 changes no flag; OF for count 1 only; count above the operand's size: flags and destination undefined.
 //! - BSF/BSR: source 0 leaves the destination undefined (every CPU known keeps it, in 64-bit mode with a 32-bit operand some clear the upper half).
 
-use crate::state::{Case, Mode};
+use crate::state::{Case, Mode, Outcome};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register, RflagsBits};
 
 /// What not to compare.
@@ -19,6 +19,35 @@ pub struct Undefined {
     pub destination: bool,
     /// Bits of the x87 status word.
     pub fsw: u16,
+    /// All general registers.
+    pub registers: bool,
+    /// All of memory.
+    pub memory: bool,
+    /// Which of several exceptions is raised, its error code and address.
+    pub which_fault: bool,
+    /// Makers differ: nothing to compare.
+    pub everything: bool,
+}
+
+impl Undefined {
+    /// What only shows in the outcomes, `judge`'s and `other`'s: where makers differ, and what an instruction that faults may have done already.
+    pub fn outcomes(&mut self, i: &Instruction, judge: &Outcome, other: &Outcome) {
+        let both = judge.fault.is_some() && other.fault.is_some();
+        match i.mnemonic() {
+            // The order in which the two operands are read is nowhere said.
+            M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => self.which_fault = both,
+            // SDM checks the target first, AMD's the stack.
+            M::Call => self.which_fault = both,
+            // Some elements may have been stored or loaded.
+            M::Pusha | M::Pushad | M::Enter => self.memory = both,
+            M::Popa | M::Popad => self.registers = both,
+            // AMD's read 32 bits, Intel's 16.
+            M::Movsxd if i.op0_register().size() == 2 => self.everything = judge.fault != other.fault,
+            // Must the operand be writable when nothing changes?
+            M::Arpl => self.everything = judge.fault.is_none() != other.fault.is_none(),
+            _ => {}
+        }
+    }
 }
 
 /// iced's flag bits as bits of RFLAGS (status flags and DF).
@@ -80,6 +109,7 @@ pub fn undefined(i: &Instruction, case: &Case) -> Undefined {
             if n > bits {
                 u.rflags = 0x8d5;
                 u.destination = true;
+                u.memory = i.op0_kind() == OpKind::Memory;
             }
         }
         M::Bsf | M::Bsr => {

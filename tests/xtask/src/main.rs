@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod isa;
 
 use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask TASK\n\
     \x20 demo         boots a Linux guest on this terminal (the built-in guest where nothing can be fetched)\n\
     \x20 fetch        fetches the packages that guests, tests and comparisons use\n\
+    \x20 isa          writes docs/instructions.md; fails when an instruction is missing or unchecked\n\
     \x20 peer ARGS    runs the peer emulator with these arguments";
 
 fn main() -> Result<()> {
@@ -16,6 +18,7 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["demo", rest @ ..] => demo::run(rest),
         ["fetch"] => fetch(),
+        ["isa"] => isa::run(),
         ["peer", rest @ ..] => {
             let status = tests::packages::peer()?.command("qemu-system-x86_64").args(rest).status()?;
             std::process::exit(status.code().unwrap_or(1))
