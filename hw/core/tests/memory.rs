@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use hw_core::memory::{Access, Attrs, Endian, FlatView, Listener};
+use hw_core::memory::{Access, Attrs, CachedSpace, Endian, FlatView, Listener};
 use hw_core::*;
 use parking_lot::Mutex;
 use qom::{ObjRef, Object, Ref};
@@ -278,6 +278,22 @@ fn a_transaction_changes_the_view_once_and_tells_listeners() {
 }
 
 #[test]
+fn a_cached_view_follows_changes() {
+    let rig = Rig::new();
+    let (a, b) = (rig.ram("a", 0x1000), rig.ram("b", 0x1000));
+    rig.map(0, &a, 0);
+    let mut cached = CachedSpace::new(&rig.vm.memory);
+    cached.store(4, 4, 1, Attrs::cpu(0)).unwrap();
+    rig.map(0, &b, 1);
+    assert_eq!(cached.load(4, 4, Attrs::cpu(0)), Ok(0));
+    b.unmap(&mut rig.vm.core().lock());
+    assert_eq!(cached.load(4, 4, Attrs::cpu(0)), Ok(1));
+    assert_eq!(cached.load(0x1000, 4, Attrs::cpu(0)), Err(MemTxError::Decode));
+    a.unmap(&mut rig.vm.core().lock());
+    assert_eq!(cached.load(4, 4, Attrs::cpu(0)), Err(MemTxError::Decode));
+}
+
+#[test]
 fn regions_show_in_the_tree_with_qemus_properties() {
     let rig = Rig::new();
     let r = rig.io("a/b[c]", 0x20, Probe::ops());
@@ -303,6 +319,8 @@ fn vcpu_threads_and_remapping_do_not_disturb_each_other() {
         for cpu in 0..2 {
             let space = rig.vm.memory.clone();
             s.spawn(move || (0..5_000).for_each(|_| assert_eq!(space.cpu_load(0, 4, Attrs::cpu(cpu)), Ok(0x77))));
+            let mut cached = CachedSpace::new(&rig.vm.memory);
+            s.spawn(move || (0..5_000).for_each(|_| assert_eq!(cached.load(0, 4, Attrs::cpu(cpu)), Ok(0x77))));
         }
         for i in 0..500 {
             io.set_enabled(&mut rig.vm.core().lock(), i % 2 == 0);

@@ -235,11 +235,23 @@ impl AddressSpace {
         let epoch = self.epoch();
         let view = self.view();
         let r = view.find(addr).ok_or(MemTxError::Decode)?;
+        self.load_in(holder, r, epoch, addr, size, attrs)
+    }
+
+    /// A load whose range was found in the view of `epoch`.
+    fn load_in(
+        &self,
+        holder: Holder<'_>,
+        r: &FlatRange,
+        epoch: u64,
+        addr: u64,
+        size: u32,
+        attrs: Attrs,
+    ) -> MemTxResult<u64> {
         if let Some((block, off)) = r.readable(addr) {
             return match r.last - addr {
                 rest if rest >= u64::from(size - 1) => block.load(off, size).ok_or(MemTxError::Decode),
                 _ => {
-                    drop(view);
                     let mut buf = [0; 8];
                     self.copy_out(holder, addr, buf.get_mut(..size as usize).ok_or(MemTxError::Decode)?, attrs)?;
                     Ok(u64::from_le_bytes(buf))
@@ -255,7 +267,7 @@ impl AddressSpace {
                 if self.epoch() == epoch {
                     on_behalf(&mut m, attrs, |m| self.0.io_read(m, r, off, size, attrs))
                 } else {
-                    drop(view); // somebody remapped it while we waited
+                    // somebody remapped it while we waited
                     on_behalf(&mut m, attrs, |m| self.load_by(Holder::Held(m), addr, size, attrs))
                 }
             }
@@ -269,8 +281,22 @@ impl AddressSpace {
         let epoch = self.epoch();
         let view = self.view();
         let r = view.find(addr).ok_or(MemTxError::Decode)?;
+        self.store_in(holder, r, epoch, addr, size, val, attrs)
+    }
+
+    /// A store whose range was found in the view of `epoch`.
+    #[expect(clippy::too_many_arguments, reason = "an access and where it was found")]
+    fn store_in(
+        &self,
+        holder: Holder<'_>,
+        r: &FlatRange,
+        epoch: u64,
+        addr: u64,
+        size: u32,
+        val: u64,
+        attrs: Attrs,
+    ) -> MemTxResult {
         if r.readable(addr).is_some() && r.last - addr < u64::from(size - 1) {
-            drop(view);
             let bytes = val.to_le_bytes();
             return self.copy_in(holder, addr, bytes.get(..size as usize).ok_or(MemTxError::Decode)?, attrs);
         }
@@ -286,7 +312,6 @@ impl AddressSpace {
                 if self.epoch() == epoch {
                     on_behalf(&mut m, attrs, |m| self.0.io_write(m, r, off, size, val, attrs))
                 } else {
-                    drop(view);
                     on_behalf(&mut m, attrs, |m| self.store_by(Holder::Held(m), addr, size, val, attrs))
                 }
             }
@@ -351,6 +376,75 @@ impl AddressSpace {
             addr = addr.wrapping_add(n);
         }
         result
+    }
+}
+
+/// An address space with the view and the range last used: what a vCPU keeps, because it goes to the same few registers over
+/// and over. It keeps what it shows alive until the next access after a change.
+pub struct CachedSpace {
+    space: AddressSpace,
+    epoch: u64,
+    view: Arc<FlatView>,
+    /// Index of the range of the last access.
+    last: usize,
+}
+
+impl CachedSpace {
+    /// A cache of `space`.
+    pub fn new(space: &AddressSpace) -> Self {
+        let epoch = space.epoch();
+        Self { space: space.clone(), epoch, view: space.0.view.load_full(), last: 0 }
+    }
+
+    /// The space.
+    pub fn space(&self) -> &AddressSpace {
+        &self.space
+    }
+
+    fn refresh(&mut self) {
+        let epoch = self.space.epoch();
+        if epoch != self.epoch {
+            self.view = self.space.0.view.load_full();
+            self.epoch = epoch;
+        }
+        // what was found in an old view is checked by its addresses
+    }
+
+    fn find(&mut self, addr: u64) -> MemTxResult<()> {
+        self.refresh();
+        let hit = self.view.ranges().get(self.last).is_some_and(|r| (r.start..=r.last).contains(&addr));
+        if !hit {
+            self.last = self.view.index(addr).ok_or(MemTxError::Decode)?;
+        }
+        Ok(())
+    }
+
+    /// [`AddressSpace::cpu_load`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(&mut self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        self.find(addr)?;
+        match self.view.ranges().get(self.last) {
+            Some(r) if matches!(size, 1 | 2 | 4 | 8) => {
+                self.space.load_in(Holder::Free, r, self.epoch, addr, size, attrs)
+            }
+            _ => Err(MemTxError::Decode),
+        }
+    }
+
+    /// [`AddressSpace::cpu_store`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn store(&mut self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        self.find(addr)?;
+        match self.view.ranges().get(self.last) {
+            Some(r) if matches!(size, 1 | 2 | 4 | 8) => {
+                self.space.store_in(Holder::Free, r, self.epoch, addr, size, val, attrs)
+            }
+            _ => Err(MemTxError::Decode),
+        }
     }
 }
 

@@ -89,6 +89,12 @@ impl FlatView {
         self.ranges.get(i).filter(|r| r.start <= addr)
     }
 
+    /// Index of the range that holds `addr`.
+    pub(super) fn index(&self, addr: u64) -> Option<usize> {
+        let i = self.lasts.partition_point(|l| *l < addr);
+        self.ranges.get(i).filter(|r| r.start <= addr).map(|_| i)
+    }
+
     /// First address above `addr` that a range holds.
     pub fn next_start(&self, addr: u64) -> Option<u64> {
         let i = self.lasts.partition_point(|l| *l < addr);
