@@ -166,3 +166,28 @@ fn divide_error_is_exact() {
     assert_eq!(m.run(u64::MAX), Outcome::Exception(Exception::de()));
     assert_eq!((m.gpr(0), m.pc()), (5, CODE + 8));
 }
+
+#[test]
+fn misses_and_rare_forms_leave_no_frames() {
+    let run = || {
+        let mut m = machine(&assemble(|a| {
+            let mut top = a.create_label();
+            a.mov(ecx, 300_000).unwrap();
+            a.mov(rbx, DATA + 0xffe).unwrap();
+            a.set_label(&mut top).unwrap();
+            a.add(dword_ptr(rbx), 1).unwrap(); // across two pages
+            a.mov(qword_ptr(CODE + 0x800), rcx).unwrap(); // beside code
+            a.rcl(rax, 3).unwrap(); // on the whole CPU
+            a.xchg(al, ah).unwrap(); // no handler of its own
+            a.lock().add(dword_ptr(rbx - 0x100), 1).unwrap(); // unaligned
+            a.dec(ecx).unwrap();
+            a.jne(top).unwrap();
+            a.ud2().unwrap();
+        }));
+        assert_eq!(m.run(u64::MAX), END);
+        let mut v = [0; 4];
+        m.peek(DATA + 0xffe, &mut v);
+        assert_eq!(u32::from_le_bytes(v), 300_000);
+    };
+    std::thread::Builder::new().stack_size(64 << 10).spawn(run).unwrap().join().unwrap();
+}

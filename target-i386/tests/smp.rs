@@ -76,6 +76,7 @@ fn a_flag_set_by_the_other_is_seen() {
         a.mov(qword_ptr(rbx + 64), 1).unwrap();
         a.ud2().unwrap();
         a.set_label(&mut second).unwrap();
+        a.nop().unwrap();
         a.set_label(&mut wait).unwrap();
         a.cmp(qword_ptr(rbx + 64), 0).unwrap();
         a.je(wait).unwrap();
@@ -101,6 +102,7 @@ fn code_patched_by_the_other_takes_effect() {
         a.mov(byte_ptr(rdx + 1), 7).unwrap();
         a.ud2().unwrap();
         a.set_label(&mut second).unwrap();
+        a.nop().unwrap();
         a.set_label(&mut top).unwrap();
         a.inc(qword_ptr(rbx)).unwrap();
         a.call(f).unwrap();

@@ -668,54 +668,120 @@ macro_rules! tcg_handlers {
     ] };
 }
 
+/// Where an instruction that was run out of line goes. Two words, so that it comes back in registers: a handler that gave
+/// the address of a local away could not end in a jump.
+#[repr(C)]
+struct Way {
+    to: To,
+    /// Address for [`To::Ip`] and [`To::Lost`].
+    ip: u64,
+}
+#[repr(u64)]
+enum To {
+    Next,
+    Taken,
+    NotTaken,
+    Ip,
+    Lost,
+    Rare,
+    /// The miss is in the env's scratch words.
+    Miss,
+    /// Again, by its own handler.
+    Go,
+    /// Again, in the walking frame.
+    Any,
+    Fault,
+}
+impl Way {
+    fn new(to: To) -> Way {
+        Way { to, ip: 0 }
+    }
+    unsafe fn of<T: Target>(env: NonNull<Env<T>>, s: Result<Flow<u64, bool>, Miss>) -> Way {
+        match s {
+            Ok(Flow::Next) => Way::new(To::Next),
+            Ok(Flow::If(false)) => Way::new(To::NotTaken),
+            Ok(Flow::If(true) | Flow::Goto) => Way::new(To::Taken),
+            Ok(Flow::To(ip)) => Way { to: To::Ip, ip },
+            Ok(Flow::Rare) => Way::new(To::Rare),
+            Err(m) => {
+                unsafe { (*hot(env)).scratch = [m.ea, m.info] }
+                Way::new(To::Miss)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn take<T: Target>(self, env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+        unsafe {
+            match self.to {
+                To::Next => go(env, op.add(1)),
+                To::Taken => enter(env, (*op).imm as *const Op<T>),
+                To::NotTaken => enter(env, op.add(1)),
+                To::Ip => jump(env, self.ip),
+                To::Lost => lost(env, op, self.ip),
+                To::Rare => rare(env, op),
+                To::Miss => miss(env, op, (*hot(env)).scratch[0], (*hot(env)).scratch[1]),
+                // (Not `run`: the op may be the second of a pair.)
+                To::Go => go(env, op),
+                To::Any => exec_any(env, op),
+                To::Fault => faulted(env, op),
+            }
+        }
+    }
+}
+
 /// A form without a handler of its own.
 #[inline(never)]
 pub(crate) unsafe extern "C" fn exec_dyn<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
-    unsafe {
-        let f = (&(*pages(env)).forms)[(*op).form as usize];
-        let s = dynamic(env, op, f);
-        conclude(env, op, s)
-    }
+    unsafe { dynamic(env, op).take(env, op) }
 }
 #[inline(never)]
-fn dynamic<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, f: T::Form) -> Result<Flow<u64, bool>, Miss> {
-    T::run::<_, AnyFamily>(&mut Interp::<T, false> { env, op, live: true, wanted: true, pend: None }, f)
+unsafe extern "C" fn dynamic<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> Way {
+    unsafe {
+        let f = (&(*pages(env)).forms)[(*op).form as usize];
+        let mut frame = Interp::<T, false> { env, op, live: true, wanted: true, pend: None };
+        Way::of(env, T::run::<_, AnyFamily>(&mut frame, f))
+    }
 }
 /// Any form, its memory by walk: page crossers, special pages.
 #[inline(never)]
 pub(crate) unsafe extern "C" fn exec_any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+    unsafe { any(env, op).take(env, op) }
+}
+#[inline(never)]
+unsafe extern "C" fn any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> Way {
     unsafe {
         let n = inner(env);
         (*n).counters.slow += 1;
         (*n).n_places = 0;
         let f = (&(*pages(env)).forms)[(*op).form as usize];
-        let s = any(env, op, f);
+        let mut frame = Interp::<T, true> { env, op, live: true, wanted: true, pend: None };
+        let s = T::run::<_, AnyFamily>(&mut frame, f);
         if (*n).stale && matches!(s, Ok(Flow::Next)) {
             // (Other flows look at the exit request, which was set with the flag.)
-            return lost(env, op, next_ip(env, op));
+            return Way { to: To::Lost, ip: next_ip(env, op) };
         }
-        conclude(env, op, s)
+        Way::of(env, s)
     }
-}
-#[inline(never)]
-fn any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, f: T::Form) -> Result<Flow<u64, bool>, Miss> {
-    T::run::<_, AnyFamily>(&mut Interp::<T, true> { env, op, live: true, wanted: true, pend: None }, f)
 }
 #[cold]
 #[inline(never)]
 unsafe extern "C" fn miss<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea: u64, why: u64) -> *const Op<T> {
+    unsafe { missed(env, op, ea, why).take(env, op) }
+}
+#[inline(never)]
+unsafe extern "C" fn missed<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea: u64, why: u64) -> Way {
     unsafe {
         collect(env);
         let bytes = why & 0xff;
         if why & info::FAULT != 0 {
-            return faulted(env, op);
+            return Way::new(To::Fault);
         }
         if why & (info::DIVIDE | info::ALIGN) != 0 {
             *fault(env) = Some(if why & info::DIVIDE != 0 { T::divide_fault() } else { T::alignment_fault() });
-            return faulted(env, op);
+            return Way::new(To::Fault);
         }
         if why & info::SLOW != 0 || (ea & 0xfff) + bytes > 0x1000 {
-            return exec_any(env, op);
+            return Way::new(To::Any);
         }
         let this = (op as usize, tlb::index(ea));
         if std::mem::replace(&mut (*inner(env)).last_miss, this) == this {
@@ -725,21 +791,13 @@ unsafe extern "C" fn miss<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea:
         let write = why & info::WRITE != 0;
         let kind = if write { Kind::Write } else { Kind::Read };
         let access = Access { kind, who: Who::Current, stack: (*op).off >> 12 == 2 };
-        match tlb::find(env, &mut *state(env), ea, access) {
-            Err(f) => {
-                *fault(env) = Some(f);
-                faulted(env, op)
-            }
-            Ok(_) => {
-                let e = entry(env, ea);
-                let tag = if write { &(*e).write } else { &(*e).read }.load(Relaxed);
-                if tag == ea & !0xfff {
-                    // (Not `run`: the op may be the second of a pair.)
-                    return go(env, op);
-                }
-                exec_any(env, op)
-            }
+        if let Err(f) = tlb::find(env, &mut *state(env), ea, access) {
+            *fault(env) = Some(f);
+            return Way::new(To::Fault);
         }
+        let e = entry(env, ea);
+        let tag = if write { &(*e).write } else { &(*e).read }.load(Relaxed);
+        Way::new(if tag == ea & !0xfff { To::Go } else { To::Any })
     }
 }
 unsafe fn faulted<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
@@ -786,6 +844,7 @@ enum RareStep<T: Target> {
 #[inline(never)]
 unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareStep<T> {
     unsafe {
+        collect(env);
         let form = (&(*pages(env)).forms)[(*op).form as usize];
         let op_fields = fields(env, op);
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.
