@@ -59,8 +59,8 @@ impl Target for X86 {
     fn address_mask(mode: u32) -> u64 {
         if mode & state::mode::SIZE == 2 { u64::MAX } else { 0xffff_ffff }
     }
-    fn mode(state: &State) -> u32 {
-        state.mode()
+    fn mode(hot: &Hot, state: &State) -> u32 {
+        state.mode(hot)
     }
     fn regime(state: &State, who: Who) -> usize {
         use state::bits::*;

@@ -33,6 +33,12 @@ pub fn address(cpu: &X86Cpu<'_>, f: Form, bytes: u32, write: bool) -> Result<u64
     let l = f.memory().ok_or(Exception::ud())?;
     linear(cpu, cpu.op.seg, offset(cpu, l), bytes, write)
 }
+/// #GP unless the memory operand is aligned to 16 bytes; found before its segment is checked.
+pub fn aligned(cpu: &X86Cpu<'_>, f: Form) -> Result<(), Exception> {
+    let l = f.memory().ok_or(Exception::ud())?;
+    let base = cpu.hot.regs[(SEG_BASE + cpu.op.seg) as usize & 31];
+    if base.wrapping_add(offset(cpu, l)) & 15 != 0 { Err(Exception::gp(0)) } else { Ok(()) }
+}
 /// A general register's low `w` by operand location (`R` or `Rh`).
 pub fn reg(cpu: &X86Cpu<'_>, w: W, l: Loc, field: usize) -> u64 {
     let v = cpu.hot.regs[cpu.op.r[field].index()];

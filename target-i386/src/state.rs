@@ -528,7 +528,8 @@ impl State {
         if self.code64() { pc } else { pc.wrapping_sub(self.segs[CS].base) & 0xffff_ffff }
     }
     /// Everything that selects code.
-    pub fn mode(&self) -> u32 {
+    pub fn mode(&self, hot: &Hot) -> u32 {
+        use accel::tcg::vector::mxcsr::MASKS;
         let mut m = match self.code_bits() {
             16 => 0,
             32 => 1,
@@ -546,7 +547,7 @@ impl State {
             (self.protected(), mode::PROTECTED),
             (self.vm86(), mode::VM86),
             (!code64 && s[CS].limit != u32::MAX && self.protected() && !self.vm86(), mode::LIMIT_CS),
-            (self.fpu.simd_unmasked, mode::SIMD_UNMASKED),
+            (hot.fpcr as u32 & MASKS != MASKS, mode::SIMD_UNMASKED),
         ] {
             if on {
                 m |= bit
@@ -569,12 +570,6 @@ impl State {
             hot.regs[SEG_BASE as usize + i] = base;
             hot.regs[SEG_LIMIT as usize + i] = limit;
         }
-    }
-    /// Loads MXCSR; the caller has judged it.
-    pub fn set_mxcsr(&mut self, hot: &mut Hot, v: u32) {
-        use accel::tcg::vector::mxcsr::MASKS;
-        hot.fpcr = v as u64;
-        self.fpu.simd_unmasked = v & MASKS != MASKS;
     }
     /// All of EFLAGS.
     pub fn flags(&self, hot: &Hot) -> u32 {

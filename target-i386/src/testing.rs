@@ -102,8 +102,7 @@ impl Bare {
     }
     /// Sets MXCSR.
     pub fn set_mxcsr(&mut self, v: u32) {
-        let (hot, s) = self.cpu.parts();
-        s.set_mxcsr(hot, v)
+        self.cpu.parts().0.fpcr = v as u64
     }
     /// EFLAGS.
     pub fn flags(&mut self) -> u32 {

@@ -297,7 +297,8 @@ impl<T: Target> Vcpu<T> {
             return;
         }
         n.mode_changed = false;
-        let mode = T::mode(st) & 0xff_ffff;
+        // SAFETY: as above; no other reference to it exists.
+        let mode = T::mode(unsafe { &*h }, st) & 0xff_ffff;
         let regime = T::regime(st, Who::Current);
         n.mode = mode;
         let key = mode | (regime as u32) << 24;

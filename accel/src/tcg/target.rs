@@ -39,7 +39,7 @@ pub trait Target: Sized + Send + 'static {
     /// faults when run.
     fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Self::Form>, Short>;
     /// Everything that selects code: equal bytes under equal modes decode to equal forms. Bits 24.. are free for the engine.
-    fn mode(state: &Self::State) -> u32;
+    fn mode(hot: &Hot, state: &Self::State) -> u32;
     /// Mask of linear addresses in a mode.
     fn address_mask(mode: u32) -> u64;
     /// The form is always run by [`rare`](Self::rare).

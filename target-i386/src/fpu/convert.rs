@@ -4,7 +4,7 @@ use super::soft::{Class, INTEGER, Out, class, finish, mode, rc};
 use accel::tcg::host::f80::F80;
 use accel::tcg::softfp::{self, F32, F64, Format, Mode, Round, Val, X80, flag::*};
 
-/// A single or double (by `f`) as a register: exact; IE for a signaling NaN, DE for a denormal.
+/// A single or double (by `f`) as a register: exact, NaNs as they are; DE for a denormal.
 pub fn load(f: Format, bits: u64) -> Out {
     let frac_bits = f.precision - 1;
     let sign = (bits >> if f.precision == 24 { 31 } else { 63 } & 1) as u16;
@@ -13,16 +13,14 @@ pub fn load(f: Format, bits: u64) -> Out {
     let frac = (bits & ((1 << frac_bits) - 1)) << (63 - frac_bits);
     let se = sign << 15;
     if exp == max {
-        let quiet = frac == 0 || frac >> 62 != 0;
-        let sig = INTEGER | frac | if frac != 0 { 1 << 62 } else { 0 };
-        return Out::flagged(F80 { sig, se: se | 0x7fff }, if quiet { 0 } else { IE });
+        return Out::exact(F80 { sig: INTEGER | frac, se: se | 0x7fff });
     }
     if exp == 0 {
         if frac == 0 {
             return Out::exact(F80 { sig: 0, se });
         }
         let z = frac.leading_zeros();
-        return Out::flagged(F80 { sig: frac << z, se: se | (f.emin + 1 - z as i32 + X80.emax) as u16 }, DE);
+        return Out::flagged(F80 { sig: frac << z, se: se | (f.emin - z as i32 + X80.emax) as u16 }, DE);
     }
     Out::exact(F80 { sig: INTEGER | frac, se: se | (exp - f.emax + X80.emax) as u16 })
 }

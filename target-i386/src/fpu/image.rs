@@ -1,8 +1,8 @@
 //! Memory images of the unit: FSTENV/FLDENV, FSAVE/FRSTOR in 16- and 32-bit, protected and real layouts, FXSAVE/FXRSTOR in
 //! the 32- and 64-bit layouts. Source: Intel SDM vol. 1 §8.1.10 (figures 8-9 to 8-12), §10.5.1 (table 10-2).
 
-use super::soft::INTEGER;
 use super::{F80, Fpu};
+use super::{soft::INTEGER, stack::control};
 
 /// Layout of an environment image.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -93,7 +93,7 @@ impl Fpu {
     /// Reads the environment.
     pub fn load_env(&mut self, l: EnvLayout, image: &[u8]) {
         let at = |i| get(image, l.wide, i);
-        self.fcw = at(0) as u16 | 0x40;
+        self.fcw = control(at(0) as u16);
         self.fsw = at(1) as u16;
         self.set_tag_word(at(2) as u16);
         if l.real {
@@ -144,7 +144,7 @@ impl Fpu {
     /// Reads the x87 part of an FXSAVE image.
     pub fn fxrstor(&mut self, wide: bool, image: &[u8; 512]) {
         let word = |i: usize| u16::from_le_bytes([image[i], image[i + 1]]);
-        self.fcw = word(0) | 0x40;
+        self.fcw = control(word(0));
         self.fsw = word(2);
         self.ftw = image[4];
         self.fop = word(6) & 0x7ff;

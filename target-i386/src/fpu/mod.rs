@@ -48,24 +48,11 @@ pub struct Fpu {
     pub fdp: u64,
     /// Selector of `fdp`.
     pub fds: u16,
-    /// MXCSR leaves a SIMD exception unmasked; follows `Hot::fpcr` (kept by the instructions that load it).
-    pub simd_unmasked: bool,
 }
 impl Default for Fpu {
     /// FNINIT's values.
     fn default() -> Fpu {
-        Fpu {
-            regs: [F80::default(); 8],
-            fcw: 0x37f,
-            fsw: 0,
-            ftw: 0,
-            fop: 0,
-            fip: 0,
-            fcs: 0,
-            fdp: 0,
-            fds: 0,
-            simd_unmasked: false,
-        }
+        Fpu { regs: [F80::default(); 8], fcw: 0x37f, fsw: 0, ftw: 0, fop: 0, fip: 0, fcs: 0, fdp: 0, fds: 0 }
     }
 }
 

@@ -90,7 +90,8 @@ fn finish_raw(r: Raw, m: Mode, pre: u32) -> Out {
     match r {
         Raw::Val(v) => finish(v, m, pre),
         Raw::Invalid => Out::INVALID,
-        Raw::DivByZero(neg) => Out::flagged(F80 { sig: INTEGER, se: (neg as u16) << 15 | EXP }, ZE | pre),
+        // (A denormal dividend is not reported.)
+        Raw::DivByZero(neg) => Out::flagged(F80 { sig: INTEGER, se: (neg as u16) << 15 | EXP }, ZE),
     }
 }
 

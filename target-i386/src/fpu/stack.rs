@@ -78,6 +78,11 @@ impl MemFormat {
     }
 }
 
+/// The bits of a control word that exist; bit 6 is fixed.
+pub(super) fn control(v: u16) -> u16 {
+    v & 0x1f3f | 0x40
+}
+
 /// What a store wants to write and what it does to the unit when it has been written.
 #[derive(Clone, Copy, Debug)]
 pub struct Store {
@@ -129,6 +134,11 @@ impl Fpu {
         self.fsw &= !sw::C1;
         self.set_top(self.top() + if up { 1 } else { 7 });
     }
+    /// The pop of FFREEP.
+    pub fn rotate_pop(&mut self) {
+        self.fsw &= !sw::C1;
+        self.pop();
+    }
     #[inline]
     fn push_raw(&mut self, v: F80) {
         self.set_top(self.top() + 7);
@@ -145,15 +155,18 @@ impl Fpu {
     pub fn pending(&self) -> bool {
         self.fsw & sw::ES != 0
     }
-    /// Notes exceptions and C1; true if the result must not be stored.
+    /// Notes exceptions and C1; true if the result must not be stored. An unmasked exception that is found before the
+    /// operation hides those of its result.
     #[inline]
     fn raise(&mut self, flags: u32, up: bool) -> bool {
-        self.fsw = self.fsw & !sw::C1 | flags as u16 | if up { sw::C1 } else { 0 };
         let open = flags & !(self.fcw as u32);
+        let before = open & (IE | DE | ZE) != 0;
+        let (flags, up) = if before { (flags & (IE | DE | ZE), up && flags & PE == 0) } else { (flags, up) };
+        self.fsw = self.fsw & !sw::C1 | flags as u16 | if up { sw::C1 } else { 0 };
         if open != 0 {
             self.fsw |= sw::ES | sw::B;
         }
-        open & (IE | DE | ZE) != 0
+        before
     }
     /// Stack fault; true if the masked response (the default NaN) must not be delivered.
     #[cold]
@@ -164,7 +177,7 @@ impl Fpu {
 
     /// Loads the control word.
     pub fn set_fcw(&mut self, v: u16) {
-        self.fcw = v | 0x40;
+        self.fcw = control(v);
         self.summarize();
     }
     /// FNCLEX.
@@ -173,7 +186,7 @@ impl Fpu {
     }
     /// FNINIT: registers keep their contents.
     pub fn init(&mut self) {
-        *self = Fpu { regs: self.regs, simd_unmasked: self.simd_unmasked, ..Fpu::default() };
+        *self = Fpu { regs: self.regs, ..Fpu::default() };
     }
 
     /// Pushes a value with the exceptions of its conversion.
@@ -183,8 +196,12 @@ impl Fpu {
             if !self.stack_fault(true) {
                 self.push_raw(INDEFINITE);
             }
-        } else if !self.raise(o.flags, false) {
-            self.push_raw(o.val);
+        } else {
+            // (An unmasked denormal operand is loaded all the same.)
+            self.raise(o.flags, false);
+            if o.flags & !(self.fcw as u32) & IE == 0 {
+                self.push_raw(o.val);
+            }
         }
     }
     /// FLD ST(i).
@@ -235,20 +252,27 @@ impl Fpu {
             Arith::Div => arith::div(self.fcw, self.fsw, &a, &b.val),
             Arith::DivR => arith::div(self.fcw, self.fsw, &b.val, &a),
         };
-        // A NaN or an invalid operation hides the memory operand's denormal.
-        let special = o.val.se & 0x7fff == 0x7fff && o.val.sig << 1 != 0;
-        let pre = if special { b.flags & IE } else { b.flags };
+        // A NaN, an invalid operation or a zero divisor hides the memory operand's denormal.
+        let special = o.flags & ZE != 0 || (o.val.se & 0x7fff == 0x7fff && o.val.sig << 1 != 0);
+        let pre = if special { 0 } else { b.flags };
         self.result(dst, Out { flags: o.flags | pre, ..o })
     }
 
-    /// Comparison of ST(0) with `b`: C3 C2 C0 as bits 2..0 if the operands were compared or the response is masked.
-    pub fn compare(&mut self, b: Option<Out>, quiet: bool) -> Option<u8> {
+    /// Comparison of ST(0) with `b`: C3 C2 C0 as bits 2..0, and whether the instruction may pop (no unmasked exception).
+    pub fn compare(&mut self, b: Option<Out>, quiet: bool) -> (u8, bool) {
         let (Some(a), Some(b)) = (self.st(0), b) else {
-            return (!self.stack_fault(false)).then_some(0b111);
+            return (0b111, !self.stack_fault(false));
         };
         let (c, flags) = soft::compare(&a, &b.val, quiet);
-        let pre = if c == 0b111 { b.flags & IE } else { b.flags };
-        (!self.raise(flags | pre, false)).then_some(c)
+        let pre = if c == 0b111 { 0 } else { b.flags };
+        (c, !self.raise(flags | pre, false))
+    }
+    /// The same for FCOMI: C1 stays what it is unless a register is empty.
+    pub fn compare_flags(&mut self, b: Option<Out>, quiet: bool) -> (u8, bool) {
+        let c1 = if self.st(0).is_some() && b.is_some() { self.fsw & sw::C1 } else { 0 };
+        let r = self.compare(b, quiet);
+        self.fsw |= c1;
+        r
     }
     /// Puts C3 C2 C0 (bits 2..0) in the status word.
     pub fn set_codes(&mut self, c: u8) {
@@ -273,7 +297,6 @@ impl Fpu {
     pub fn cmov(&mut self, i: u8, holds: bool) {
         match (self.st(0), self.st(i)) {
             (Some(_), Some(b)) => {
-                self.fsw &= !sw::C1;
                 if holds {
                     self.set_st(0, b);
                 }
@@ -298,6 +321,22 @@ impl Fpu {
         }
     }
 
+    /// FLD, FILD, FBLD: what is pushed. A signaling single or double becomes quiet.
+    #[inline]
+    pub fn loaded(f: MemFormat, bits: u128) -> Out {
+        let o = Fpu::operand(f, bits);
+        if matches!(f, MemFormat::F32 | MemFormat::F64) && soft::class(&o.val) == soft::Class::Signaling {
+            return Out::flagged(F80 { sig: o.val.sig | 1 << 62, ..o.val }, IE);
+        }
+        o
+    }
+    /// FSTPNCE ST(i): FSTP without an exception; an empty ST(0) leaves ST(i) alone.
+    pub fn move_pop(&mut self, i: u8) {
+        if let Some(v) = self.st(0) {
+            self.set_st(i, v);
+        }
+        self.pop();
+    }
     /// A memory operand as a register with the exceptions of its conversion.
     #[inline]
     pub fn operand(f: MemFormat, bits: u128) -> Out {
@@ -375,6 +414,9 @@ impl Fpu {
         if op == Fxam {
             return self.examine();
         }
+        if matches!(op, Fsin | Fcos | Fsincos | Fptan | Fprem | Fprem1) {
+            self.fsw &= !sw::C2;
+        }
         let Some(a) = self.st(0) else { return self.empty_operand(op) };
         let fcw = self.fcw;
         match op {
@@ -387,9 +429,8 @@ impl Fpu {
                 self.set_st(0, F80 { se: a.se & 0x7fff, ..a });
             }
             Ftst => {
-                if let Some(c) = self.compare(Some(Out::exact(F80::default())), false) {
-                    self.set_codes(c);
-                }
+                let (c, _) = self.compare(Some(Out::exact(F80::default())), false);
+                self.set_codes(c);
             }
             Fsqrt => {
                 self.result(0, arith::sqrt(fcw, self.fsw, &a));
@@ -446,9 +487,8 @@ impl Fpu {
         use Unary::*;
         match op {
             Ftst => {
-                if let Some(c) = self.compare(None, false) {
-                    self.set_codes(c);
-                }
+                let (c, _) = self.compare(None, false);
+                self.set_codes(c);
             }
             Fyl2x | Fyl2xp1 | Fpatan => {
                 if self.underflow(1) {
@@ -469,18 +509,17 @@ impl Fpu {
         match t {
             tr::Trig::OutOfRange => self.fsw = self.fsw & !sw::C1 | sw::C2,
             tr::Trig::Done(o) => {
-                if self.result(0, o) {
-                    self.fsw &= !sw::C2;
-                }
+                self.result(0, o);
             }
         }
     }
     fn trig_push<T>(&mut self, t: tr::Trig<T>, split: impl FnOnce(T) -> (Out, Out)) {
         match t {
+            // A full stack comes before the range.
+            _ if self.st(7).is_some() => self.replace_push(Out::INVALID, Out::INVALID),
             tr::Trig::OutOfRange => self.fsw = self.fsw & !sw::C1 | sw::C2,
             tr::Trig::Done(t) => {
                 let (a, b) = split(t);
-                self.fsw &= !sw::C2;
                 self.replace_push(a, b);
             }
         }
@@ -517,4 +556,5 @@ impl Fpu {
         self.ftw = 0xff;
     }
 }
+/// FLD1's value.
 const ONE: Out = Out::exact(F80 { sig: soft::INTEGER, se: 0x3fff });

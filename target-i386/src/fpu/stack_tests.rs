@@ -143,3 +143,29 @@ fn out_of_range_angles_set_c2_only() {
     f.unary(Unary::Fsin);
     assert_eq!((f.st(0), f.fsw & (sw::C2 | 0x3f)), (before, sw::C2));
 }
+
+#[test]
+fn memory_operands_keep_signaling_nans_and_tell_denormals() {
+    // The largest single denormal is 1.11…1 · 2^-127.
+    let o = Fpu::operand(MemFormat::F32, 0x7f_ffff);
+    assert_eq!((o.val, o.flags), (F80 { sig: 0xffff_fe00_0000_0000, se: 0x3fff - 127 }, 2));
+    let o = Fpu::operand(MemFormat::F64, 1);
+    assert_eq!((o.val, o.flags), (F80 { sig: 1 << 63, se: 0x3fff - 1074 }, 2));
+    let o = Fpu::loaded(MemFormat::F64, 0x7ff0_0000_0000_0001);
+    assert_eq!((o.val, o.flags), (F80 { sig: 0xc000_0000_0000_0800, se: 0x7fff }, 1));
+    // Added to a quiet NaN it is the quiet one that results.
+    let mut f = Fpu::default();
+    f.push(soft::Out::exact(soft::INDEFINITE));
+    f.arith(Arith::Add, 0, Some(Fpu::operand(MemFormat::F64, 0x7ff0_0000_0000_0001)));
+    assert_eq!((f.st(0), f.fsw & 0x3f), (Some(soft::INDEFINITE), 1));
+}
+
+#[test]
+fn massive_underflow_gives_zero() {
+    let mut f = Fpu::default();
+    f.set_fcw(0x36f);
+    f.push(Fpu::operand(MemFormat::I32, (-60000i32) as u32 as u128));
+    f.push_constant(0);
+    f.unary(Unary::Fscale);
+    assert_eq!((f.st(0), f.fsw & 0x3f, f.pending()), (Some(F80::default()), 0x30, true));
+}

@@ -205,8 +205,10 @@ pub fn exp2m1(fcw: u16, x: &F80) -> Out {
         Some(Val::Zero(neg)) => zero(neg, 0),
         Some(Val::Inf(false)) => infinity(false, 0),
         Some(Val::Inf(true)) => Out::exact(F80 { sig: INTEGER, se: 0xbfff }),
+        // (±1 is exact, but real units report it as rounded.)
         Some(Val::Num(n)) if n.exp >= 0 => match (n.neg, n.exp == 0 && n.sig == ONE) {
-            (true, true) => Out::exact(F80 { sig: INTEGER, se: 0xbffe }),
+            (true, true) => Out::flagged(F80 { sig: INTEGER, se: 0xbffe }, PE),
+            (false, true) => Out::flagged(*x, PE),
             _ => Out::exact(*x),
         },
         Some(Val::Num(n)) => {
@@ -247,8 +249,8 @@ fn times(fcw: u16, y: Val, log: Option<Num>, pre: u32) -> Out {
         (Val::Inf(s), Some(l)) => infinity(s ^ l.neg, pre),
         (Val::Num(y), Some(l)) => {
             let p = mul(l, y);
-            // The integer of a power of two times y is exact; everything else has lost bits.
-            num(fcw, if l.sig & 1 != 0 { inexact(p) } else { p }, pre)
+            // The integer of a power of two times y may be exact (real units report it as rounded); all else has lost bits.
+            num(fcw, if l.sig & 1 != 0 { inexact(p) } else { p }, pre | PE)
         }
     }
 }
@@ -283,6 +285,8 @@ pub fn yl2xp1(fcw: u16, y: &F80, x: &F80) -> Out {
         (v, Val::Zero(s)) => zero(v.is_negative() ^ s, pre),
         (Val::Zero(_), Val::Inf(_)) | (_, Val::Inf(true)) => Out::INVALID,
         (v, Val::Inf(_)) => infinity(v.is_negative(), pre),
+        (Val::Zero(s), Val::Num(n)) => zero(s ^ n.neg, pre),
+        (Val::Inf(s), Val::Num(n)) => infinity(s ^ n.neg, pre),
         (v, Val::Num(n)) => {
             // Within the range of the series of (1 + t)/(1 − t), t = x/(2 + x).
             if n.exp < -2 {

@@ -102,6 +102,7 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Mmx) -> Outcome {
     let d = cpu.op.r[DST].index();
     let value = match op {
         Mmx::Emms => {
+            cpu.state.fpu.enter_mmx();
             cpu.state.fpu.ftw = 0;
             return Ok(Rare::Next);
         }
@@ -145,8 +146,8 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Mmx) -> Outcome {
         }
         Mmx::Maskmovq => {
             let (data, mask) = (cpu.state.fpu.mmx(d) as u128, cpu.state.fpu.mmx(cpu.op.r[SRC].index()) as u128);
-            masked_store(cpu, f, data, mask, 8)?;
             cpu.state.fpu.enter_mmx();
+            masked_store(cpu, f, data, mask, 8)?;
             return Ok(Rare::Next);
         }
     };

@@ -8,7 +8,7 @@
 
 use super::{
     flags::Kind,
-    operands::{address, at, get, put},
+    operands::{at, from_offset, get, offset, put},
 };
 use crate::{
     forms::{DST, Form, Loc, Op, SRC},
@@ -332,6 +332,21 @@ fn plain(i: &Instruction) -> Option<(Sse, W)> {
     })
 }
 
+/// A place for a vector operand. Alignment is judged before the segment's limit.
+#[inline(always)]
+fn vector_place<E: Emit>(e: &mut E, l: Loc, bytes: u32, aligned: bool, write: bool) -> Result<E::P, E::Miss> {
+    let o = offset(e, l);
+    if aligned && matches!(l, Loc::G16 | Loc::G32) {
+        let base = e.get(B8, e.segment());
+        let la = e.add(B8, base, o);
+        e.aligned(16, la)?;
+    }
+    let la = from_offset(e, l, o, bytes, write)?;
+    if aligned {
+        e.aligned(16, la)?;
+    }
+    e.place(bytes, la, write)
+}
 /// The source as a vector: a register, or `bytes` bytes of memory.
 #[inline(always)]
 fn source<E: Emit>(e: &mut E, f: Form, (bytes, aligned): (u32, bool)) -> Result<E::X, E::Miss> {
@@ -339,11 +354,7 @@ fn source<E: Emit>(e: &mut E, f: Form, (bytes, aligned): (u32, bool)) -> Result<
         let s = e.slot(SRC);
         return Ok(e.getx(s));
     }
-    let la = address(e, f.src, bytes, false)?;
-    if aligned {
-        e.aligned(16, la)?;
-    }
-    let p = e.place(bytes, la, false)?;
+    let p = vector_place(e, f.src, bytes, aligned, false)?;
     Ok(match bytes {
         4 => {
             let v = e.read(B4, p);
@@ -388,11 +399,7 @@ pub fn moves<E: Emit>(e: &mut E, f: Form, op: Sse) -> Step<E> {
     match op {
         Sse::Move(aligned) => {
             if f.dst.is_memory() {
-                let la = address(e, f.dst, 16, true)?;
-                if aligned {
-                    e.aligned(16, la)?;
-                }
-                let p = e.place(16, la, true)?;
+                let p = vector_place(e, f.dst, 16, aligned, true)?;
                 let s = e.slot(SRC);
                 let x = e.getx(s);
                 e.writex(p, x);

@@ -70,7 +70,7 @@ pub fn set_mxcsr(cpu: &mut X86Cpu<'_>, v: u32) -> Result<(), Exception> {
     if v & !csr::VALID != 0 {
         return Err(Exception::gp(0));
     }
-    cpu.state.set_mxcsr(cpu.hot, v);
+    cpu.hot.fpcr = v as u64;
     Ok(())
 }
 /// Notes exceptions in MXCSR; an unmasked one is raised.
@@ -85,10 +85,10 @@ fn signal(cpu: &mut X86Cpu<'_>, flags: u32) -> Result<(), Exception> {
 }
 
 fn load16(cpu: &mut X86Cpu<'_>, f: Form, bytes: u32, aligned: bool) -> Result<u128, Exception> {
-    let la = operand::address(cpu, f, bytes, false)?;
-    if aligned && la & 15 != 0 {
-        return Err(Exception::gp(0));
+    if aligned {
+        operand::aligned(cpu, f)?;
     }
+    let la = operand::address(cpu, f, bytes, false)?;
     let mut b = [0; 16];
     cpu.load_bytes(la, &mut b[..bytes as usize], Who::Current)?;
     Ok(u128::from_le_bytes(b))
@@ -145,20 +145,20 @@ fn special(cpu: &mut X86Cpu<'_>, f: Form, op: SseRare) -> Outcome {
             cpu.state.fpu.set_mmx(d, v);
         }
         SseRare::CvtPi(w) => {
-            // CVTPI2PD from memory leaves the x87 state alone.
-            let touches = !(w == B8 && f.src.is_memory());
+            // From memory the x87 state is left alone.
+            let touches = !f.src.is_memory();
             if touches {
                 mmx_ready(cpu)?;
             }
             let v = mmx_source(cpu, f)?;
+            if touches {
+                cpu.state.fpu.enter_mmx();
+            }
             let csr = mxcsr(cpu);
             let (a, fa) = soft_fp::from_int(B4, w, v & 0xffff_ffff, csr);
             let (b, fb) = soft_fp::from_int(B4, w, v >> 32, csr);
             if w == B4 {
                 signal(cpu, fa | fb)?;
-            }
-            if touches {
-                cpu.state.fpu.enter_mmx();
             }
             let x = &mut cpu.hot.x[d];
             *x = if w == B4 { *x >> 64 << 64 | (b << 32 | a) as u128 } else { (b as u128) << 64 | a as u128 };
@@ -169,8 +169,8 @@ fn special(cpu: &mut X86Cpu<'_>, f: Form, op: SseRare) -> Outcome {
             let csr = mxcsr(cpu);
             let at = |i| soft_fp::to_int(w, B4, truncate, soft_int::lane(w, x, i), csr);
             let ((a, fa), (b, fb)) = (at(0), at(1));
-            signal(cpu, fa | fb)?;
             cpu.state.fpu.enter_mmx();
+            signal(cpu, fa | fb)?;
             cpu.state.fpu.set_mmx(d, b << 32 | a);
         }
     }
@@ -182,14 +182,11 @@ pub fn mmx_ready(cpu: &mut X86Cpu<'_>) -> Result<(), Exception> {
 }
 /// MASKMOVQ and MASKMOVDQU: stores the bytes of `data` whose mask byte has its sign set at DS:(E/R)DI.
 pub fn masked_store(cpu: &mut X86Cpu<'_>, f: Form, data: u128, mask: u128, bytes: u32) -> Result<(), Exception> {
-    let (data, mask) = (data.to_le_bytes(), mask.to_le_bytes());
-    let picked = || (0..bytes as usize).filter(|&i| mask[i] & 0x80 != 0);
-    let (Some(first), Some(last)) = (picked().next(), picked().last()) else { return Ok(()) };
-    // All faults first: the bytes span two pages at most.
+    // All bytes are probed, picked or not.
     let la = operand::address(cpu, f, bytes, true)?;
-    let len = (last - first + 1) as u64;
-    cpu.probe(la.wrapping_add(first as u64), len, accel::tcg::Kind::Write, Who::Current)?;
-    for i in picked() {
+    cpu.probe(la, bytes as u64, accel::tcg::Kind::Write, Who::Current)?;
+    let (data, mask) = (data.to_le_bytes(), mask.to_le_bytes());
+    for i in (0..bytes as usize).filter(|&i| mask[i] & 0x80 != 0) {
         cpu.store(B1, la.wrapping_add(i as u64), data[i] as u64, Who::Current)?;
     }
     Ok(())

@@ -63,6 +63,8 @@ pub enum X87 {
     Constant(u8),
     /// FST ST(i); pops.
     FstSti(bool),
+    /// FSTPNCE: FSTP ST(i) without checks.
+    Fstpnce,
     Fxch,
     Arith(Arith, Source),
     /// FCOM, FUCOM (quiet) and their popping forms, FICOM: source, quiet, pops.
@@ -134,7 +136,8 @@ pub fn classify(i: &Instruction) -> Option<(Op, W)> {
         M::Fdecstp => X87::Fdecstp,
         M::Fld | M::Fild | M::Fbld => load(),
         M::Fst | M::Fist => store(false, false),
-        M::Fstp | M::Fistp | M::Fbstp | M::Fstpnce => store(true, false),
+        M::Fstp | M::Fistp | M::Fbstp => store(true, false),
+        M::Fstpnce => X87::Fstpnce,
         M::Fisttp => store(true, true),
         M::Fld1 => X87::Constant(0),
         M::Fldl2t => X87::Constant(1),
@@ -232,6 +235,16 @@ fn load(cpu: &mut X86Cpu<'_>, f: Form, m: MemFormat) -> Result<u128, Exception> 
         }
     })
 }
+/// The address of a long memory operand, probed where real parts find faults: at its first and last byte, in the order
+/// given by `last_first`.
+fn area(cpu: &mut X86Cpu<'_>, f: Form, bytes: u32, kind: Kind, last_first: bool) -> Result<u64, Exception> {
+    let la = operand::address(cpu, f, bytes, kind == Kind::Write)?;
+    let ends = [la, la.wrapping_add(bytes as u64 - 1)];
+    for n in 0..2 {
+        cpu.probe(ends[n ^ last_first as usize], 1, kind, Who::Current)?;
+    }
+    Ok(la)
+}
 /// The address of the memory operand as FDP and FDS will have it.
 type Pointer = Option<(u64, u16)>;
 fn pointer(cpu: &X86Cpu<'_>, f: Form) -> Pointer {
@@ -270,7 +283,7 @@ fn env_bytes(cpu: &X86Cpu<'_>, wide: bool, registers: bool) -> (EnvLayout, usize
 }
 fn store_env(cpu: &mut X86Cpu<'_>, f: Form, wide: bool, registers: bool) -> Result<(), Exception> {
     let (l, n) = env_bytes(cpu, wide, registers);
-    let la = operand::address(cpu, f, n as u32, true)?;
+    let la = area(cpu, f, n as u32, Kind::Write, false)?;
     let mut image = [0; 28 + REGISTERS];
     cpu.state.fpu.save_env(l, &mut image[..l.bytes()]);
     if registers {
@@ -280,7 +293,7 @@ fn store_env(cpu: &mut X86Cpu<'_>, f: Form, wide: bool, registers: bool) -> Resu
 }
 fn load_env(cpu: &mut X86Cpu<'_>, f: Form, wide: bool, registers: bool) -> Result<(), Exception> {
     let (l, n) = env_bytes(cpu, wide, registers);
-    let la = operand::address(cpu, f, n as u32, false)?;
+    let la = area(cpu, f, n as u32, Kind::Read, false)?;
     let mut image = [0; 28 + REGISTERS];
     cpu.load_bytes(la, &mut image[..n], Who::Current)?;
     cpu.state.fpu.load_env(l, &image[..l.bytes()]);
@@ -346,7 +359,7 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Outcome {
     match op {
         X87::Load(m) => {
             let v = load(cpu, f, m)?;
-            cpu.state.fpu.push(Fpu::operand(m, v));
+            cpu.state.fpu.push(Fpu::loaded(m, v));
         }
         X87::Store(m, pops, truncate) => {
             let la = operand::address(cpu, f, m.bytes(), true)?;
@@ -374,20 +387,19 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Outcome {
                 _ => cpu.state.fpu.st(if pops == 2 { 1 } else { i }).map(Out::exact),
             };
             let fpu = &mut cpu.state.fpu;
-            if let Some(c) = fpu.compare(b, quiet) {
-                fpu.set_codes(c);
+            let (c, done) = fpu.compare(b, quiet);
+            fpu.set_codes(c);
+            if done {
                 (0..pops).for_each(|_| fpu.pop());
             }
         }
         X87::Comi(quiet, pops) => {
             let b = cpu.state.fpu.st(i).map(Out::exact);
-            if let Some(c) = cpu.state.fpu.compare(b, quiet) {
-                let c = c as u32;
-                let image = (c & 1) * CF | (c >> 1 & 1) * PF | (c >> 2 & 1) * ZF;
-                cpu.hot.defer(flags::from_image(image));
-                if pops {
-                    cpu.state.fpu.pop();
-                }
+            let (c, done) = cpu.state.fpu.compare_flags(b, quiet);
+            let on = |bit: u8, flag| if c >> bit & 1 != 0 { flag } else { 0 };
+            cpu.hot.defer(flags::from_image(on(0, CF) | on(1, PF) | on(2, ZF)));
+            if done && pops {
+                cpu.state.fpu.pop();
             }
         }
         X87::Cmov(cc) => {
@@ -403,11 +415,12 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Outcome {
         X87::FldSti => cpu.state.fpu.push_st(i),
         X87::Constant(n) => cpu.state.fpu.push_constant(n),
         X87::FstSti(pops) => cpu.state.fpu.store_st(i, pops),
+        X87::Fstpnce => cpu.state.fpu.move_pop(i),
         X87::Fxch => cpu.state.fpu.exchange(i),
         X87::Ffree => cpu.state.fpu.free(i),
         X87::Ffreep => {
             cpu.state.fpu.free(i);
-            cpu.state.fpu.pop();
+            cpu.state.fpu.rotate_pop();
         }
         X87::Fincstp => cpu.state.fpu.rotate(true),
         X87::Fdecstp => cpu.state.fpu.rotate(false),
@@ -420,15 +433,12 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Outcome {
 
 /// FXSAVE. The SSE part is saved if CR4.OSFXSR is set; reserved bytes and absent registers are not written.
 fn fxsave(cpu: &mut X86Cpu<'_>, f: Form, wide: bool) -> Result<(), Exception> {
-    let la = operand::address(cpu, f, 512, true)?;
-    if la & 15 != 0 {
-        return Err(Exception::gp(0));
-    }
+    operand::aligned(cpu, f)?;
+    let la = area(cpu, f, 512, Kind::Write, true)?;
     let mut image = [0; 512];
     cpu.state.fpu.fxsave(wide, &mut image);
     if cpu.state.cr4 & CR4_OSFXSR == 0 {
         // MXCSR and its mask stay what they are in memory.
-        cpu.probe(la, 160, Kind::Write, Who::Current)?;
         cpu.store_bytes(la, &image[..24], Who::Current)?;
         return cpu.store_bytes(la.wrapping_add(32), &image[32..160], Who::Current);
     }
@@ -442,10 +452,8 @@ fn fxsave(cpu: &mut X86Cpu<'_>, f: Form, wide: bool) -> Result<(), Exception> {
 }
 /// FXRSTOR.
 fn fxrstor(cpu: &mut X86Cpu<'_>, f: Form, wide: bool) -> Result<(), Exception> {
-    let la = operand::address(cpu, f, 512, false)?;
-    if la & 15 != 0 {
-        return Err(Exception::gp(0));
-    }
+    operand::aligned(cpu, f)?;
+    let la = area(cpu, f, 512, Kind::Read, true)?;
     let mut image = [0; 512];
     cpu.load_bytes(la, &mut image, Who::Current)?;
     if cpu.state.cr4 & CR4_OSFXSR != 0 {

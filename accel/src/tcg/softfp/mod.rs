@@ -222,7 +222,8 @@ pub fn round(v: Val, m: Mode) -> Packed {
     }
     let pe = inexact(n.sig);
     if exp > f.emax {
-        if m.unmasked & OE != 0 {
+        // (Singles and doubles are not delivered then; a massive overflow of FSCALE is delivered as if masked.)
+        if m.unmasked & OE != 0 && (exp - f.adjust <= f.emax || f.adjust != X80.adjust) {
             return Packed { neg: n.neg, exp: (exp - f.adjust + f.emax) as u32, sig, flags: OE | pe, up };
         }
         let to_inf = match m.round {
@@ -236,6 +237,10 @@ pub fn round(v: Val, m: Mode) -> Packed {
     }
     if exp < f.emin {
         if m.unmasked & UE != 0 {
+            if exp + f.adjust < f.emin && f.adjust == X80.adjust {
+                // Not even the adjusted exponent fits (FSCALE).
+                return Packed { neg: n.neg, exp: 0, sig: 0, flags: UE | PE, up: false };
+            }
             return Packed { neg: n.neg, exp: (exp + f.adjust + f.emax).max(0) as u32, sig, flags: UE | pe, up };
         }
         if m.ftz {

@@ -11,7 +11,8 @@ pub fn rcp(x: u32) -> u32 {
     let (sign, exp, frac) = (x & 0x8000_0000, (x >> 23 & 0xff) as i32, x & 0x7f_ffff);
     match exp {
         0xff if frac != 0 => return x | QUIET,
-        0xff => return sign,
+        // (1/2^126, though normal, is tiny on real parts.)
+        253.. => return sign,
         0 => return sign | 0x7f80_0000,
         _ => {}
     }
@@ -19,7 +20,7 @@ pub fn rcp(x: u32) -> u32 {
     let m = (frac | 0x80_0000) as u64;
     let q = ((1u64 << 47) / m) as u32;
     let (q, e) = if q >> 24 != 0 { (q >> 1, 254 - exp) } else { (q, 253 - exp) };
-    if e <= 0 { sign } else { sign | (e as u32) << 23 | q & 0x7f_ffff }
+    sign | (e as u32) << 23 | q & 0x7f_ffff
 }
 
 /// RSQRTSS on the bits of a single.
