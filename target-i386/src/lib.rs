@@ -1,6 +1,7 @@
 //! The x86 CPU: state, models, decode, semantics, MMU.
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod decode;
 pub mod exception;
 pub mod forms;

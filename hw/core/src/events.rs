@@ -70,6 +70,8 @@ pub struct DeletedDevice {
 /// The machine's notifier lists.
 #[derive(Default)]
 pub struct Events {
+    /// Something the user should know, without `warning:` in front.
+    pub warning: Notifiers<String>,
     /// The power button was pressed.
     pub powerdown: Notifiers<()>,
     /// The guest is going to sleep.
@@ -88,6 +90,8 @@ pub struct Events {
 
 impl Events {
     pub(crate) fn clear(&self) {
+        self.warning.clear();
+        self.warning.clear();
         self.powerdown.clear();
         self.suspend.clear();
         self.wakeup.clear();

@@ -63,6 +63,8 @@ pub struct MachineClass {
     pub default_cpus: u32,
     /// Type of CPU without `-cpu`.
     pub default_cpu_type: Option<&'static str>,
+    /// CPU models without a version are their newest version; otherwise their first.
+    pub newest_cpu_versions: bool,
     /// Parent type of the CPUs that the machine takes, if it takes any.
     pub cpu_base_type: Option<&'static str>,
     /// Memory without `-m`, in bytes.
@@ -113,6 +115,7 @@ impl Default for MachineClass {
             max_cpus: 0,
             default_cpus: 0,
             default_cpu_type: None,
+            newest_cpu_versions: false,
             cpu_base_type: None,
             default_ram_size: 128 << 20,
             default_ram_id: None,

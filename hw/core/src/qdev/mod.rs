@@ -15,7 +15,7 @@ pub use device::{Category, Device, DeviceClass};
 pub use hotplug::HotplugHandler;
 pub use imp::DeviceImpl;
 pub use reset::{Phase, ResetList, ResetState, reset_all, reset_object};
-pub use snapshot::{StateClass, load, save};
+pub use snapshot::{ApplyTo, StateClass, load, save};
 
 qom::interface!("resettable");
 qom::interface!("vmstate-if");

@@ -40,6 +40,28 @@ impl StateClass {
     }
 }
 
+/// What a loader makes of a value: the change itself, once every value of the machine has been understood.
+pub type ApplyTo<T> = Box<dyn FnOnce(&T, &mut Locked)>;
+
+impl StateClass {
+    /// State of `T` that is in no cell.
+    pub fn add_custom<T: Level>(
+        class: &mut Class,
+        name: &'static str,
+        save: fn(&T, &Locked) -> Result<Value>,
+        load: fn(&Value) -> Result<ApplyTo<T>>,
+    ) {
+        class.edit::<StateClass>().0.push(StateField {
+            name: format!("{}.{name}", T::NAME),
+            save: Arc::new(move |o, m| as_level(o, |t: &T| save(t, m))),
+            load: Arc::new(move |v| {
+                let apply = load(v)?;
+                Ok(Box::new(move |o, m| as_level(o, |t: &T| apply(t, m))))
+            }),
+        });
+    }
+}
+
 impl<S: Default + Serialize + DeserializeOwned + Send + Sync + 'static> qom::State for MachineCell<S> {
     fn init(base: &Base) -> Self {
         Core::of(base).cell(S::default())
