@@ -172,7 +172,8 @@ fn estimate(
         let at = 4 * lane..4 * lane + 4;
         let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
         let (x, host, got) = (float(&source[at.clone()]), float(&a[at.clone()]), float(&b[at.clone()]));
-        if x.is_normal() && host.is_normal() && got.is_normal() {
+        // (Where the host flushes a result at the edge of the range another CPU need not.)
+        if x.is_normal() && got.is_normal() && (host.is_normal() || host == 0.0) {
             let (x, got) = (f64::from(x), f64::from(got));
             let exact = if matches!(i.mnemonic(), M::Rcpps | M::Rcpss) { 1.0 / x } else { 1.0 / x.sqrt() };
             if ((got - exact) / exact).abs() <= 1.5 / 4096.0 {

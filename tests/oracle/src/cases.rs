@@ -587,7 +587,11 @@ fn fill_stack(i: &Instruction, s: &State, layout: &Layout, memory: &mut Vec<(usi
 /// What the memory operand holds.
 fn content(i: &Instruction, _n: u32, size: u64, layout: &Layout, v: &mut Values) -> Vec<u8> {
     match i.mnemonic() {
-        Mnemonic::Jmp | Mnemonic::Call => return away(layout, i.ip(), v).to_le_bytes()[..size as usize].to_vec(),
+        Mnemonic::Jmp | Mnemonic::Call => {
+            let mut bytes = away(layout, i.ip(), v).to_le_bytes().to_vec();
+            bytes.resize(size as usize, 0);
+            return bytes;
+        }
         Mnemonic::Ldmxcsr => {
             let x = if v.chance(85) { v.int() & 0xffff } else { v.int() };
             return (x as u32).to_le_bytes().to_vec();

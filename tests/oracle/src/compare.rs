@@ -2,7 +2,7 @@
 
 use crate::{
     layout::DATA_LEN,
-    state::{Case, Outcome},
+    state::{Case, Fault, Outcome},
     undefined::Undefined,
 };
 use std::fmt::Write as _;
@@ -29,7 +29,10 @@ pub fn compare(
     if undefined.everything {
         return d;
     }
-    let same_fault = a.fault == b.fault || undefined.which_fault && a.fault.is_some() && b.fault.is_some();
+    let page = |o: &Outcome| o.fault.map(|f| Fault { address: f.address & !0xfff, ..f });
+    let same_fault = a.fault == b.fault
+        || undefined.byte_of_page && page(a) == page(b)
+        || undefined.which_fault && a.fault.is_some() && b.fault.is_some();
     if !same_fault {
         let _ = writeln!(d, "fault: {:x?} / {:x?}", a.fault, b.fault);
     }
@@ -77,11 +80,16 @@ pub fn compare(
         ("fsw", x.fsw(), y.fsw(), !undefined.fsw, before.fsw()),
         ("ftw", u16::from(x.ftw()), u16::from(y.ftw()), 0xff, u16::from(before.ftw())),
     ] {
+        let m = match name {
+            "ftw" if undefined.x87_mode => 0,
+            "fsw" if undefined.x87_mode => m & !0x3800,
+            _ => m,
+        };
         if (x ^ y) & m != 0 {
             let _ = writeln!(d, "{name}: {x:#x} / {y:#x} (before {before:#x}, compared {m:#x})");
         }
     }
-    for n in 0..8 {
+    for n in (0..8).filter(|_| !undefined.x87_mode) {
         if x.st(n) != y.st(n) {
             let _ = writeln!(d, "st{n}: {:#022x} / {:#022x} (before {:#022x})", x.st(n), y.st(n), before.st(n));
         }

@@ -25,6 +25,10 @@ pub struct Undefined {
     pub memory: bool,
     /// Which of several exceptions is raised, its error code and address.
     pub which_fault: bool,
+    /// Which byte of the page an exception's address names.
+    pub byte_of_page: bool,
+    /// x87 tag word and stack pointer.
+    pub x87_mode: bool,
     /// Makers differ: nothing to compare.
     pub everything: bool,
 }
@@ -33,6 +37,12 @@ impl Undefined {
     /// What only shows in the outcomes, `judge`'s and `other`'s: where makers differ, and what an instruction that faults may have done already.
     pub fn outcomes(&mut self, i: &Instruction, judge: &Outcome, other: &Outcome) {
         let both = judge.fault.is_some() && other.fault.is_some();
+        let one = judge.fault.is_some() != other.fault.is_some();
+        let vectors = judge.fault.zip(other.fault).map(|(a, b)| (a.vector, b.vector));
+        // A misaligned operand beyond the limit of the stack segment: #GP or #SS.
+        if matches!(vectors, Some((12 | 13, 12 | 13))) && i.memory_size().size() >= 16 {
+            self.which_fault = true;
+        }
         match i.mnemonic() {
             // The order in which the two operands are read is nowhere said.
             M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => self.which_fault = both,
@@ -44,7 +54,21 @@ impl Undefined {
             // AMD's read 32 bits, Intel's 16.
             M::Movsxd if i.op0_register().size() == 2 => self.everything = judge.fault != other.fault,
             // Must the operand be writable when nothing changes?
-            M::Arpl => self.everything = judge.fault.is_none() != other.fault.is_none(),
+            M::Arpl => self.everything = one,
+            // Several accesses; which is the first to meet the page is nowhere said.
+            M::Fnstenv | M::Fnsave | M::Fldenv | M::Frstor | M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => {
+                self.byte_of_page = true;
+                self.memory = both;
+            }
+            // "Exceptions for a mask of zero are implementation-dependent" (SDM).
+            M::Maskmovq | M::Maskmovdqu => {
+                self.everything = one;
+                self.byte_of_page = true;
+            }
+            // Whether the x87 unit has become the MMX unit when the exception is raised.
+            M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi | M::Cvtpi2ps | M::Cvtpi2pd => self.x87_mode = both,
+            // Whether a count of zero needs the privilege.
+            M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => self.everything = i.has_rep_prefix() && one,
             _ => {}
         }
     }
