@@ -364,6 +364,8 @@ pub struct Regs {
     pub wait_for_sipi: bool,
     /// Halted by HLT.
     pub halted: bool,
+    /// Bits of [`signal`] that waited when events were last looked at: worth another look once they may be deliverable.
+    pub held: u32,
     /// Physical addresses are taken through this mask (A20 gate).
     pub a20_mask: u64,
     /// DR6 bits of data breakpoints hit by the running instruction.
@@ -448,6 +450,7 @@ impl Default for Regs {
             smbase: 0x30000,
             wait_for_sipi: false,
             halted: false,
+            held: 0,
             a20_mask: u64::MAX,
             debug_hits: 0,
             fpu: Fpu::default(),

@@ -326,23 +326,30 @@ impl<T: Target> Vcpu<T> {
             return self.step_one();
         }
         let pc = self.pc();
-        let op = match self.lookup(pc) {
-            Ok(Some(op)) => op,
-            Ok(None) => return self.step_one(),
-            Err(f) => {
-                // SAFETY: `&mut self`.
-                unsafe { *fault(env) = Some(f) };
-                return self.fault(Fields::none(pc));
+        // SAFETY: `&mut self`.
+        let (h, j) = unsafe { (hot(env), jc(env, pc)) };
+        // SAFETY: `&mut self`; as handlers do at an indirect jump.
+        let known = unsafe { (*j).key == pc && (*j).salt == (*h).salt };
+        if !known {
+            let op = match self.lookup(pc) {
+                Ok(Some(op)) => op,
+                Ok(None) => return self.step_one(),
+                Err(f) => {
+                    // SAFETY: `&mut self`.
+                    unsafe { *fault(env) = Some(f) };
+                    return self.fault(Fields::none(pc));
+                }
+            };
+            // SAFETY: `&mut self`.
+            unsafe {
+                ((*j).key, (*j).salt, (*j).op) = (pc, (*h).salt, op);
+                (*inner(env)).note_jump(pc);
             }
-        };
-        // SAFETY: `&mut self`; the op was just found.
+        }
+        // SAFETY: `&mut self`; the op was just found, or the entry is of this mode and epoch.
         unsafe {
-            let h = hot(env);
             (*h).regs[PAGE.index()] = pc & !0xfff;
-            let j = jc(env, pc);
-            ((*j).key, (*j).salt, (*j).op) = (pc, (*h).salt, op);
-            (*inner(env)).note_jump(pc);
-            tier0::run(env, op);
+            tier0::run(env, (*j).op);
         }
         self.stopped()
     }

@@ -227,13 +227,52 @@ impl<T: Target> Cpu<'_, T> {
         Some(std::ptr::with_exposed_provenance_mut(e.addend.load(Relaxed).wrapping_add(la) as usize))
     }
     /// Reads `w` at a linear address.
+    #[inline]
     pub fn load(&mut self, w: W, la: u64, who: Who) -> Result<u64, T::Fault> {
+        let n = w.bytes() as u64;
+        if la & (n - 1) == 0
+            && let Some(p) = self.quick(n, la, Kind::Read, who)
+        {
+            // SAFETY: `quick` checked the range; host pages are aligned as guest pages are.
+            return Ok(unsafe {
+                match w {
+                    W::B1 => AtomicU8::from_ptr(p).load(Relaxed).into(),
+                    W::B2 => AtomicU16::from_ptr(p.cast()).load(Relaxed).into(),
+                    W::B4 => AtomicU32::from_ptr(p.cast()).load(Relaxed).into(),
+                    W::B8 => AtomicU64::from_ptr(p.cast()).load(Relaxed),
+                }
+            });
+        }
+        self.load_any(w, la, who)
+    }
+    #[inline(never)]
+    fn load_any(&mut self, w: W, la: u64, who: Who) -> Result<u64, T::Fault> {
         let mut v = [0; 8];
         self.load_bytes(la, &mut v[..w.bytes() as usize], who)?;
         Ok(u64::from_le_bytes(v))
     }
     /// Writes `w` at a linear address; all or nothing.
+    #[inline]
     pub fn store(&mut self, w: W, la: u64, v: u64, who: Who) -> Result<(), T::Fault> {
+        let n = w.bytes() as u64;
+        if la & (n - 1) == 0
+            && let Some(p) = self.quick(n, la, Kind::Write, who)
+        {
+            // SAFETY: as in `load`.
+            unsafe {
+                match w {
+                    W::B1 => AtomicU8::from_ptr(p).store(v as u8, Relaxed),
+                    W::B2 => AtomicU16::from_ptr(p.cast()).store(v as u16, Relaxed),
+                    W::B4 => AtomicU32::from_ptr(p.cast()).store(v as u32, Relaxed),
+                    W::B8 => AtomicU64::from_ptr(p.cast()).store(v, Relaxed),
+                }
+            }
+            return Ok(());
+        }
+        self.store_any(w, la, v, who)
+    }
+    #[inline(never)]
+    fn store_any(&mut self, w: W, la: u64, v: u64, who: Who) -> Result<(), T::Fault> {
         self.store_bytes(la, &v.to_le_bytes()[..w.bytes() as usize], who)
     }
     /// Reads bytes at a linear address. Faults before the first byte of a page is read; at most 4096 bytes.

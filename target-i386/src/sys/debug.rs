@@ -141,7 +141,7 @@ fn breakpoints_changed(c: &mut X86Cpu<'_>) {
 /// Instruction breakpoints at the address about to run. RF suppresses them for one instruction.
 pub fn instruction_breakpoint(c: &X86Cpu<'_>, la: u64) -> Option<Exception> {
     let s = &*c.state;
-    if s.dr[7] & 0xff == 0 || c.eflags() & eflags::RF != 0 {
+    if s.dr[7] & 0xff == 0 || c.system_flags() & eflags::RF != 0 {
         return None;
     }
     let bits = matching(&s.dr, s.dr[7], s.cr4 & cr4::DE != 0, &[Watch::Execute], la, 1);

@@ -14,9 +14,14 @@ pub fn service(c: &mut X86Cpu<'_>) -> Rare {
         c.state.a20_mask = a20;
         c.flush_tlb();
     }
+    c.state.held = pending & !signal::A20;
     if pending & signal::INIT != 0 && !c.state.smm {
         signals.clear(signal::INIT);
-        return init(c);
+        let go = init(c);
+        // A start-up IPI may already be there.
+        if !c.state.wait_for_sipi || pending & signal::SIPI == 0 {
+            return go;
+        }
     }
     if c.state.wait_for_sipi {
         if signals.take(signal::SIPI) {
@@ -25,7 +30,9 @@ pub fn service(c: &mut X86Cpu<'_>) -> Rare {
         return Rare::Halt(c.op.ip);
     }
     // A start-up IPI to a CPU that does not wait for one is lost (§8.4.1).
-    signals.clear(signal::SIPI);
+    if pending & signal::SIPI != 0 {
+        signals.clear(signal::SIPI);
+    }
     if pending & signal::SMI != 0 && !c.state.smm {
         signals.clear(signal::SMI);
         return smm::enter(c);
@@ -41,7 +48,7 @@ pub fn service(c: &mut X86Cpu<'_>) -> Rare {
         c.state.halted = false;
         return excp::deliver(c, Exception::mc());
     }
-    if pending & signal::HARD != 0 && c.eflags() & eflags::IF != 0 && c.state.shadow == Shadow::No {
+    if pending & signal::HARD != 0 && c.system_flags() & eflags::IF != 0 && c.state.shadow == Shadow::No {
         let vector = match &c.state.interrupts {
             Some(i) => i.acknowledge(),
             None => None,
@@ -115,16 +122,24 @@ fn start_up(c: &mut X86Cpu<'_>, vector: u8) -> Rare {
 
 /// Whether instructions must run one by one.
 pub fn stepping(s: &State) -> bool {
-    s.shadow != Shadow::No || s.dr[7] & 0xff != 0 || u64::from(s.eflags) & eflags::TF != 0
+    // (A CPU that should sleep but was run looks at its events first.)
+    s.halted
+        || s.wait_for_sipi
+        || s.shadow != Shadow::No
+        || s.dr[7] & 0xff != 0
+        || u64::from(s.eflags) & eflags::TF != 0
 }
 /// Before an instruction in stepping mode.
 pub fn before(c: &mut X86Cpu<'_>) -> Rare {
+    if c.state.halted || c.state.wait_for_sipi {
+        return service(c);
+    }
     if let Some(e) = debug::instruction_breakpoint(c, c.op.ip)
         && c.state.shadow != Shadow::MovSs
     {
         return Rare::Fault(e);
     }
-    let flags = c.eflags();
+    let flags = c.system_flags();
     c.state.step_armed = flags & eflags::TF != 0;
     c.state.resume_armed = flags & eflags::RF != 0;
     c.state.shadow_fresh = false;

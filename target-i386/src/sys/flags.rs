@@ -29,9 +29,9 @@ pub fn popf(c: &mut X86Cpu<'_>, w: W) -> Outcome {
     }
     let mut stack = Stack::current(c);
     let v = stack.pop(c, w)?;
-    let old = c.eflags();
+    let old = c.system_flags();
     if vme {
-        if v & eflags::TF != 0 || v & eflags::IF != 0 && c.eflags() & eflags::VIP != 0 {
+        if v & eflags::TF != 0 || v & eflags::IF != 0 && c.system_flags() & eflags::VIP != 0 {
             return Err(Exception::gp(0));
         }
         c.set_eflags(v, common & 0xffff);
@@ -54,7 +54,7 @@ pub fn popf(c: &mut X86Cpu<'_>, w: W) -> Outcome {
 }
 /// After flags were loaded: TF, AC and RF take part in the mode, IF may let an interrupt in.
 fn loaded(c: &mut X86Cpu<'_>, old: u64) -> Rare {
-    let changed = old ^ c.eflags();
+    let changed = old ^ c.system_flags();
     c.poll();
     if changed & (eflags::TF | eflags::AC | eflags::RF) != 0 || c.kicked() {
         return Rare::To(c.op.next_ip);
@@ -92,20 +92,20 @@ pub fn cli(c: &mut X86Cpu<'_>) -> Outcome {
 pub fn sti(c: &mut X86Cpu<'_>) -> Outcome {
     match which(c)? {
         Which::If => {
-            if c.eflags() & eflags::IF == 0 {
+            if c.system_flags() & eflags::IF == 0 {
                 c.set_eflags(eflags::IF, eflags::IF);
                 c.set_shadow(Shadow::Sti);
             }
         }
         Which::Vif => {
-            if c.eflags() & eflags::VIP != 0 {
+            if c.system_flags() & eflags::VIP != 0 {
                 return Err(Exception::gp(0));
             }
             c.set_eflags(eflags::VIF, eflags::VIF);
         }
     }
     // With nothing pending the shadow may stay behind: it only makes the next event wait for one instruction.
-    Ok(if c.state.signals.get() != 0 { Rare::To(c.op.next_ip) } else { Rare::Next })
+    Ok(if c.state.held != 0 || c.kicked() { Rare::To(c.op.next_ip) } else { Rare::Next })
 }
 /// CLAC and STAC.
 pub fn set_ac(c: &mut X86Cpu<'_>, on: bool) -> Outcome {

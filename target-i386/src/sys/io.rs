@@ -72,7 +72,7 @@ pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, from: Option<u8>) -> O
         c.store(w, la, v.into(), Who::Current)?;
     }
     let step = u64::from(w.bytes());
-    let next = if c.eflags() & eflags::DF != 0 { offset.wrapping_sub(step) } else { offset.wrapping_add(step) };
+    let next = if c.system_flags() & eflags::DF != 0 { offset.wrapping_sub(step) } else { offset.wrapping_add(step) };
     c.write_gpr(aw, index, next);
     breakpoint(c, port, w);
     if rep {

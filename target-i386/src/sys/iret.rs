@@ -11,7 +11,7 @@ pub fn iret(c: &mut X86Cpu<'_>, w: W) -> Outcome {
         iret_real(c, w)?
     } else if c.vm86() {
         iret_from_vm86(c, w)?
-    } else if c.eflags() & eflags::NT != 0 {
+    } else if c.system_flags() & eflags::NT != 0 {
         if c.lma() {
             return Err(Exception::gp(0));
         }
@@ -80,7 +80,7 @@ fn iret_from_vm86(c: &mut X86Cpu<'_>, w: W) -> Result<u64, Exception> {
     let ip = stack.pop(c, w)?;
     let sel = stack.pop(c, w)? as u16;
     let flags = stack.pop(c, w)?;
-    if flags & eflags::TF != 0 || flags & eflags::IF != 0 && c.eflags() & eflags::VIP != 0 {
+    if flags & eflags::TF != 0 || flags & eflags::IF != 0 && c.system_flags() & eflags::VIP != 0 {
         return Err(Exception::gp(0));
     }
     stack.commit(c);

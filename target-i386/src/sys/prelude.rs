@@ -88,6 +88,8 @@ pub trait View {
     fn write_gpr(&mut self, w: W, r: impl Gpr, v: u64);
     /// All of EFLAGS.
     fn eflags(&self) -> u64;
+    /// EFLAGS without the arithmetic flags, which would have to be computed.
+    fn system_flags(&self) -> u64;
     /// Replaces the EFLAGS bits of `mask`.
     fn set_eflags(&mut self, v: u64, mask: u64);
     /// I/O privilege level.
@@ -155,8 +157,17 @@ impl View for X86Cpu<'_> {
         self.state.flags(self.hot).into()
     }
     #[inline]
+    fn system_flags(&self) -> u64 {
+        self.state.eflags.into()
+    }
+    #[inline]
     fn set_eflags(&mut self, v: u64, mask: u64) {
-        self.state.set_flags(self.hot, v as u32, mask as u32)
+        if mask & eflags::STATUS == 0 {
+            let (v, mask) = (v as u32, mask as u32);
+            self.state.eflags = self.state.eflags & !mask | v & mask;
+        } else {
+            self.state.set_flags(self.hot, v as u32, mask as u32)
+        }
     }
     #[inline]
     fn iopl(&self) -> u8 {
@@ -224,9 +235,10 @@ impl View for X86Cpu<'_> {
     }
     #[inline]
     fn poll(&mut self) {
-        let pending = self.state.signals.get() & !signal::A20;
-        let only_masked = pending == signal::HARD && u64::from(self.state.eflags) & eflags::IF == 0;
-        if pending != 0 && !only_masked && self.state.shadow == Shadow::No {
+        // What came since then has kicked the CPU.
+        let held = self.state.held;
+        let only_masked = held == signal::HARD && u64::from(self.state.eflags) & eflags::IF == 0;
+        if held != 0 && !only_masked && self.state.shadow == Shadow::No {
             self.ask_service();
         }
     }

@@ -39,7 +39,7 @@ pub fn syscall(c: &mut X86Cpu<'_>) -> Outcome {
     c.set_segment(SS, flat_stack(sel.wrapping_add(8), 0));
     c.enter_ring(0, flat_code(sel, 0, long));
     // A trap flag that FMASK clears does not trap after this instruction either.
-    c.state.step_armed &= c.eflags() & eflags::TF != 0;
+    c.state.step_armed &= c.system_flags() & eflags::TF != 0;
     Ok(c.jump(target))
 }
 /// SYSRET; `w` is B8 with REX.W.
