@@ -368,6 +368,8 @@ impl<T: Target> Pages<T> {
                 let to = self.map[&(host, mode)].entries[&at];
                 let mut op = Self::stub(link::<T>, at as i64, mode);
                 op.imm = to.as_ptr() as u64;
+                // Stopped here, the address is that of an instruction of this page: no mask is at hand.
+                (op.off, op.len_scale) = (at, 1);
                 op
             }
         });
