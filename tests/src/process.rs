@@ -51,7 +51,12 @@ pub fn run(args: &[&str], input: &str) -> Output {
 
 /// Starts the binary, all three channels piped.
 pub fn start(args: &[&str], env: &[(&str, &str)]) -> Child {
-    let mut command = Command::new(binary());
+    start_binary(&binary(), args, env)
+}
+
+/// [`start`] for another binary with the same command line.
+pub fn start_binary(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    let mut command = Command::new(binary);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.envs(env.iter().copied());
     command.spawn().expect("the binary starts")

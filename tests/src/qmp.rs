@@ -26,11 +26,16 @@ impl Qmp {
     /// # Panics
     /// When it does not come up; its messages are shown.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_binary(&process::binary(), args)
+    }
+
+    /// [`Qmp::start`] for another binary.
+    pub fn start_binary(binary: &Path, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("qmp");
         let monitor = format!("unix:{},server=on,wait=off", path.display());
         let all: Vec<&str> = args.iter().copied().chain(["-qmp", &monitor]).collect();
-        let mut child = process::start(&all, &[]);
+        let mut child = process::start_binary(binary, &all, &[]);
         let mut ended = false;
         process::until("the monitor's socket", || {
             ended = child.try_wait().expect("our child").is_some();

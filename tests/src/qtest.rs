@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Child;
 
 /// A machine under `-accel qtest`.
@@ -23,6 +24,11 @@ impl Qtest {
     /// # Panics
     /// When it does not start; its messages are shown.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_binary(&process::binary(), args)
+    }
+
+    /// [`Qtest::start`] for another binary.
+    pub fn start_binary(binary: &Path, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("qtest");
         let listener = UnixListener::bind(&path).expect("a socket");
@@ -30,7 +36,7 @@ impl Qtest {
         let server = format!("unix:{}", path.display());
         let own = ["-accel", "qtest", "-display", "none", "-qtest", server.as_str()];
         let all: Vec<&str> = args.iter().copied().chain(own).collect();
-        let mut child = process::start(&all, &[]);
+        let mut child = process::start_binary(binary, &all, &[]);
         let mut stream = None;
         let mut ended = false;
         process::until("the machine connects", || {

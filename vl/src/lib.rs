@@ -12,6 +12,7 @@ use target_i386 as _;
 use ui as _;
 
 pub mod base64;
+mod cli;
 pub mod cpu;
 mod date;
 mod defaults;
@@ -29,5 +30,7 @@ mod runstate;
 mod start;
 mod vm;
 
+pub use cli::main;
+pub use hw_core::ShutdownCause;
 pub use report::Reporter;
 pub use vm::{Env, StartError, Started, Vm};

@@ -1,56 +1,5 @@
-//! The `qomet` binary: arguments, terminal, signals, `-daemonize`, exit status. Everything else is the library.
+//! The `qomet` binary.
 
-use std::io::Write;
-use std::process::ExitCode;
-use vl::process::{Daemon, Signals};
-use vl::{Env, Reporter, Started, Vm, options};
-
-fn main() -> ExitCode {
-    let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
-    let program = args.next().unwrap_or_default();
-    let program = program.rsplit('/').next().filter(|p| !p.is_empty()).unwrap_or("qomet").to_owned();
-    let args: Vec<String> = args.collect();
-    vl::process::restore_terminal_on_panic();
-    match run(&args, &program) {
-        Ok(status) => ExitCode::from(status),
-        Err(e) => {
-            chardev::terminal::restore();
-            Reporter::stderr(&program).say(&e.to_string());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(args: &[String], program: &str) -> anyhow::Result<u8> {
-    // Forking comes before anything that could start a thread.
-    let daemon = match options::parse(args) {
-        Ok(options::Parsed::Run(line)) => Daemon::start(&line)?,
-        _ => Daemon::none(),
-    };
-    if let Ok(options::Parsed::Run(line)) = options::parse(args) {
-        let traces: Vec<String> = line.trace.iter().filter_map(|t| t.text("enable")).collect();
-        let items: Vec<String> = line.log_items.iter().filter(|i| *i != "help").cloned().collect();
-        vl::log::start(&items, &traces, line.log_file.as_deref()).map_err(anyhow::Error::msg)?;
-    }
-    let signals = Signals::install()?;
-    let interrupted = signals.flag();
-    let env = Env {
-        program: program.into(),
-        report: Reporter::stderr(program),
-        interrupted: Box::new(move || interrupted()),
-    };
-    let vm = match Vm::start(args, env)? {
-        Started::Vm(vm) => vm,
-        Started::Text(text) => {
-            // A reader that left early (`| head`) is not our error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return Ok(0);
-        }
-    };
-    let _pidfile = daemon.ready(&vm)?;
-    let _watches = signals.watch(&vm);
-    let status = vm.run();
-    drop(vm);
-    chardev::terminal::restore();
-    Ok(u8::try_from(status).unwrap_or(1))
+fn main() -> std::process::ExitCode {
+    vl::main()
 }

@@ -130,6 +130,15 @@ impl Vm {
                 vm.emit(event, data);
             }
         }));
+        let weak = Arc::downgrade(&vm);
+        vm.core.events.device_deleted.add(move |_, deleted| {
+            let Some(vm) = weak.upgrade() else { return };
+            let mut data = serde_json::json!({"path": deleted.path});
+            if let (Some(id), Some(map)) = (&deleted.id, data.as_object_mut()) {
+                map.insert("device".into(), id.as_str().into());
+            }
+            vm.emit("DEVICE_DELETED", data);
+        });
         Ok(vm)
     }
 

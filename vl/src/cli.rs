@@ -1,0 +1,54 @@
+//! The program around a machine: arguments, terminal, signals, `-daemonize`, exit status. `qomet` is nothing but a call of
+//! [`main`], and so is a binary with devices of its own linked in.
+
+use crate::process::{Daemon, Signals, restore_terminal_on_panic};
+use crate::{Env, Reporter, Started, Vm, log, options};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Runs the machine that the process's arguments ask for; the status to end with.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let program = args.next().unwrap_or_default();
+    let program = program.rsplit('/').next().filter(|p| !p.is_empty()).unwrap_or("qomet").to_owned();
+    let args: Vec<String> = args.collect();
+    restore_terminal_on_panic();
+    match run(&args, &program) {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            chardev::terminal::restore();
+            Reporter::stderr(&program).say(&e.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String], program: &str) -> anyhow::Result<u8> {
+    // Forking comes before anything that could start a thread.
+    let daemon = match options::parse(args) {
+        Ok(options::Parsed::Run(line)) => Daemon::start(&line)?,
+        _ => Daemon::none(),
+    };
+    if let Ok(options::Parsed::Run(line)) = options::parse(args) {
+        let traces: Vec<String> = line.trace.iter().filter_map(|t| t.text("enable")).collect();
+        let items: Vec<String> = line.log_items.iter().filter(|i| *i != "help").cloned().collect();
+        log::start(&items, &traces, line.log_file.as_deref()).map_err(anyhow::Error::msg)?;
+    }
+    let signals = Signals::install()?;
+    let interrupted = signals.flag();
+    let env = Env { program: program.into(), report: Reporter::stderr(program), interrupted: Box::new(interrupted) };
+    let vm = match Vm::start(args, env)? {
+        Started::Vm(vm) => vm,
+        Started::Text(text) => {
+            // A reader that left early (`| head`) is not our error.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return Ok(0);
+        }
+    };
+    let _pidfile = daemon.ready(&vm)?;
+    let _watches = signals.watch(&vm);
+    let status = vm.run();
+    drop(vm);
+    chardev::terminal::restore();
+    Ok(u8::try_from(status).unwrap_or(1))
+}
