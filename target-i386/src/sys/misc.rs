@@ -77,7 +77,7 @@ pub fn swapgs(c: &mut X86Cpu<'_>) -> Outcome {
     Ok(Rare::Next)
 }
 /// Changes a segment base and its mirror: FS or GS in 64-bit mode.
-fn set_base(c: &mut X86Cpu<'_>, reg: usize, base: u64) {
+pub(super) fn set_base(c: &mut X86Cpu<'_>, reg: usize, base: u64) {
     c.state.segs[reg].base = base;
     c.hot.regs[usize::from(SEG_BASE) + reg] = base;
 }

@@ -282,8 +282,10 @@ pub fn write(c: &mut X86Cpu<'_>, msr: u32, v: u64) -> Option<()> {
             when(v >> 32 == 0)?;
             c.state.msrs.fmask = v;
         }
-        FS_BASE if f.lm => c.state.segs[FS].base = address(v)?,
-        GS_BASE if f.lm => c.state.segs[GS].base = address(v)?,
+        FS_BASE | GS_BASE if f.lm => {
+            let base = address(v)?;
+            super::misc::set_base(c, if msr == FS_BASE { FS } else { GS }, base);
+        }
         KERNEL_GS_BASE if f.lm => c.state.msrs.kernel_gs_base = address(v)?,
         TSC_AUX if f.rdtscp => {
             when(v >> 32 == 0)?;

@@ -194,3 +194,33 @@ fn fsgsbase_needs_cr4() {
     m.set_reg(RAX, 0x8000_0000_0000);
     m.faults(13, Some(0), 0, |a| a.wrfsbase(rax));
 }
+#[test]
+fn a_base_written_by_msr_is_used_at_once() {
+    for (msr, is_fs) in [(0xc000_0100u32, true), (0xc000_0101, false)] {
+        let mut m = Machine::long();
+        m.put64(0x9010, 0x1122_3344);
+        m.put64(0x9f80, 0x5566_7788);
+        m.run(|a| {
+            a.mov(ecx, msr)?;
+            a.mov(eax, 0x9000u32)?;
+            a.xor(edx, edx)?;
+            a.wrmsr()?;
+            a.mov(rbx, 0x10u64)?;
+            a.mov(rsi, -0x80i64)?;
+            if is_fs {
+                a.mov(rax, qword_ptr(rbx).fs())?;
+                a.mov(rdx, qword_ptr(0x1010u64 - 0x1000).fs())?;
+                a.lea(rdi, qword_ptr(rsi))?;
+                a.mov(rsi, qword_ptr(rsi + 0x1000).fs())?;
+            } else {
+                a.mov(rax, qword_ptr(rbx).gs())?;
+                a.mov(rdx, qword_ptr(0x1010u64 - 0x1000).gs())?;
+                a.lea(rdi, qword_ptr(rsi))?;
+                a.mov(rsi, qword_ptr(rsi + 0x1000).gs())?;
+            }
+            a.int(0x80)
+        });
+        assert_eq!(m.vector(), Some(0x80));
+        assert_eq!([RAX, RDX, RSI].map(|r| m.reg(r)), [0x1122_3344, 0x1122_3344, 0x5566_7788]);
+    }
+}
