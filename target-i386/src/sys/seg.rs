@@ -343,8 +343,8 @@ pub fn arpl(dst: u16, src: u16) -> Option<u16> {
 pub fn drop_privileged(c: &mut X86Cpu<'_>, cpl: u8) {
     for reg in [ES, DS, FS, GS] {
         let s = c.state.segs[reg];
-        if !s.a().conforming() && s.a().dpl() < cpl {
-            // The selector becomes null; FS and GS keep a 64-bit base only through their MSRs.
+        // One that is null already stays as it is: FS and GS may hold a base written through their MSRs.
+        if s.sel > 3 && !s.a().conforming() && s.a().dpl() < cpl {
             c.set_segment(reg, null_segment(0));
         }
     }

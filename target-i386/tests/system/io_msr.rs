@@ -224,3 +224,28 @@ fn a_base_written_by_msr_is_used_at_once() {
         assert_eq!([RAX, RDX, RSI].map(|r| m.reg(r)), [0x1122_3344, 0x1122_3344, 0x5566_7788]);
     }
 }
+#[test]
+fn a_return_to_user_code_keeps_the_base_of_a_null_fs() {
+    let mut m = Machine::long();
+    m.put64(0x9010, 0x1122_3344);
+    {
+        let (hot, s) = m.cpu.parts();
+        (s.segs[FS].sel, s.segs[FS].base) = (0, 0x9000);
+        s.sync(hot);
+    }
+    m.run(|a| {
+        let mut user = a.create_label();
+        a.lea(rcx, ptr(user))?;
+        a.push(i32::from(DATA3))?;
+        a.mov(rax, STACK3)?;
+        a.push(rax)?;
+        a.pushfq()?;
+        a.push(i32::from(CODE3L))?;
+        a.push(rcx)?;
+        a.iretq()?;
+        a.set_label(&mut user)?;
+        a.mov(rax, qword_ptr(0x10).fs())?;
+        a.int(0x80)
+    });
+    assert_eq!((m.vector(), m.reg(RAX)), (Some(0x80), 0x1122_3344));
+}
