@@ -78,6 +78,23 @@ fn machines_accelerators_and_version() {
 }
 
 #[test]
+fn cpu_models() {
+    let mut q = Qmp::start(&["-machine", "none", "-S"]);
+    let models = q.run("query-cpu-definitions", json!({}));
+    let model = |n: &str| models.as_array().unwrap().iter().find(|m| m["name"] == n).unwrap();
+    assert_eq!(
+        (model("EPYC-IBPB")["alias-of"].clone(), model("base")["static"].clone()),
+        (json!("EPYC-v2"), json!(true))
+    );
+    assert_eq!(model("qemu64-v1")["unavailable-features"], json!(["svm"]));
+    let model = json!({"name": "Conroe", "props": {"avx": true}});
+    let full = q.run("query-cpu-model-expansion", json!({"type": "full", "model": model}));
+    assert_eq!((&full["model"]["props"]["avx"], &full["model"]["props"]["ssse3"]), (&json!(true), &json!(true)));
+    let bad = json!({"type": "static", "model": {"name": "Conroy"}});
+    assert!(q.error("query-cpu-model-expansion", bad).1.contains("'Conroe'"));
+}
+
+#[test]
 fn the_human_monitor_answers_through_qmp() {
     let mut q = Qmp::start(&["-machine", "none", "-S"]);
     assert_eq!(q.hmp("info status"), "VM status: paused (prelaunch)\r\n");

@@ -1,6 +1,5 @@
 //! What `help` instead of a value prints: machines, CPUs, devices, accelerators, objects, character devices.
 
-use crate::cpu::models;
 use crate::monitor::commands::{is_device_property, properties_of};
 use crate::options::CommandLine;
 use crate::options::chardev::BACKENDS;
@@ -24,7 +23,7 @@ pub fn requested(line: &CommandLine) -> Result<Option<String>, StartError> {
         return Ok(Some(accelerators()));
     }
     if line.cpu.as_ref().is_some_and(|c| matches!(c.value.as_str(), "help" | "?")) {
-        return Ok(Some(cpus()));
+        return Ok(Some(target_i386::cpu::help()));
     }
     if let Some(d) = line.devices.iter().find(|d| d.value.help) {
         return if d.value.type_name.is_empty() {
@@ -78,14 +77,6 @@ fn machines() -> String {
 
 fn accelerators() -> String {
     hw_core::accel::names().iter().fold("Accelerators supported in QEMU binary:\n".into(), |t, n| t + n + "\n")
-}
-
-fn cpus() -> String {
-    let mut out = String::from("Available CPUs:\n");
-    for model in models() {
-        let _ = writeln!(out, "  {model}");
-    }
-    out
 }
 
 fn chardevs() -> String {

@@ -316,7 +316,7 @@ fn configure_board(vm: &Vm, machine: &Ref<Machine>, ports: Ports) -> Result<()> 
         fw_cfg.push((name.clone(), data));
     }
     if let Some(cpu) = &line.cpu {
-        crate::cpu::select(vm.scope(), machine, &cpu.value).map_err(at(&cpu.at))?;
+        crate::cpu::select(vm, machine, &cpu.value).map_err(at(&cpu.at))?;
     }
     vm.core().roms.set_search_path(crate::firmware::folders(&line.firmware_dirs));
     vm.core().configure(BoardConfig {

@@ -124,6 +124,8 @@ impl Vm {
             core,
             world,
         });
+        let for_warnings = vm.report.clone();
+        vm.core.events.warning.add(move |_, text| for_warnings.say(&format!("warning: {text}")));
         let weak = Arc::downgrade(&vm);
         vm.core.set_event_sink(Box::new(move |event, data| {
             if let Some(vm) = weak.upgrade() {

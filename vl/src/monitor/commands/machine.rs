@@ -1,7 +1,6 @@
 //! Commands about machine types, CPU models and vCPUs.
 
 use super::{Args, Command, command};
-use crate::cpu::models;
 use crate::monitor::error::{QmpError, QmpResult};
 use crate::monitor::schema::{Ty, opt, req};
 use crate::vm::Vm;
@@ -9,6 +8,7 @@ use hw_core::MachineClass;
 use qom::Class;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use target_i386::cpu::query::{Expansion, definitions, expand_model};
 
 const MACHINE: Ty = Ty::Object(&[
     req("name", Ty::Str),
@@ -26,12 +26,14 @@ const MACHINE: Ty = Ty::Object(&[
 const COMPAT: Ty = Ty::Object(&[req("qom-type", Ty::Str), req("property", Ty::Str), req("value", Ty::Str)]);
 const CPU_DEFINITION: Ty = Ty::Object(&[
     req("name", Ty::Str),
+    opt("migration-safe", Ty::Bool),
     req("static", Ty::Bool),
     opt("unavailable-features", Ty::List(&Ty::Str)),
     req("typename", Ty::Str),
     opt("alias-of", Ty::Str),
     req("deprecated", Ty::Bool),
 ]);
+const CPU_MODEL: Ty = Ty::Object(&[req("name", Ty::Str), opt("props", Ty::Any)]);
 const PLACE: Ty = Ty::Object(&[
     opt("node-id", Ty::Int),
     opt("socket-id", Ty::Int),
@@ -56,9 +58,15 @@ pub(super) static COMMANDS: &[Command] = &[
         let with_compat = args.bool("compat-props");
         Ok(hw_core::machine::machines().into_iter().filter_map(|c| machine(c, with_compat)).collect())
     }),
-    command("query-cpu-definitions", &[], Some(Ty::List(&CPU_DEFINITION)), |_, _| {
-        Ok(models().into_iter().map(cpu_definition).collect())
+    command("query-cpu-definitions", &[], Some(Ty::List(&CPU_DEFINITION)), |vm, _| {
+        Ok(definitions(vm.machine().is_some_and(|m| m.class_of().newest_cpu_versions)).into())
     }),
+    command(
+        "query-cpu-model-expansion",
+        &[req("type", Ty::Enum(&["static", "full"])), req("model", CPU_MODEL)],
+        Some(Ty::Object(&[req("model", CPU_MODEL)])),
+        expansion,
+    ),
     command("query-cpus-fast", &[], Some(Ty::List(&CPU)), |vm, _| Ok(cpus(vm))),
     command("query-hotpluggable-cpus", &[], Some(Ty::List(&SLOT)), hotpluggable),
 ];
@@ -93,14 +101,17 @@ fn machine(class: &Class, with_compat: bool) -> Option<Value> {
     Some(v.into())
 }
 
-fn cpu_definition(model: &str) -> Value {
-    json!({
-        "name": model,
-        "typename": format!("{model}-x86_64-cpu"),
-        "static": model == "base",
-        "unavailable-features": [],
-        "deprecated": false,
-    })
+fn expansion(vm: &Arc<Vm>, args: Args<'_>) -> QmpResult {
+    let model = args.0.get("model").and_then(Value::as_object);
+    let name = model.and_then(|m| m.get("name")).and_then(Value::as_str).unwrap_or_default();
+    let none = Map::new();
+    let props = match model.and_then(|m| m.get("props")) {
+        None => &none,
+        Some(Value::Object(props)) => props,
+        Some(_) => return Err(QmpError::generic("Invalid parameter type for 'model.props', expected: dict")),
+    };
+    let (name, props) = expand_model(vm.scope(), Expansion::parse(args.str("type"))?, name, props)?;
+    Ok(json!({"model": {"name": name, "props": props}}))
 }
 
 fn cpus(vm: &Vm) -> Value {
