@@ -272,9 +272,28 @@ impl<T: Target, const WALK: bool> Interp<T, WALK> {
             }
         }
     }
-    /// A locked access in the walking frame: atomic against all others of its kind.
+    /// A locked access in the walking frame. In a page of RAM it is the host's own compare and exchange, atomic against those that
+    /// other vCPUs make without walking; across two pages and outside RAM only against others of its kind.
     #[inline(never)]
     fn walk_locked(&mut self, w: W, p: u64, f: &mut dyn FnMut(u64) -> u64) -> u64 {
+        let bytes = w.bytes() as usize;
+        // SAFETY: the calling thread owns the vCPU; the place was checked for a write of this width when it was made.
+        let place = unsafe { (&(*inner(self.env)).places)[p as usize % (*inner(self.env)).places.len()] };
+        let (spot, off) = (&place.spot[0], place.la as usize & 0xfff);
+        if off + bytes <= 4096 && !spot.host.is_null() && spot.flags & tlb::spot::RAM != 0 {
+            let mut old = self.read(w, p);
+            loop {
+                // SAFETY: a live writable page of RAM, and the operand is inside it.
+                let seen = unsafe { host::lock::cas(w, spot.host.add(off), old, f(old)) };
+                if seen == old {
+                    break;
+                }
+                old = seen;
+            }
+            // SAFETY: as above; no reference into `inner` is live.
+            unsafe { tlb::stored(self.env, spot, off, bytes) };
+            return old;
+        }
         let group = unsafe { (*inner(self.env)).group.clone() };
         let _held = group.locked.lock();
         let old = self.read(w, p);

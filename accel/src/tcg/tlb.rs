@@ -407,12 +407,22 @@ pub(crate) unsafe fn write_spot<T: Target>(env: NonNull<Env<T>>, s: &Spot, off: 
     if s.host.is_null() || s.flags & spot::RAM == 0 {
         return n.bus.store(n.view, s.pa + off as u64, data);
     }
+    // SAFETY: a live writable page, and the range is inside it; the calling thread owns the vCPU.
+    unsafe {
+        super::mem::copy_in(s.host.add(off), data);
+        stored(env, s, off, data.len());
+    }
+}
+/// What follows a store inside a page of RAM: the page is dirty, code in it may be another.
+/// # Safety
+/// The calling thread owns the vCPU and holds no reference into `inner`.
+pub(crate) unsafe fn stored<T: Target>(env: NonNull<Env<T>>, s: &Spot, off: usize, len: usize) {
+    // SAFETY: as demanded of the caller.
+    let n = unsafe { &mut *inner(env) };
     if s.flags & spot::LOG != 0 {
         n.bus.mark_dirty(n.view, s.pa)
     }
-    // SAFETY: a live writable page, and the range is inside it.
-    unsafe { super::mem::copy_in(s.host.add(off), data) }
-    wrote(env, n, s.host as usize, off, data.len());
+    wrote(env, n, s.host as usize, off, len);
 }
 /// Tells everybody that code may have been overwritten.
 pub(crate) fn wrote<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, host: usize, off: usize, len: usize) {
