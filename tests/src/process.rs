@@ -44,9 +44,17 @@ pub struct Output {
 /// # Panics
 /// When it does not end in time.
 pub fn run(args: &[&str], input: &str) -> Output {
+    run_within(LIMIT, args, input)
+}
+
+/// [`run`] for what takes longer, such as a boot.
+///
+/// # Panics
+/// When it does not end within `limit`.
+pub fn run_within(limit: Duration, args: &[&str], input: &str) -> Output {
     let mut child = start(args, &[]);
     child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
-    finish(child)
+    finish_within(limit, child)
 }
 
 /// Starts the binary, all three channels piped.
@@ -67,21 +75,29 @@ pub fn start_binary(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> Child
 /// # Panics
 /// When it does not come in time; the process is killed.
 pub fn wait(child: &mut Child) -> ExitStatus {
-    let end = Instant::now() + LIMIT;
+    wait_within(LIMIT, child)
+}
+
+fn wait_within(limit: Duration, child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait().expect("our child") {
             return status;
         }
         if Instant::now() > end {
             let _ = child.kill();
-            panic!("the process did not end within {LIMIT:?}");
+            panic!("the process did not end within {limit:?}");
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// Reads what is left and waits for the end.
-pub fn finish(mut child: Child) -> Output {
+pub fn finish(child: Child) -> Output {
+    finish_within(LIMIT, child)
+}
+
+fn finish_within(limit: Duration, mut child: Child) -> Output {
     drop(child.stdin.take());
     let reader = |r: Option<Box<dyn Read + Send>>| {
         std::thread::spawn(move || {
@@ -94,7 +110,7 @@ pub fn finish(mut child: Child) -> Output {
     };
     let stdout = reader(child.stdout.take().map(|s| Box::new(s) as _));
     let stderr = reader(child.stderr.take().map(|s| Box::new(s) as _));
-    let status = wait(&mut child);
+    let status = wait_within(limit, &mut child);
     Output { code: status.code(), stdout: stdout.join().expect("reader"), stderr: stderr.join().expect("reader") }
 }
 
