@@ -57,7 +57,8 @@ fn scalar_loop_sums_and_collects_sticky_flags() {
 fn rounding_control_is_the_guests() {
     for (rc, want) in [(0u32, 0x3fd5_5555_5555_5555u64), (1, 0x3fd5_5555_5555_5555), (2, 0x3fd5_5555_5555_5556)] {
         let mut m = machine(|a| a.divsd(xmm0, xmm1));
-        (m.set_xmm(0, f64s(1.0, 5.0)), m.set_xmm(1, f64s(3.0, 7.0)));
+        m.set_xmm(0, f64s(1.0, 5.0));
+        m.set_xmm(1, f64s(3.0, 7.0));
         m.set_mxcsr(0x1f80 | rc << 13);
         assert_eq!(m.run(100), END);
         assert_eq!(m.xmm(0), f64s(f64::from_bits(want), 5.0), "rc {rc}");
@@ -71,11 +72,13 @@ fn unmasked_exceptions_come_before_any_change() {
         a.divpd(xmm0, xmm1)
     });
     m.poke(DATA, &0x1d80u32.to_le_bytes()); // ZE unmasked
-    (m.set_xmm(0, f64s(1.0, 1.0)), m.set_xmm(1, f64s(3.0, 0.0)));
+    m.set_xmm(0, f64s(1.0, 1.0));
+    m.set_xmm(1, f64s(3.0, 0.0));
     assert_eq!(m.run(100), Outcome::Exception(Exception::xm()));
     assert_eq!((m.xmm(0), m.mxcsr()), (f64s(1.0, 1.0), 0x1d84));
     // Without CR4.OSXMMEXCPT it is #UD; without an exception the instruction runs.
-    (m.set_pc(CODE), m.set_xmm(1, f64s(2.0, 4.0)));
+    m.set_pc(CODE);
+    m.set_xmm(1, f64s(2.0, 4.0));
     assert_eq!(m.run(100), END);
     assert_eq!(m.xmm(0), f64s(0.5, 0.25));
 }
@@ -127,7 +130,9 @@ fn comparisons_feed_branches() {
     for (x, y, want) in
         [(1.0, 2.0, [1, 0, 0]), (2.0, 2.0, [0, 1, 0]), (3.0, 2.0, [0, 0, 0]), (f64::NAN, 2.0, [1, 1, 1])]
     {
-        (m.set_xmm(0, f64s(x, 0.0)), m.set_xmm(1, f64s(y, 0.0)), m.set_pc(CODE));
+        m.set_xmm(0, f64s(x, 0.0));
+        m.set_xmm(1, f64s(y, 0.0));
+        m.set_pc(CODE);
         assert_eq!(m.run(100), END);
         assert_eq!([m.gpr(0) & 1, m.gpr(1) & 1, m.gpr(2) & 1], want, "{x} {y}");
     }

@@ -44,7 +44,7 @@ unsafe impl<T: Target> Sync for Owner<T> {}
 impl<T: Target> Reach for Owner<T> {
     fn shared(&self) -> &Shared {
         // SAFETY: live as long as its owner; atomics and a mutex only.
-        unsafe { &*(&raw const (*self.0.as_ptr()).shared) }
+        unsafe { (&raw const (*self.0.as_ptr()).shared).as_ref().expect("a field of the env") }
     }
     fn protect(&self, host: usize, len: usize) {
         tlb::protect(self.0, host, len)
@@ -327,7 +327,7 @@ impl<T: Target> Vcpu<T> {
         }
         let pc = self.pc();
         // SAFETY: `&mut self`.
-        let (h, j) = unsafe { (hot(env), jc(env, pc)) };
+        let (h, j) = (hot(env), jc(env, pc));
         // SAFETY: `&mut self`; as handlers do at an indirect jump.
         let known = unsafe { (*j).key == pc && (*j).salt == (*h).salt };
         if !known {

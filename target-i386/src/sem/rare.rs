@@ -80,7 +80,7 @@ fn rotate(cpu: &mut X86Cpu<'_>, f: Form, left: bool) -> Result<(), Exception> {
     if n != 0 {
         let top = v >> (bits - 1) & 1;
         let o = if left { top ^ c } else { top ^ (v >> (bits - 2) & 1) };
-        cpu.state.set_flags(cpu.hot, (c as u32) * CF | (o as u32) * OF, CF | OF);
+        cpu.state.set_flags(cpu.hot, ((c as u32) * CF) | ((o as u32) * OF), CF | OF);
     }
     Ok(())
 }

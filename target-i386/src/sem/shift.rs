@@ -3,7 +3,7 @@
 
 use super::{flags::Kind, operands::*};
 use crate::{forms::*, reg::RCX, state::bits::*};
-use accel::tcg::{Bin, Cmp, Deferred, Emit, Flow, Step, W, W::*};
+use accel::tcg::{Bin, Cmp, Deferred, Emit, Flow, Ops, Step, W, W::*};
 
 /// SHL SHR SAR ROL ROR. A count of zero changes nothing but clears the upper half of a 32-bit register.
 #[inline(always)]
@@ -69,9 +69,11 @@ fn plain<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> E::V {
         }
     }
 }
+/// A result and the flags that go with it.
+type Formula<E> = Result<(<E as Ops>::V, Deferred<<E as Ops>::V>), <E as Emit>::Miss>;
 /// Result and flags for a count that is not zero.
 #[inline(always)]
-fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> Result<(E::V, Deferred<E::V>), E::Miss> {
+fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> Formula<E> {
     let top = w.bits() - 1;
     let m = e.add_imm(B1, n, u64::MAX);
     let m = e.and_imm(B1, m, 63);

@@ -214,7 +214,7 @@ fn checked(cpu: &mut X86Cpu<'_>, f: Form, op: Arith) -> Outcome {
             let (a, b) = (soft_int::lane(f.w, cpu.hot.x[d], 0), soft_int::lane(f.w, b, 0));
             let ([c, z, p], flags) = soft_fp::comis(f.w, a, b, csr, quiet);
             signal(cpu, flags)?;
-            cpu.hot.defer(flags::from_image(c as u32 * CF | z as u32 * ZF | p as u32 * PF));
+            cpu.hot.defer(flags::from_image((c as u32 * CF) | (z as u32 * ZF) | (p as u32 * PF)));
         }
         Arith::ToInt(lane, truncate) => {
             let x = source(cpu, f, (lane.bytes(), false))?;

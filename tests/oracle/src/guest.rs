@@ -144,7 +144,7 @@ impl Executor for Guest {
         hot.fpcr = u64::from(fx.mxcsr());
         let fpu = &mut state.r.fpu;
         (fpu.fcw, fpu.fsw, fpu.ftw) = (fx.fcw(), fx.fsw(), fx.ftw());
-        let top = |fsw: u16, n: usize| usize::from(fsw >> 11 & 7) + n & 7;
+        let top = |fsw: u16, n: usize| (usize::from(fsw >> 11 & 7) + n) & 7;
         for n in 0..8 {
             fpu.regs[top(fx.fsw(), n)] = F80 { sig: fx.st(n) as u64, se: (fx.st(n) >> 64) as u16 };
         }

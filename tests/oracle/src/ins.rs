@@ -228,7 +228,7 @@ fn differences(line: &Line, layout: &Layout, case: &Case, got: &Outcome, executo
         d += &format!("fcw fsw ftw mxcsr: {:x?} expected, {:x?} found\n", words(a), words(b));
     }
     for n in 0..8 {
-        let used = a.ftw() >> ((a.fsw() >> 11 & 7) as usize + n & 7) & 1 != 0;
+        let used = a.ftw() >> (((a.fsw() >> 11 & 7) as usize + n) & 7) & 1 != 0;
         if used && a.st(n) != b.st(n) {
             d += &format!("st{n}: {:#x} expected, {:#x} found\n", a.st(n), b.st(n));
         }
