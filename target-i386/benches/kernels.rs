@@ -73,7 +73,10 @@ fn main() {
             best[0] = best[0].min(now() - t);
             let sp = RAM as u64 - 0x108;
             m.poke(sp, &END.to_le_bytes());
-            (m.set_gpr(4, sp), m.set_gpr(7, DATA), m.set_gpr(6, n), m.set_pc(CODE + at));
+            m.set_gpr(4, sp);
+            m.set_gpr(7, DATA);
+            m.set_gpr(6, n);
+            m.set_pc(CODE + at);
             let t = now();
             let end = m.run(u64::MAX);
             best[1] = best[1].min(now() - t);

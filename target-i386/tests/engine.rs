@@ -49,7 +49,9 @@ fn budget_is_exact() {
         a.jmp(top).unwrap();
     }));
     for n in [1u64, 2, 3, 7, 100, 1000] {
-        (m.set_gpr(0, 0), m.set_gpr(3, 0), m.set_pc(CODE));
+        m.set_gpr(0, 0);
+        m.set_gpr(3, 0);
+        m.set_pc(CODE);
         assert_eq!(m.run(n), Outcome::Budget);
         assert_eq!((m.gpr(0), m.gpr(3)), (n.div_ceil(3), (n + 1) / 3), "budget {n}");
     }

@@ -1,6 +1,6 @@
 //! The command line: QEMU's spelling, one or two dashes, one table of options.
 //!
-//! [`table`] is the data (names, argument, help text, what it fills in), [`parse`] walks the arguments, [`help`] prints the table,
+//! `table` is the data (names, argument, help text, what it fills in), [`parse`] walks the arguments, [`help`] prints the table,
 //! [`opts`] is the `key=value,…` syntax inside an argument and [`desc`] the parameters each such list knows.
 
 pub mod chardev;
