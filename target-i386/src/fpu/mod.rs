@@ -10,6 +10,8 @@
 //! | `stack` | the register stack and exceptions of [`Fpu`] |
 //! | `image` | FSTENV, FSAVE, FXSAVE images |
 
+#[cfg(test)]
+mod apfloat_tests;
 pub mod arith;
 pub mod consts;
 pub mod convert;

@@ -134,7 +134,7 @@ impl Fpu {
         self.fsw &= !sw::C1;
         self.set_top(self.top() + if up { 1 } else { 7 });
     }
-    /// The pop of FFREEP.
+    /// The pop of FFREEP and FSTPNCE.
     pub fn rotate_pop(&mut self) {
         self.fsw &= !sw::C1;
         self.pop();
@@ -335,7 +335,7 @@ impl Fpu {
         if let Some(v) = self.st(0) {
             self.set_st(i, v);
         }
-        self.pop();
+        self.rotate_pop();
     }
     /// A memory operand as a register with the exceptions of its conversion.
     #[inline]

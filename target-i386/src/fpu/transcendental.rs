@@ -264,7 +264,7 @@ pub fn yl2x(fcw: u16, y: &F80, x: &F80) -> Out {
     match (v, w) {
         (Val::Zero(_), Val::Zero(_)) => Out::INVALID,
         (Val::Inf(s), Val::Zero(_)) => infinity(!s, pre),
-        (Val::Num(n), Val::Zero(_)) => infinity(!n.neg, ZE | pre),
+        (Val::Num(n), Val::Zero(_)) => infinity(!n.neg, ZE),
         (_, Val::Inf(true)) => Out::INVALID,
         (_, Val::Num(n)) if n.neg => Out::INVALID,
         (Val::Zero(_), Val::Inf(_)) => Out::INVALID,

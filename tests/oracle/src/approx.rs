@@ -113,12 +113,16 @@ fn transcendental(i: &Instruction, case: &Case, judge: &mut Outcome, other: &Out
     };
     match truth(m, before.st(0), before.st(1)) {
         Some(Truth::Undefined) => {
-            sync(judge, 0x3f | C1 | 0x8080);
-            judge.state.fx.set_st(0, b.st(0));
+            // (With unmasked exceptions not even the pop is certain.)
+            judge.state.fx = *b;
         }
         Some(Truth::Values(values)) => {
             let masked = !before.fcw() & 0x3f;
-            if a.fsw() & C2 != 0 || masked & a.fsw() & 7 != 0 || masked & b.fsw() & 7 != 0 {
+            // C2 says "out of range" only for the trigonometric functions, which clear it otherwise.
+            if (pushes || matches!(m, M::Fsin | M::Fcos)) && a.fsw() & C2 != 0
+                || masked & a.fsw() & 7 != 0
+                || masked & b.fsw() & 7 != 0
+            {
                 return;
             }
             for (n, value) in values {

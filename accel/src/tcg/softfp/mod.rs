@@ -222,11 +222,12 @@ pub fn round(v: Val, m: Mode) -> Packed {
     }
     let pe = inexact(n.sig);
     if exp > f.emax {
-        // (Singles and doubles are not delivered then; a massive overflow of FSCALE is delivered as if masked.)
+        // (Singles and doubles are not delivered then; a massive overflow of FSCALE gives infinity.)
         if m.unmasked & OE != 0 && (exp - f.adjust <= f.emax || f.adjust != X80.adjust) {
             return Packed { neg: n.neg, exp: (exp - f.adjust + f.emax) as u32, sig, flags: OE | pe, up };
         }
         let to_inf = match m.round {
+            _ if m.unmasked & OE != 0 => true,
             Round::Near => true,
             Round::Down => n.neg,
             Round::Up => !n.neg,

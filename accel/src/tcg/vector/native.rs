@@ -12,8 +12,9 @@ pub struct Fpcr<'a> {
     pub host: &'a mut u64,
 }
 
+/// The host's instructions.
 #[cfg(target_arch = "x86_64")]
-mod imp {
+mod host {
     use super::*;
     use crate::tcg::host::{fpcr, sse};
     pub use sse::{xbin, xmask, xshift};
@@ -68,17 +69,20 @@ mod imp {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod imp {
+/// The software meanings.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+pub(super) mod soft {
     use super::*;
     use crate::tcg::vector::soft_fp;
     pub use soft_int::{xbin, xmask, xshift};
 
     impl Fpcr<'_> {
         /// Nothing to do: the software reads `guest`.
+        #[cfg(not(target_arch = "x86_64"))]
         #[inline(always)]
         pub fn enter(&mut self) {}
         /// Nothing to do.
+        #[cfg(not(target_arch = "x86_64"))]
         #[inline(always)]
         pub fn leave(&mut self) {}
         fn raise<R>(&mut self, (r, flags): (R, u32)) -> R {
@@ -96,7 +100,7 @@ mod imp {
         match soft_int::xun(op, x) {
             Some(r) => r,
             None => {
-                let r = soft_fp::xun(op, x, *f.guest as u32).expect("move or conversion");
+                let r = soft_fp::xun(op, x, *f.guest as u32).expect("a move or a conversion");
                 f.raise(r)
             }
         }
@@ -118,7 +122,10 @@ mod imp {
         a & !(to.mask() as u128) | f.raise(r) as u128
     }
 }
-pub use imp::*;
+#[cfg(target_arch = "x86_64")]
+pub use host::*;
+#[cfg(not(target_arch = "x86_64"))]
+pub use soft::*;
 
 /// A shuffle by `imm`.
 #[inline(always)]

@@ -224,6 +224,33 @@ fn conversions_agree_with_the_host_in_result_and_flags() {
     }
 }
 
+/// What tier 0 calls, on both kinds of host: results, and flags collected in the guest's MXCSR.
+#[test]
+fn both_native_layers_leave_the_same_mxcsr() {
+    use native::{self, Fpcr, soft};
+    let mut r = Random(4);
+    for csr in csrs() {
+        let (mut a, mut ah, mut b, mut bh) = (csr as u64, 0, csr as u64, 0);
+        let before = fpcr::read();
+        for _ in 0..500 {
+            let (x, y) = (r.vector(B8), r.vector(B4));
+            let mut f = Fpcr { guest: &mut a, host: &mut ah };
+            let mut g = Fpcr { guest: &mut b, host: &mut bh };
+            assert_eq!(native::xfp(&mut f, FpBin::Mul, Fp::Pd, x, y), soft::xfp(&mut g, FpBin::Mul, Fp::Pd, x, y));
+            assert_eq!(native::xun(&mut f, XUn::CvtPsDq, y), soft::xun(&mut g, XUn::CvtPsDq, y));
+            assert_eq!(native::xcompare(&mut f, B8, true, x, y), soft::xcompare(&mut g, B8, true, x, y));
+            assert_eq!(native::xto_int(&mut f, B8, B4, true, x), soft::xto_int(&mut g, B8, B4, true, x));
+            let (i, j) = (native::xfrom_int(&mut f, B8, B4, x, y as u64), soft::xfrom_int(&mut g, B8, B4, x, y as u64));
+            assert_eq!(i, j);
+            assert_eq!(native::xbin(XBin::MulAdd16, x, y), soft::xbin(XBin::MulAdd16, x, y));
+            assert_eq!(native::xshift(XShift::Sar(B2), x, 3), soft::xshift(XShift::Sar(B2), x, 3));
+            assert_eq!(native::xmask(B1, x), soft::xmask(B1, x));
+        }
+        Fpcr { guest: &mut a, host: &mut ah }.leave();
+        assert_eq!((a, ah, fpcr::read() & !0x3f), (b, 0, before & !0x3f));
+    }
+}
+
 #[test]
 fn unmasked_exceptions_are_found() {
     use softfp_flags::*;
