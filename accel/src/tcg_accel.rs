@@ -161,6 +161,8 @@ pub fn run_vcpu<T: Target>(
         }
         ended(&mut v, exit);
     }
+    let c = vcpu.lock().counters();
+    tracing::debug!(cpu = cpu.index(), ?c, "vCPU ended");
 }
 
 /// Class struct of `accel-cpu`: what an accelerator adds to the CPUs of one architecture.

@@ -87,5 +87,23 @@ fn main() {
         logs.push((b / a).ln());
         println!("{name:8} {a:9.2} {b:9.2} {:7.1} {:8.0}   {:?}", b / a, executed as f64 / b / 1e3, m.counters());
     }
+    if only.is_none() {
+        mmio();
+    }
     println!("geometric mean {:.1} times native", (logs.iter().sum::<f64>() / logs.len() as f64).exp());
+}
+
+/// Loads from an address that is no RAM: the engine's part of an access to a device.
+fn mmio() {
+    const N: u64 = 1_000_000;
+    // top: mov eax, [rbx]; dec rcx; jnz top; ud2
+    let code = [0x8b, 0x03, 0x48, 0xff, 0xc9, 0x75, 0xf9, 0x0f, 0x0b];
+    let mut m = Bare::new(64, 1 << 20);
+    m.poke(CODE, &code);
+    (m.set_pc(CODE), m.set_gpr(1, N), m.set_gpr(3, 0x4000_0010));
+    let t = now();
+    let end = m.run(u64::MAX);
+    let ms = now() - t;
+    assert_eq!((end, m.gpr(0)), (Outcome::Exception(Exception::ud()), 0xffff_ffff));
+    println!("load from a device's address: {:.0} ns without the device", ms * 1e6 / N as f64);
 }

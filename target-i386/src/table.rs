@@ -29,7 +29,9 @@ macro_rules! product {
 }
 
 const NOP: Form = Form::new(Op::Nop, B4, No, No);
-const KEEP: [Alu; 7] = [Alu::Add, Alu::Or, Alu::Adc, Alu::Sbb, Alu::And, Alu::Sub, Alu::Xor];
+const KEEP: [Alu; 5] = [Alu::Add, Alu::Or, Alu::And, Alu::Sub, Alu::Xor];
+/// These evaluate flags of any producer: long handlers, so only the commonest forms.
+const CARRY: [Alu; 2] = [Alu::Adc, Alu::Sbb];
 const TEST: [Alu; 2] = [Alu::Cmp, Alu::Test];
 const LIVE: [bool; 2] = [false, true];
 const CC: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -43,7 +45,7 @@ const MOVED: [(Loc, Loc); 11] =
 const MOVED32: [(Loc, Loc); 10] =
     [(R, Mx32), (M32, R), (M32, I), (Mx32, R), (R, G16), (G16, R), (R, G32), (G32, R), (G16, I), (G32, I)];
 const SOURCES: [Loc; 6] = [R, M, Mx, S, M32, Mx32];
-const SHIFTS: [Shift; 5] = [Shift::Shl, Shift::Shr, Shift::Sar, Shift::Rol, Shift::Ror];
+const SHIFTS: [Shift; 3] = [Shift::Shl, Shift::Shr, Shift::Sar];
 
 const fn f(op: Op, w: accel::tcg::W, dst: Loc, src: Loc) -> Form {
     Form::new(op, w, dst, src)
@@ -56,6 +58,7 @@ const LIST: List<(Form, bool), 2048> = {
     product!(op in KEEP, w in [B1, B4, B8], at in TO, live in LIVE => { l.push((f(Op::Alu(op), w, at.0, at.1), live)) });
     product!(op in KEEP, w in [B1, B4], at in TO32, live in LIVE => { l.push((f(Op::Alu(op), w, at.0, at.1), live)) });
     product!(op in KEEP, at in [(R, R), (R, I), (R, M), (M, I)], live in LIVE => { l.push((f(Op::Alu(op), B2, at.0, at.1), live)) });
+    product!(op in CARRY, w in [B4, B8], src in [R, I, M], live in LIVE => { l.push((f(Op::Alu(op), w, R, src), live)) });
     product!(op in TEST, w in [B1, B2, B4, B8], at in COMPARED => { l.push((f(Op::Alu(op), w, at.0, at.1), true)) });
     product!(op in TEST, w in [B1, B2, B4], at in COMPARED32 => { l.push((f(Op::Alu(op), w, at.0, at.1), true)) });
     product!(w in [B1, B2, B4, B8], at in MOVED => { l.push((f(Op::Mov, w, at.0, at.1), false)) });
@@ -65,6 +68,7 @@ const LIST: List<(Form, bool), 2048> = {
     product!(src in [R, M, Mx] => { l.push((f(Op::Sext(B4), B8, R, src), false)) });
     product!(w in [B4, B8], src in [M, Mx, M32, Mx32] => { l.push((f(Op::Lea, w, R, src), false)) });
     product!(op in SHIFTS, w in [B4, B8], src in [I, R], live in LIVE => { l.push((f(Op::Shift(op), w, R, src), live)) });
+    product!(op in [Shift::Rol, Shift::Ror], w in [B4, B8] => { l.push((f(Op::Shift(op), w, R, I), false)) });
     product!(op in [Shift::Shl, Shift::Shr], live in LIVE => { l.push((f(Op::Shift(op), B1, R, I), live)) });
     product!(w in [B4, B8], src in [R, M, Mx], live in LIVE => { l.push((f(Op::Imul, w, R, src), live)) });
     product!(w in [B4, B8], src in [R, M], live in LIVE => { l.push((f(Op::Imul3, w, R, src), live)) });

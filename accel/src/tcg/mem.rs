@@ -447,16 +447,19 @@ impl<T: Target> Cpu<'_, T> {
     pub fn flush_tlb(&mut self) {
         // SAFETY: this call owns the CPU.
         unsafe { tlb::flush_all(self.mem.0) }
+        self.forget();
     }
     /// Forgets all but global translations.
     pub fn flush_nonglobal(&mut self) {
         // SAFETY: this call owns the CPU.
         unsafe { tlb::flush_local(self.mem.0) }
+        self.forget();
     }
     /// Forgets the translation of one page.
     pub fn flush_page(&mut self, la: u64) {
         // SAFETY: this call owns the CPU.
         unsafe { tlb::flush_page(self.mem.0, la) }
+        self.forget();
     }
     /// Selects an address space of the bus (0: normal, 1: SMM) and forgets what was known of the other.
     pub fn set_view(&mut self, view: u8) {
@@ -464,6 +467,14 @@ impl<T: Target> Cpu<'_, T> {
         unsafe {
             (*inner(self.mem.0)).view = view;
             tlb::flush_map(self.mem.0)
+        }
+        self.forget();
+    }
+    /// No jump cache entry is current until the dispatcher has been passed.
+    fn forget(&mut self) {
+        // SAFETY: this call owns the CPU.
+        if unsafe { (*inner(self.mem.0)).mode_changed } {
+            self.hot.salt = u64::MAX
         }
     }
     /// Somebody waits for this vCPU to look for events: an instruction that opens a window for them should return
