@@ -175,8 +175,8 @@ pub trait Wires: Send + Sync {
     fn pending(&self) -> u32;
     /// Consumes events that are no levels.
     fn clear(&self, bits: u32);
-    /// Vector of the start-up IPI that was just consumed.
-    fn sipi_vector(&self) -> u8;
+    /// Vector of the start-up IPI that was just consumed; `None`: an INIT came after it, it is lost.
+    fn sipi_vector(&self) -> Option<u8>;
 }
 /// Bits of [`Signals`].
 pub mod signal {
@@ -226,9 +226,9 @@ impl Signals {
         self.sipi.store(vector as u32, Ordering::SeqCst);
         self.set(signal::SIPI)
     }
-    /// Vector of the last start-up IPI.
-    pub fn sipi_vector(&self) -> u8 {
-        self.wires.get().map_or(self.sipi.load(Ordering::SeqCst) as u8, |w| w.sipi_vector())
+    /// Vector of the last start-up IPI; `None`: it is lost.
+    pub fn sipi_vector(&self) -> Option<u8> {
+        self.wires.get().map_or(Some(self.sipi.load(Ordering::SeqCst) as u8), |w| w.sipi_vector())
     }
 }
 

@@ -145,9 +145,8 @@ impl Wires for Lines {
             cpu.clear_interrupt(mask)
         }
     }
-    fn sipi_vector(&self) -> u8 {
-        let cpu = self.0.upgrade();
-        cpu.as_ref().and_then(|c| c.local_apic()?.take_sipi()).unwrap_or(0)
+    fn sipi_vector(&self) -> Option<u8> {
+        self.0.upgrade()?.local_apic()?.take_sipi()
     }
 }
 

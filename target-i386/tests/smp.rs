@@ -66,6 +66,29 @@ fn locked_counters_lose_nothing() {
 }
 
 #[test]
+fn locked_accesses_beside_code_lose_nothing() {
+    const HERE: u64 = CODE + 0x800; // the code's own page: no store takes the quick way
+    let (_, bus) = both(&assemble(|a| {
+        let (mut top, mut again) = (a.create_label(), a.create_label());
+        a.mov(r9, HERE).unwrap();
+        a.mov(esi, 20_000).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.mov(rax, qword_ptr(r9)).unwrap();
+        a.mov(rdx, qword_ptr(r9 + 8)).unwrap();
+        a.set_label(&mut again).unwrap();
+        a.lea(rbx, qword_ptr(rax + 1)).unwrap();
+        a.lea(rcx, qword_ptr(rdx + 1)).unwrap();
+        a.lock().cmpxchg16b(xmmword_ptr(r9)).unwrap();
+        a.jne(again).unwrap();
+        a.lock().inc(qword_ptr(r9 + 16)).unwrap();
+        a.dec(esi).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+    }));
+    assert_eq!([HERE, HERE + 8, HERE + 16].map(|at| word(&bus, at)), [40_000; 3]);
+}
+
+#[test]
 fn a_flag_set_by_the_other_is_seen() {
     let (r, _) = both(&assemble(|a| {
         let (mut second, mut wait) = (a.create_label(), a.create_label());

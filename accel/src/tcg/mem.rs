@@ -377,6 +377,27 @@ impl<T: Target> Cpu<'_, T> {
         }
         n
     }
+    /// The host address of `bytes` bytes at `la` for a locked access that the first level refuses (the page may hold code), if they
+    /// lie inside a page of RAM. [`Cpu::stored`] must follow the access.
+    fn ram(&mut self, bytes: u64, la: u64, who: Who) -> Result<Option<(Spot, *mut u8)>, T::Fault> {
+        let off = la & 0xfff;
+        if off + bytes > 4096 {
+            return Ok(None);
+        }
+        let access = Access { kind: Kind::Write, who, stack: self.stack() };
+        let s = self.find(la, access)?;
+        if s.host.is_null() || s.flags & spot::RAM == 0 {
+            return Ok(None);
+        }
+        // SAFETY: inside the page.
+        Ok(Some((s, unsafe { s.host.add(off as usize) })))
+    }
+    /// What follows a store of `bytes` bytes at `la` in the page of a spot.
+    fn stored(&mut self, s: &Spot, la: u64, bytes: u32) {
+        self.report(s, la, bytes, true);
+        // SAFETY: this call owns the CPU, and no reference into `inner` is live.
+        unsafe { tlb::stored(self.mem.0, s, la as usize & 0xfff, bytes as usize) }
+    }
     /// Atomic compare and exchange of `w` at a linear address (within a page, or not atomic): what was there.
     pub fn cas(&mut self, w: W, la: u64, old: u64, new: u64, who: Who) -> Result<u64, T::Fault> {
         if self.quick(w.bytes() as u64, la, Kind::Write, who).is_none() {
@@ -385,6 +406,12 @@ impl<T: Target> Cpu<'_, T> {
         if let Some(p) = self.quick(w.bytes() as u64, la, Kind::Write, who) {
             // SAFETY: `quick` checked the range.
             return Ok(unsafe { super::host::lock::cas(w, p, old, new) });
+        }
+        if let Some((s, p)) = self.ram(w.bytes().into(), la, who)? {
+            // SAFETY: `ram` checked the range.
+            let seen = unsafe { super::host::lock::cas(w, p, old, new) };
+            self.stored(&s, la, w.bytes());
+            return Ok(seen);
         }
         let seen = self.load(w, la, who)?;
         self.store(w, la, if seen == old { new } else { seen }, who)?;
@@ -400,6 +427,14 @@ impl<T: Target> Cpu<'_, T> {
         {
             // SAFETY: `quick` checked the range, and pages are aligned.
             return Ok(unsafe { super::host::lock::cas16(p, old, new) });
+        }
+        if la & 15 == 0
+            && let Some((s, p)) = self.ram(16, la, who)?
+        {
+            // SAFETY: `ram` checked the range, and pages are aligned.
+            let seen = unsafe { super::host::lock::cas16(p, old, new) };
+            self.stored(&s, la, 16);
+            return Ok(seen);
         }
         let mut b = [0; 16];
         self.load_bytes(la, &mut b, who)?;

@@ -11,7 +11,7 @@ use hw_core::{
     ClockType, Clocks, Core, Cpu, Device, DeviceClass, DeviceImpl, FreeOps, Line, LocalApic, Locked, MemoryRegion,
     Phase, SharedCell, Sizes, SysBusDevice, Timer, cpu::ApicFault, cpu::interrupt,
 };
-use parking_lot::{MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use qom::{Base, Class, Error, Handle, Object, Prop, Property, Result, Scope};
 
 use super::apic_message::{Message, Signal, mode};
@@ -75,6 +75,9 @@ impl ApicBus {
 pub struct ApicCore {
     regs: SharedCell<ApicRegs>,
     timer: Timer,
+    /// Held from reading the deadline off the registers until it is armed: the main loop (which finds it expired) and the vCPU
+    /// (which sets the next) do both, and the one that read the older registers must not be the last to arm.
+    arming: Mutex<()>,
     clocks: Arc<Clocks>,
     cpu: Handle<Cpu>,
     bus: Arc<ApicBus>,
@@ -115,6 +118,7 @@ impl ApicCore {
 
     fn act(&self, e: Effect, fresh: bool) {
         if e.timer {
+            let _order = self.arming.lock();
             let deadline = self.regs().timer_deadline(self.clocks.now());
             self.timer.arm_free(deadline);
         }
@@ -385,6 +389,7 @@ impl DeviceImpl for Apic {
             ApicCore {
                 regs: self.regs.clone(),
                 timer: Timer::new(&clocks, ClockType::Virtual, expired),
+                arming: Mutex::default(),
                 clocks: clocks.clone(),
                 cpu: cpu.clone(),
                 bus: bus.clone(),

@@ -177,11 +177,13 @@ impl ApicRegs {
         *self = Self { lint, ..Self::power_on(self.initial_id, self.version, bsp) };
     }
 
-    /// INIT, §12.4.7.3: as power-on, but IA32_APIC_BASE and the ID stay.
+    /// The processor takes an INIT, §12.4.7.3: as power-on, but IA32_APIC_BASE and the ID stay. So does a start-up IPI: it was sent
+    /// after the INIT, which the processor, on a thread of its own, may take late.
     pub fn init(&mut self) {
-        let (base, xapic_id, lint) = (self.base, self.xapic_id, self.lint);
+        let (base, xapic_id, lint, sipi) = (self.base, self.xapic_id, self.lint, self.sipi);
         let wait_for_sipi = base & BASE_BSP == 0;
-        *self = Self { base, xapic_id, lint, wait_for_sipi, ..Self::power_on(self.initial_id, self.version, false) };
+        *self =
+            Self { base, xapic_id, lint, wait_for_sipi, sipi, ..Self::power_on(self.initial_id, self.version, false) };
     }
 
     /// The processor takes a start-up IPI: its page, if one has come and is awaited.
@@ -406,9 +408,15 @@ impl ApicRegs {
         let signal = match m.mode {
             mode::SMI => Some(Signal::Smi),
             mode::NMI => Some(Signal::Nmi),
-            mode::INIT => Some(Signal::Init),
+            mode::INIT => {
+                // From here on, not from when the processor takes it, start-up IPIs are awaited.
+                (self.wait_for_sipi, self.sipi) = (self.base & BASE_BSP == 0, None);
+                Some(Signal::Init)
+            }
+            // Not awaited: lost. (A second one, before the first is taken, changes nothing.)
+            mode::SIPI if !self.wait_for_sipi => None,
             mode::SIPI => {
-                self.sipi = Some(m.vector);
+                self.sipi.get_or_insert(m.vector);
                 Some(Signal::Sipi)
             }
             _ => self.request(m.vector, m.level),
@@ -941,7 +949,7 @@ mod tests {
         assert_eq!(a.take_sipi(), None);
         assert_eq!(a.deliver(sipi).signal, Some(Signal::Sipi));
         assert_eq!((a.take_sipi(), a.take_sipi()), (Some(0x9f), None));
-        let _ = a.deliver(sipi);
+        assert_eq!(a.deliver(sipi).signal, None);
         assert_eq!(a.take_sipi(), None); // running
         a.init();
         let _ = a.deliver(sipi);
@@ -949,5 +957,25 @@ mod tests {
         let mut bsp = ApicRegs::power_on(0, 0x14, true);
         let _ = bsp.deliver(sipi);
         assert_eq!(bsp.take_sipi(), None);
+    }
+
+    #[test]
+    fn a_start_up_ipi_outlives_an_init_that_is_taken_late() {
+        let message = |mode, vector| Message { vector, mode, level: false, to: Target::All };
+        let (init, sipi) = (message(mode::INIT, 0), message(mode::SIPI, 0x10));
+        let mut a = ApicRegs::power_on(1, 0x14, false);
+        let _ = a.deliver(sipi);
+        assert_eq!(a.take_sipi(), Some(0x10)); // runs
+        assert_eq!(a.deliver(init).signal, Some(Signal::Init));
+        assert_eq!(a.deliver(sipi).signal, Some(Signal::Sipi));
+        let _ = a.deliver(message(mode::SIPI, 0x20));
+        a.init();
+        assert_eq!((a.take_sipi(), a.take_sipi()), (Some(0x10), None));
+        // One from before the INIT does not.
+        let _ = (a.deliver(init), a.deliver(sipi), a.deliver(init));
+        a.init();
+        assert_eq!(a.take_sipi(), None);
+        let _ = a.deliver(sipi);
+        assert_eq!(a.take_sipi(), Some(0x10));
     }
 }

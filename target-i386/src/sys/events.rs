@@ -24,13 +24,13 @@ pub fn service(c: &mut X86Cpu<'_>) -> Rare {
         }
     }
     if c.state.wait_for_sipi {
-        if signals.take(signal::SIPI) {
-            return start_up(c, signals.sipi_vector());
-        }
-        return Rare::Halt(c.op.ip);
+        return match signals.take(signal::SIPI).then(|| signals.sipi_vector()).flatten() {
+            Some(vector) => start_up(c, vector),
+            None => Rare::Halt(c.op.ip),
+        };
     }
-    // A start-up IPI to a CPU that does not wait for one is lost (§8.4.1).
-    if pending & signal::SIPI != 0 {
+    // A start-up IPI to a CPU that does not wait for one is lost (§8.4.1), unless the INIT it follows is held by SMM.
+    if pending & (signal::SIPI | signal::INIT) == signal::SIPI {
         signals.clear(signal::SIPI);
     }
     if pending & signal::SMI != 0 && !c.state.smm {
