@@ -62,7 +62,7 @@ fn unknown_names_come_with_the_nearest() {
             "'memory-backend-ram'",
         ),
         (&["-machine", "none", "-serial", "nul"], "-serial nul: 'nul' is not a valid char driver", "'null'"),
-        (&["-machine", "none", "-d", "imt"], "Unknown log item 'imt'", "'int'"),
+        (&["-machine", "none", "-d", "guest_error"], "Unknown log item 'guest_error'", "'guest_errors'"),
     ] {
         let e = error(args);
         assert!(e.starts_with(start) && e.contains(near), "{args:?}: {e}");
@@ -163,7 +163,10 @@ fn files_that_cannot_be_opened_are_named() {
     );
     assert!(error(&["-machine", "none", "-mon", "nosuch"]).contains("chardev 'nosuch' not found"));
     assert!(error(&["-machine", "none", "-qmp", "chardev:nosuch"]).contains("chardev 'nosuch' not found"));
-    assert!(error(&["-machine", "none", "-D", "/nowhere/x", "-d", "int"]).contains("error opening logfile /nowhere/x"));
+    assert!(
+        error(&["-machine", "none", "-D", "/nowhere/x", "-d", "guest_errors"])
+            .contains("error opening logfile /nowhere/x")
+    );
 }
 
 #[test]

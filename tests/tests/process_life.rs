@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use tests::process::{self, binary, until, until_exists};
+use tests::process::{self, binary, until};
 use tests::qmp::Qmp;
 
 #[test]
@@ -148,13 +148,34 @@ fn nographic_gives_the_terminal_to_serial_and_monitor_and_puts_it_back() {
 }
 
 #[test]
+fn exit_with_parent_follows_the_parent() {
+    let dir = tempfile::tempdir().unwrap();
+    let pidfile = dir.path().join("pid");
+    let script = format!(
+        "{} -machine none -nodefaults -run-with exit-with-parent=on -pidfile {p} & while ! [ -s {p} ]; do sleep 0.05; done; cat {p}",
+        binary().display(),
+        p = pidfile.display()
+    );
+    let out = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
+    let pid = String::from_utf8(out.stdout).unwrap().trim().to_owned();
+    assert!(!pid.is_empty());
+    until("the child follows", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    let out = process::run(&["-machine", "none", "-nodefaults", "-run-with", "chroot=/nowhere"], "");
+    assert!(out.code == Some(1) && out.stderr.contains("-run-with chroot=/nowhere: chroot failed: "), "{}", out.stderr);
+}
+
+#[test]
 fn the_human_monitor_edits_lines_on_a_socket() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hmp");
     let monitor = format!("unix:{},server=on,wait=off", path.display());
     let mut child = process::start(&["-machine", "none", "-S", "-monitor", &monitor], &[]);
-    until_exists(&path);
-    let mut s = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let mut stream = None;
+    until("a connection", || {
+        stream = std::os::unix::net::UnixStream::connect(&path).ok();
+        stream.is_some()
+    });
+    let mut s = stream.unwrap();
     s.write_all(b"info stxatus\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x1b[3~\nquit\n").unwrap();
     let mut text = String::new();
     s.read_to_string(&mut text).unwrap();

@@ -1,8 +1,9 @@
 //! The program around a machine: arguments, terminal, signals, `-daemonize`, exit status. `qomet` is nothing but a call of
 //! [`main`], and so is a binary with devices of its own linked in.
 
-use crate::process::{Daemon, Signals, restore_terminal_on_panic};
+use crate::process::{Daemon, Signals, apply_settings, restore_terminal_on_panic};
 use crate::{Env, Reporter, Started, Vm, log, options};
+use anyhow::Context;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ pub fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             chardev::terminal::restore();
-            Reporter::stderr(&program).say(&e.to_string());
+            Reporter::stderr(&program).say(&format!("{e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -30,9 +31,18 @@ fn run(args: &[String], program: &str) -> anyhow::Result<u8> {
         _ => Daemon::none(),
     };
     if let Ok(options::Parsed::Run(line)) = options::parse(args) {
-        let traces: Vec<String> = line.trace.iter().filter_map(|t| t.text("enable")).collect();
+        let mut traces: Vec<String> = line.trace.iter().filter_map(|t| t.text("enable")).collect();
+        for path in line.trace.iter().filter_map(|t| t.get("events")) {
+            let text = std::fs::read_to_string(path).with_context(|| format!("-trace events={path}"))?;
+            traces.extend(
+                text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned),
+            );
+        }
+        let trace_file = line.trace.iter().find_map(|t| t.get("file")).map(std::path::PathBuf::from);
+        let file = line.log_file.clone().or(trace_file);
         let items: Vec<String> = line.log_items.iter().filter(|i| *i != "help").cloned().collect();
-        log::start(&items, &traces, line.log_file.as_deref()).map_err(anyhow::Error::msg)?;
+        apply_settings(&line)?;
+        log::start(&items, &traces, file.as_deref()).map_err(anyhow::Error::msg)?;
     }
     let signals = Signals::install()?;
     let interrupted = signals.flag();

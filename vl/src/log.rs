@@ -6,16 +6,8 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 /// QEMU's items that exist here: name and what is logged. The name is the `tracing` target.
-pub const ITEMS: &[(&str, &str)] = &[
-    ("cpu", "registers before each block"),
-    ("cpu_reset", "CPU state before CPU resets"),
-    ("guest_errors", "when the guest OS does something invalid (e.g. accessing a non-existent register)"),
-    ("in_asm", "guest instructions of each decoded block"),
-    ("int", "interrupts and exceptions in short format"),
-    ("mmu", "MMU-related activities"),
-    ("page", "pages at start-up"),
-    ("unimp", "unimplemented functionality"),
-];
+pub const ITEMS: &[(&str, &str)] =
+    &[("guest_errors", "when the guest OS does something invalid (e.g. accessing a non-existent register)")];
 
 /// Text of `-d help`.
 pub fn help() -> String {
@@ -24,7 +16,7 @@ pub fn help() -> String {
         let _ = writeln!(out, "{name:<15} {what}");
     }
     let _ = writeln!(out, "{:<15} all of them", "all");
-    let _ = writeln!(out, "{:<15} trace points whose name fits PATTERN", "trace:PATTERN");
+    let _ = writeln!(out, "{:<15} messages of the modules that PATTERN fits, such as hw::timer*", "trace:PATTERN");
     out
 }
 
@@ -52,7 +44,7 @@ pub fn filter(items: &[String], traces: &[String]) -> Result<String, String> {
     Ok(targets.join(","))
 }
 
-/// A trace pattern (`pit_*`) as a filter directive: targets match by prefix.
+/// A trace pattern (`hw::timer*`) as a filter directive: targets match by prefix.
 fn target(pattern: &str) -> String {
     format!("{}=trace", pattern.trim_end_matches('*'))
 }
@@ -86,6 +78,6 @@ mod tests {
             filter(&s(&["int", "trace:pit_*"]), &s(&["memory*"])),
             Ok("warn,int=trace,pit_=trace,memory=trace".into())
         );
-        assert!(filter(&s(&["imt"]), &[]).unwrap_err().contains("did you mean 'int'"));
+        assert!(filter(&s(&["guest_error"]), &[]).unwrap_err().contains("did you mean 'guest_errors'"));
     }
 }

@@ -127,6 +127,32 @@ impl Drop for PidFile {
     }
 }
 
+/// `-run-with exit-with-parent=on`, `-name process=…`: what is set once, early.
+///
+/// # Errors
+/// When the host refuses.
+pub fn apply_settings(line: &CommandLine) -> Result<()> {
+    if line.run_with.switch("exit-with-parent")? == Some(true) {
+        let signal = Some(rustix::process::Signal::TERM);
+        rustix::process::set_parent_process_death_signal(signal).context("-run-with exit-with-parent=on")?;
+    }
+    if let Some(name) = line.name.get("process") {
+        let name = std::ffi::CString::new(name).context("-name process")?;
+        rustix::thread::set_name(&name).context("-name process")?;
+    }
+    Ok(())
+}
+
+/// `-run-with chroot=DIR`, once everything that needs the whole file system is open.
+///
+/// # Errors
+/// The folder is not there, or this user may not.
+fn enter_chroot(line: &CommandLine) -> Result<()> {
+    let Some(dir) = line.run_with.get("chroot") else { return Ok(()) };
+    rustix::process::chroot(dir).with_context(|| format!("-run-with chroot={dir}: chroot failed"))?;
+    std::env::set_current_dir("/").context("not able to chdir to /")
+}
+
 impl Daemon {
     /// Neither.
     pub fn none() -> Self {
@@ -173,6 +199,7 @@ impl Daemon {
             written.with_context(|| format!("cannot create PID file {}", path.display()))?;
         }
         let pidfile = PidFile(self.pidfile);
+        enter_chroot(&vm.options)?;
         if let Some(tell) = self.tell {
             std::env::set_current_dir("/").context("not able to chdir to /")?;
             let null = File::options().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;

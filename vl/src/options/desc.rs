@@ -144,8 +144,8 @@ desc! {
 desc! {
     /// `-run-with`.
     RUN_WITH = "run-with", None, id false, strict false;
-    Bool: "async-teardown" "exit-with-parent";
-    Text: "chroot" "user";
+    Bool: "exit-with-parent";
+    Text: "chroot";
 }
 desc! {
     /// `-smp`.

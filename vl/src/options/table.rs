@@ -279,12 +279,9 @@ fn running() -> Vec<OptionDef> {
             c.daemonize = true;
             Ok(())
         }),
-        opt(
-            "run-with",
-            "[async-teardown=on|off][,exit-with-parent=on|off][,chroot=dir][,user=username|uid:gid]",
-            "process settings",
-            |c, _, t| merge(|c| (&mut c.run_with, &desc::RUN_WITH), c, t),
-        ),
+        opt("run-with", "[exit-with-parent=on|off][,chroot=dir]", "process settings", |c, _, t| {
+            merge(|c| (&mut c.run_with, &desc::RUN_WITH), c, t)
+        }),
         opt("msg", "[timestamp[=on|off]][,guest-name=[on|off]]", "control error message format", |c, _, t| {
             merge(|c| (&mut c.msg, &desc::MSG), c, t)
         }),

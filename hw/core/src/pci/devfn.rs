@@ -28,6 +28,7 @@ impl Devfn {
     fn parse(text: &str) -> Option<Self> {
         let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
         let hex = |s: &str, max: u8| {
+            let s = s.strip_prefix("0x").unwrap_or(s);
             let digits = s.bytes().all(|b| b.is_ascii_hexdigit());
             u8::from_str_radix(s, 16).ok().filter(|v| digits && *v <= max)
         };
@@ -71,8 +72,8 @@ mod tests {
     #[test]
     fn addresses_are_hexadecimal_device_and_function() {
         let t = |s| Devfn::take(Input::Text(s)).ok().map(|d| d.0);
-        assert_eq!((t("1f.2"), t("3"), t("0.7")), (Some(0xfa), Some(0x18), Some(7)));
-        for bad in ["20", "1.8", "", ".", "1.", "0x3", "+1", "1.2.3"] {
+        assert_eq!((t("1f.2"), t("3"), t("0.7"), t("0x1.0x2")), (Some(0xfa), Some(0x18), Some(7), Some(0xa)));
+        for bad in ["20", "1.8", "", ".", "1.", "0x", "+1", "1.2.3"] {
             assert_eq!(t(bad), None, "{bad}");
         }
         assert_eq!((Devfn(0xfa).human(), Devfn(-1).human()), ("1f.2".into(), "<unset>".into()));
