@@ -2,6 +2,7 @@
 //! [`qtest`] speak to it).
 #![forbid(unsafe_code)]
 
+pub mod builtin_guest;
 pub mod initramfs;
 pub mod packages;
 pub mod process;

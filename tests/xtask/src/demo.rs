@@ -6,6 +6,7 @@ use std::{
     process::{Command, exit},
 };
 use tests::{
+    builtin_guest,
     initramfs::{self, Init},
     packages,
 };
@@ -39,7 +40,10 @@ pub fn run(extra: &[&str]) -> Result<()> {
         }
         Err(e) => {
             eprintln!("demo: no Linux guest can be fetched here ({e:#}); booting the built-in guest");
-            cmd.args(["-nographic", "-m", "64", "-no-reboot", "-bios", "builtin:guest"]);
+            let image = packages::target_dir().join("builtin-guest.rom");
+            std::fs::write(&image, builtin_guest::rom().context("the built-in guest")?)?;
+            cmd.args(["-nographic", "-nodefaults", "-serial", "mon:stdio", "-m", "64", "-no-reboot", "-bios"])
+                .arg(image);
         }
     }
     let status = cmd.args(extra).status().context("cannot start qomet")?;
