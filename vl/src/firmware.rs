@@ -9,7 +9,7 @@ const SYSTEM: [&str; 4] = ["/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ip
 pub fn folders(given: &[PathBuf]) -> Vec<PathBuf> {
     let demo = std::env::current_exe().ok().and_then(|exe| {
         let target = exe.ancestors().find(|d| d.file_name().is_some_and(|n| n == "target"))?.to_owned();
-        Some(target.join("demo/firmware"))
+        Some(target.join("packages/seabios-amd64/usr/share/seabios"))
     });
     given.iter().cloned().chain(SYSTEM.iter().map(PathBuf::from)).chain(demo).collect()
 }

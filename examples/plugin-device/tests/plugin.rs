@@ -13,6 +13,11 @@ fn output(binary: &std::path::Path, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// The folder of the board's firmware.
+fn firmware() -> String {
+    tests::packages::seabios().unwrap().to_str().unwrap().to_owned()
+}
+
 #[test]
 fn it_is_listed_where_it_is_linked_in_and_only_there() {
     let line = "name \"lab-dice\", bus ISA, desc \"Dice of the plugin example\"";
@@ -23,7 +28,9 @@ fn it_is_listed_where_it_is_linked_in_and_only_there() {
 
 #[test]
 fn the_guest_reaches_it_at_the_port_the_user_chose() {
-    let mut q = Qtest::start_binary(BINARY.as_ref(), &["-M", "pc", "-device", "lab-dice,iobase=0x240,id=d"]);
+    let firmware = firmware();
+    let args = ["-M", "pc", "-L", &firmware, "-device", "lab-dice,iobase=0x240,id=d"];
+    let mut q = Qtest::start_binary(BINARY.as_ref(), &args);
     assert_eq!((q.inb(0x240), q.inb(0x240), q.inb(0x240)), (3, 18, 93));
     q.outb(0x240, 1);
     assert_eq!((q.inb(0x240), q.inb(0x2f0)), (8, 0xff));
@@ -31,7 +38,8 @@ fn the_guest_reaches_it_at_the_port_the_user_chose() {
 
 #[test]
 fn qmp_sees_it() {
-    let args = ["-M", "pc", "-accel", "qtest", "-display", "none", "-device", "lab-dice,id=d"];
+    let firmware = firmware();
+    let args = ["-M", "pc", "-L", &firmware, "-accel", "qtest", "-display", "none", "-device", "lab-dice,id=d"];
     let mut q = Qmp::start_binary(BINARY.as_ref(), &args);
     let at = |p: &str| json!({"path": "/machine/peripheral/d", "property": p});
     assert_eq!(q.run("qom-get", at("type")), "lab-dice");
