@@ -100,7 +100,9 @@ fn mmio() {
     let code = [0x8b, 0x03, 0x48, 0xff, 0xc9, 0x75, 0xf9, 0x0f, 0x0b];
     let mut m = Bare::new(64, 1 << 20);
     m.poke(CODE, &code);
-    (m.set_pc(CODE), m.set_gpr(1, N), m.set_gpr(3, 0x4000_0010));
+    m.set_pc(CODE);
+    m.set_gpr(1, N);
+    m.set_gpr(3, 0x4000_0010);
     let t = now();
     let end = m.run(u64::MAX);
     let ms = now() - t;

@@ -86,7 +86,7 @@ mod tests {
             [0, 1, 3, 3, 4]
         );
         assert_eq!(t.threads_per_socket(), 12);
-        assert_eq!(t.place(0b1_1_10_1), [1, 1, 0, 2, 1]);
+        assert_eq!(t.place(0b1_1101), [1, 1, 0, 2, 1]);
         assert_eq!(Topo::default().ids_of(Share::Socket), 1);
     }
 }
