@@ -136,8 +136,8 @@ pub fn tan(fcw: u16, x: &F80) -> Trig<Out> {
         |o| o,
         |neg| zero(neg, 0),
         |n, pre| {
-            // x + x³/3 …: below 2^-66 the second term only says that the result is inexact.
-            if n.exp < -66 {
+            // x + x³/3 …: below 2^-34 the second term only says that the result is inexact.
+            if n.exp < -34 {
                 return num(fcw, inexact(n), pre);
             }
             let (s, c) = sin_cos(n);
@@ -264,6 +264,7 @@ pub fn yl2x(fcw: u16, y: &F80, x: &F80) -> Out {
     match (v, w) {
         (Val::Zero(_), Val::Zero(_)) => Out::INVALID,
         (Val::Inf(s), Val::Zero(_)) => infinity(!s, pre),
+        // (A denormal factor is not reported, as in a division by zero.)
         (Val::Num(n), Val::Zero(_)) => infinity(!n.neg, ZE),
         (_, Val::Inf(true)) => Out::INVALID,
         (_, Val::Num(n)) if n.neg => Out::INVALID,

@@ -44,11 +44,12 @@ pub fn rdpid(c: &mut X86Cpu<'_>) -> Result<u64, Exception> {
     }
     Ok(c.state.msrs.tsc_aux & 0xffff_ffff)
 }
+/// #UD where MONITOR and MWAIT do not exist: without the feature, in user code.
+pub fn may_monitor(c: &X86Cpu<'_>) -> Result<(), Exception> {
+    if c.state.cpuid.features.monitor && c.cpl() == 0 { Ok(()) } else { Err(Exception::ud()) }
+}
 /// MONITOR at a linear address.
 pub fn monitor(c: &mut X86Cpu<'_>, la: u64) -> Outcome {
-    if !c.state.cpuid.features.monitor || c.cpl() != 0 {
-        return Err(Exception::ud());
-    }
     if c.gpr(RCX) & 0xffff_ffff != 0 {
         return Err(Exception::gp(0));
     }
@@ -57,9 +58,7 @@ pub fn monitor(c: &mut X86Cpu<'_>, la: u64) -> Outcome {
 }
 /// MWAIT.
 pub fn mwait(c: &mut X86Cpu<'_>) -> Outcome {
-    if !c.state.cpuid.features.monitor || c.cpl() != 0 {
-        return Err(Exception::ud());
-    }
+    may_monitor(c)?;
     if c.gpr(RCX) & 0xffff_ffff > 1 {
         return Err(Exception::gp(0));
     }

@@ -497,6 +497,7 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Sys) -> Outcome {
         Sys::Cpuid => Ok(cpuid::cpuid(cpu)),
         Sys::Hlt => misc::hlt(cpu),
         Sys::Monitor(aw, seg) => {
+            misc::may_monitor(cpu)?;
             let off = cpu.gpr(RAX) & aw.mask();
             let la = linear(cpu, seg, off, 1, false)?;
             misc::monitor(cpu, la)

@@ -2,7 +2,10 @@
 use crate::machine::*;
 use accel::tcg::Slot;
 use iced_x86::code_asm::*;
-use target_i386::reg::*;
+use target_i386::{
+    reg::*,
+    sys::cpuid::{ANY, CpuidTable},
+};
 
 type Load = fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>;
 
@@ -83,4 +86,28 @@ fn invd_runs_in_ring_0() {
         a.hlt()
     });
     assert_eq!(m.vector(), None);
+}
+#[test]
+fn rdfsbase_and_rdpid() {
+    let table = CpuidTable::new([
+        (0, ANY, [7, 0, 0, 0]),
+        (7, 0, [0, 1, 1 << 22, 0]),
+        (0x8000_0000, ANY, [0x8000_0001, 0, 0, 0]),
+    ]);
+    let mut m = Machine::long_with(table);
+    let (hot, s) = m.cpu.parts();
+    s.cr4 |= 1 << 16;
+    s.segs[FS].base = 0x1234_5678_9abc;
+    s.msrs.tsc_aux = 0x77;
+    s.sync(hot);
+    m.run(|a| {
+        a.rdfsbase(rbx)?;
+        a.rdfsbase(ecx)?;
+        a.rdpid(rdx)?;
+        a.hlt()
+    });
+    assert_eq!([RBX, RCX, RDX].map(|r| m.reg(r)), [0x1234_5678_9abc, 0x5678_9abc, 0x77]);
+    // Without the feature there is no such instruction.
+    let mut m = Machine::long();
+    m.faults(6, None, 0, |a| a.rdpid(rdx));
 }

@@ -584,6 +584,9 @@ fn fill_stack(i: &Instruction, s: &State, layout: &Layout, memory: &mut Vec<(usi
     }
 }
 
+/// MXCSR.MM, which AMD's processors have and Intel's have not.
+const MISALIGNED: u64 = 1 << 17;
+
 /// What the memory operand holds.
 fn content(i: &Instruction, _n: u32, size: u64, layout: &Layout, v: &mut Values) -> Vec<u8> {
     match i.mnemonic() {
@@ -593,13 +596,13 @@ fn content(i: &Instruction, _n: u32, size: u64, layout: &Layout, v: &mut Values)
             return bytes;
         }
         Mnemonic::Ldmxcsr => {
-            let x = if v.chance(85) { v.int() & 0xffff } else { v.int() };
+            let x = if v.chance(85) { v.int() & 0xffff } else { v.int() & !MISALIGNED };
             return (x as u32).to_le_bytes().to_vec();
         }
         Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => {
             let mut f = fx(Mode::Bits64, v);
             if v.chance(10) {
-                f.set_mxcsr(v.int() as u32);
+                f.set_mxcsr(v.int() as u32 & !MISALIGNED as u32);
             }
             return f.0.to_vec();
         }

@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 const NAMES: [&str; 16] =
     ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
-/// RFLAGS bits a user program can see change: status flags, DF, NT, AC, ID.
-pub const VISIBLE: u64 = 0x24_4cd5;
+/// RFLAGS bits a user program can see change: status flags, DF, NT, AC, ID; RF in the image a fault saves.
+pub const VISIBLE: u64 = 0x25_4cd5;
 
 /// Bytes of a memory operand that are not compared: where it starts in the data pages, and for each byte whether it counts.
 pub type Ignore = Vec<std::ops::Range<usize>>;

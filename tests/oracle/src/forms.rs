@@ -1,7 +1,9 @@
 //! Which instructions there are, and in which forms: read off iced-x86's tables.
 
 use crate::state::Mode;
-use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeOperandKind as K};
+use iced_x86::{Code, CpuidFeature, Mnemonic, OpCodeOperandKind as K};
+use std::{collections::HashSet, sync::LazyLock};
+use target_i386::cpu::features;
 
 /// Prefix that is part of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,42 +58,39 @@ pub fn has_choice(code: Code) -> bool {
     code.op_code().op_kinds().iter().any(|&k| is_choice(k))
 }
 
-/// The CPUID features that stand for what the interpreter implements.
-pub const FEATURES: &[CpuidFeature] = {
+/// iced's features that no CPUID bit stands for: every processor we model has them.
+const BASE: &[CpuidFeature] = {
+    use CpuidFeature::*;
+    &[INTEL8086, INTEL186, INTEL286, INTEL386, INTEL486, X64, CPUID, FPU287, FPU387, MULTIBYTENOP, PAUSE, RDPMC, SMM]
+};
+
+/// iced's features and the CPUID bits (QEMU's names) that report them.
+#[rustfmt::skip]
+const REPORTED_BY: &[(CpuidFeature, &str)] = {
     use CpuidFeature::*;
     &[
-        INTEL8086,
-        INTEL186,
-        INTEL286,
-        INTEL386,
-        INTEL486,
-        X64,
-        CMOV,
-        CMPXCHG16B,
-        CPUID,
-        CX8,
-        FPU,
-        FPU287,
-        FPU387,
-        FXSR,
-        CLFSH,
-        MMX,
-        MSR,
-        MULTIBYTENOP,
-        PAUSE,
-        POPCNT,
-        RDTSCP,
-        SEP,
-        SMAP,
-        SSE,
-        SSE2,
-        SSE3,
-        SYSCALL,
-        TSC,
-        SMM,
-        RDPMC,
+        (ADX, "adx"), (AES, "aes"), (AVX, "avx"), (AVX2, "avx2"), (BMI1, "bmi1"), (BMI2, "bmi2"), (CLDEMOTE, "cldemote"),
+        (CLFLUSHOPT, "clflushopt"), (CLFSH, "clflush"), (CLWB, "clwb"), (CLZERO, "clzero"), (CMOV, "cmov"),
+        (CMPXCHG16B, "cx16"), (CX8, "cx8"), (D3NOW, "3dnow"), (D3NOWEXT, "3dnowext"), (F16C, "f16c"), (FMA, "fma"),
+        (FPU, "fpu"), (FSGSBASE, "fsgsbase"), (FXSR, "fxsr"), (GFNI, "gfni"), (INVPCID, "invpcid"), (LZCNT, "abm"),
+        (MMX, "mmx"), (MONITOR, "monitor"), (MOVBE, "movbe"), (MOVDIR64B, "movdir64b"), (MOVDIRI, "movdiri"), (MSR, "msr"),
+        (PCLMULQDQ, "pclmulqdq"), (PKU, "pku"), (POPCNT, "popcnt"), (PREFETCHW, "3dnowprefetch"), (RDPID, "rdpid"),
+        (RDRAND, "rdrand"), (RDSEED, "rdseed"), (RDTSCP, "rdtscp"), (SEP, "sep"), (SERIALIZE, "serialize"),
+        (SHA, "sha-ni"), (SMAP, "smap"), (SSE, "sse"), (SSE2, "sse2"), (SSE3, "pni"), (SSE4A, "sse4a"),
+        (SSE4_1, "sse4.1"), (SSE4_2, "sse4.2"), (SSSE3, "ssse3"), (SVM, "svm"), (SYSCALL, "syscall"), (TSC, "tsc"),
+        (VAES, "vaes"), (VMX, "vmx"), (VPCLMULQDQ, "vpclmulqdq"), (WBNOINVD, "wbnoinvd"), (XSAVE, "xsave"),
+        (XSAVEC, "xsavec"), (XSAVEOPT, "xsaveopt"), (XSAVES, "xsaves"),
     ]
 };
+
+/// Does the engine report `feature`?
+pub fn reports(feature: CpuidFeature) -> bool {
+    static SET: LazyLock<HashSet<CpuidFeature>> = LazyLock::new(|| {
+        let bits = REPORTED_BY.iter().filter(|(_, name)| features::engine().has(name)).map(|(f, _)| *f);
+        BASE.iter().copied().chain(bits).collect()
+    });
+    SET.contains(&feature)
+}
 
 /// How a form can be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +101,7 @@ pub enum Check {
     Program(&'static str),
 }
 
-/// Does iced assign `code` to features that all are in [`FEATURES`], and is it an instruction of the mode?
+/// Does iced assign `code` to features that the engine all reports, and is it an instruction of the mode?
 pub fn is_reported(code: Code, bits: u32) -> bool {
     let op = code.op_code();
     // 0F 0D with a register: a NOP on Intel's, #UD on AMD's.
@@ -113,13 +112,12 @@ pub fn is_reported(code: Code, bits: u32) -> bool {
     op.is_instruction()
         && !maker
         && !op.fwait() // WAIT and another instruction
-        && code.encoding() == EncodingKind::Legacy
         && op.is_available_in_mode(bits)
         && (bits != 64 || op.intel_decoder64())
         && (bits != 32 || op.intel_decoder32())
         && (bits != 16 || op.intel_decoder16())
         && op.decoder_option() == 0
-        && code.cpuid_features().iter().all(|f| FEATURES.contains(f))
+        && code.cpuid_features().iter().all(|f| reports(*f))
 }
 
 /// How `code` is checked.
@@ -135,10 +133,12 @@ pub fn check(code: Code) -> Check {
         M::Syscall | M::Sysret | M::Sysexit | M::Sysenter | M::Int | M::Int1 | M::Iret | M::Iretd | M::Iretq => {
             Check::Program("leaves user code")
         }
-        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc => Check::Program("says what the machine is"),
+        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Rdpid => Check::Program("says what the machine is"),
         M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw => {
             Check::Program("shows system state")
         }
+        // The host's own thread data hang on FS.
+        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase => Check::Program("loads a segment"),
         M::Lds | M::Les | M::Lfs | M::Lgs | M::Lss | M::Retf => Check::Program("loads a segment"),
         M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd | M::Cli | M::Sti => {
             Check::Program("needs I/O privilege")

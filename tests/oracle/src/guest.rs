@@ -12,9 +12,16 @@ use accel::tcg::{Bus, Exit, FlatBus, Group, Vcpu, host::f80::F80};
 use std::{collections::BTreeMap, sync::Arc};
 use target_i386::{
     X86,
+    cpu::{
+        features,
+        words::{self, Reg},
+    },
     reg::{CS, DS, ES, GS, SS},
     state::{Regs, Segment, State as CpuState, TableReg, attr, bits::*},
-    sys::cpuid::{ANY, CpuidTable},
+    sys::{
+        cpuid::{ANY, CpuidTable},
+        cr::cr4,
+    },
 };
 
 /// Where things lie in guest-physical memory.
@@ -202,14 +209,16 @@ impl Executor for Guest {
     }
 }
 
-/// What the guest's CPUID says: all the generator makes instructions for.
+/// What the guest's CPUID says: all that the engine implements.
 fn cpuid() -> CpuidTable {
-    let leaf1_edx = 0x0783_fbff | 1 << 11 | 1 << 28; // the features of qemu64, SEP, and a second thread
+    let word = |leaf, sub, reg| features::engine().cpuid(leaf, sub, reg);
+    let basic = |leaf, ecx, edx| (leaf, ANY, [0x000f_0f01, 0, ecx, edx]);
     CpuidTable::new([
         (0, ANY, [0xd, 0x6874_7541, 0x444d_4163, 0x6974_6e65]),
-        (1, ANY, [0x000f_0f01, 0, 0x0080_2001, leaf1_edx]),
+        basic(1, word(1, words::ANY, Reg::ECX), word(1, words::ANY, Reg::EDX)),
+        (7, 0, [0, word(7, 0, Reg::EBX), word(7, 0, Reg::ECX), word(7, 0, Reg::EDX)]),
         (0x8000_0000, ANY, [0x8000_0008, 0, 0, 0]),
-        (0x8000_0001, ANY, [0, 0, 1, 0x2c10_0800]),
+        basic(0x8000_0001, word(0x8000_0001, words::ANY, Reg::ECX), word(0x8000_0001, words::ANY, Reg::EDX)),
         (0x8000_0008, ANY, [0x3028, 0, 0, 0]),
     ])
 }
@@ -224,7 +233,7 @@ fn registers(mode: Mode, layout: &Layout) -> Regs {
     let mut r = Regs {
         cr0: CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG,
         cr3: pa::TABLES,
-        cr4: CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT,
+        cr4: CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | cr4::FSGSBASE,
         efer: EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE,
         cpl: 3,
         gdtr: TableReg { base: KERNEL + GDT, limit: 0x7f },

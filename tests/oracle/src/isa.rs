@@ -60,7 +60,9 @@ pub fn rows() -> Vec<Row> {
 fn always_undefined(m: Mnemonic) -> bool {
     matches!(
         m,
-        Mnemonic::Sysexit
+        Mnemonic::Monitor
+            | Mnemonic::Mwait
+            | Mnemonic::Sysexit
             | Mnemonic::Sysexitq
             | Mnemonic::Sysenter
             | Mnemonic::Ud0

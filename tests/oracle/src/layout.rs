@@ -36,7 +36,8 @@ impl Layout {
     pub const fn new(slot: usize) -> Layout {
         // Not a power of two apart: a bit offset of 2^31 must not lead from one slot to the next.
         let base = 0x1000_0000 + slot as u64 * 0x1765_4000;
-        Layout { code: base + 0x10_0000, data: base + 0x20_0000, own: base + 0x40_0000, gs_base: base + 0x12_3458 }
+        // Nor one from the data to other pages of the slot.
+        Layout { code: base + 0x13_7000, data: base + 0x20_0000, own: base + 0x57_3000, gs_base: base + 0x12_3458 }
     }
     /// The addresses as code of `mode` sees them. 16-bit code has segments: CS starts at the code pages, DS, ES and SS one page before the data.
     pub const fn view(self, mode: Mode) -> Layout {

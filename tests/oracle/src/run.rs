@@ -145,7 +145,9 @@ pub fn difference(
         .filter(|_| i.op0_register().is_gpr());
     let ignore = ignored(&i, layout, case);
     let mut judge = *a.0;
-    approx::accept(&i, layout, case, &mut judge, a.1, b.0);
+    if !approx::accept(&i, layout, case, &mut judge, a.1, b.0) {
+        return String::new();
+    }
     compare::compare(case, &u, (&judge, a.1), b, &ignore, destination)
 }
 

@@ -42,6 +42,12 @@ impl Pool {
             let odd = matches!(
                 code.mnemonic(),
                 M::Bsf
+                    | M::Arpl
+                    | M::Movsxd
+                    | M::Pusha
+                    | M::Pushad
+                    | M::Popa
+                    | M::Popad
                     | M::Bsr
                     | M::Shld
                     | M::Shrd
@@ -66,7 +72,10 @@ impl Pool {
             );
             let x87 = code.op_code().instruction_string().starts_with('F')
                 && code.cpuid_features().iter().any(|f| format!("{f:?}").starts_with("FPU"));
-            if code.flow_control() != FlowControl::Next
+            // (A bit offset in a register reaches far.)
+            let far = form.memory && matches!(code.mnemonic(), M::Bt | M::Btc | M::Btr | M::Bts);
+            if far
+                || code.flow_control() != FlowControl::Next
                 || odd
                 || x87
                 || code.is_string_instruction()
@@ -131,7 +140,12 @@ impl Pool {
             if matches!(i.mnemonic(), M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr) {
                 undefined |= 0x811; // whichever the count makes undefined
             }
-            tainted = tainted & !undefined::flags(i.rflags_written() | i.rflags_cleared() | i.rflags_set()) | undefined;
+            // A shift by CL may be one by nothing, which leaves the flags alone.
+            let by_cl = i.op_count() > 0
+                && i.op_kind(i.op_count() - 1) == OpKind::Register
+                && i.op_register(i.op_count() - 1) == Register::CL;
+            let written = if by_cl { 0 } else { i.rflags_written() | i.rflags_cleared() | i.rflags_set() };
+            tainted = tainted & !undefined::flags(written) | undefined;
             ever |= undefined;
             code.extend_from_slice(&e.bytes);
             done += 1;

@@ -59,6 +59,8 @@ impl Undefined {
             M::Fnstenv | M::Fnsave | M::Fldenv | M::Frstor | M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => {
                 self.byte_of_page = true;
                 self.memory = both;
+                // One of them may meet a page before the next one meets the limit.
+                self.which_fault = matches!(vectors, Some((12..=14, 12..=14)));
             }
             // "Exceptions for a mask of zero are implementation-dependent" (SDM).
             M::Maskmovq | M::Maskmovdqu => {
@@ -231,6 +233,7 @@ fn condition_codes(m: M) -> u16 {
         | M::Fcmovne
         | M::Fcmovnbe
         | M::Fcmovnu => C0 | C2 | C3,
+        M::Fstpnce => C0 | C1 | C2 | C3,
         _ => 0,
     }
 }
