@@ -1,6 +1,6 @@
 //! The registers that tier 0 does not touch, and what is derived from them. Source: Intel SDM vol. 3A, chapters 2–6.
 //!
-//! General registers, segment bases and limits (mirrored from [`State::segs`] by [`State::sync`]), XMM registers, MXCSR
+//! General registers, segment bases and limits (mirrored from `Regs::segs` by [`State::sync`]), XMM registers, MXCSR
 //! and the arithmetic flags live in the engine's [`Hot`].
 
 use crate::{fpu::Fpu, reg::*, sem::flags, sys::cpuid::CpuidTable};

@@ -54,10 +54,10 @@ pub fn write(path: &Path, arch: &'static str, init: Init) -> Result<()> {
     fs::write(path, data).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// [`write`] into the packages' folder under a name of its own.
+/// [`write()`] into the packages' folder under a name of its own.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn cached(name: &str, arch: &'static str, init: Init) -> Result<PathBuf> {
     let dir = packages::target_dir().join("guests");
     fs::create_dir_all(&dir)?;
