@@ -75,8 +75,8 @@ mod tests {
     fn items_become_targets() {
         let s = |t: &[&str]| t.iter().map(|t| t.to_string()).collect::<Vec<_>>();
         assert_eq!(
-            filter(&s(&["int", "trace:pit_*"]), &s(&["memory*"])),
-            Ok("warn,int=trace,pit_=trace,memory=trace".into())
+            filter(&s(&["guest_errors", "trace:pit_*"]), &s(&["memory*"])),
+            Ok("warn,guest_errors=trace,pit_=trace,memory=trace".into())
         );
         assert!(filter(&s(&["guest_error"]), &[]).unwrap_err().contains("did you mean 'guest_errors'"));
     }
