@@ -19,7 +19,8 @@ pub fn tsc(s: &mut State) -> u64 {
 }
 /// RDTSC; RDTSCP (`aux`) also gives IA32_TSC_AUX in ECX.
 pub fn rdtsc(c: &mut X86Cpu<'_>, aux: bool) -> Outcome {
-    if aux && !c.state.cpuid.features.rdtscp {
+    let f = &c.state.cpuid.features;
+    if !f.tsc || aux && !f.rdtscp {
         return Err(Exception::ud());
     }
     if c.state.cr4 & cr4::TSD != 0 && c.cpl() != 0 {

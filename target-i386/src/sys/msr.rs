@@ -123,8 +123,12 @@ fn memory_types(v: u64, pat: bool) -> bool {
     v.to_le_bytes().iter().all(|t| matches!(t, 0 | 1 | 4..=6) || pat && *t == 7)
 }
 
+fn require_msr(c: &X86Cpu<'_>) -> Result<(), Exception> {
+    if c.state.cpuid.features.msr { Ok(()) } else { Err(Exception::ud()) }
+}
 /// RDMSR.
 pub fn rdmsr(c: &mut X86Cpu<'_>) -> Outcome {
+    require_msr(c)?;
     c.require_cpl0()?;
     let msr = c.gpr(RCX) as u32;
     match read(c, msr) {
@@ -141,6 +145,7 @@ pub fn rdmsr(c: &mut X86Cpu<'_>) -> Outcome {
 }
 /// WRMSR.
 pub fn wrmsr(c: &mut X86Cpu<'_>) -> Outcome {
+    require_msr(c)?;
     c.require_cpl0()?;
     let msr = c.gpr(RCX) as u32;
     let v = c.gpr(RDX) << 32 | c.gpr(RAX) & 0xffff_ffff;

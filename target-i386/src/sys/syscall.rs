@@ -73,7 +73,7 @@ pub fn sysret(c: &mut X86Cpu<'_>, w: W) -> Outcome {
 /// SYSENTER.
 pub fn sysenter(c: &mut X86Cpu<'_>) -> Outcome {
     let long = c.lma();
-    if long && c.state.cpuid.features.vendor != Vendor::Intel {
+    if !c.state.cpuid.features.sep || long && c.state.cpuid.features.vendor != Vendor::Intel {
         return Err(Exception::ud());
     }
     let sel = c.state.msrs.sysenter_cs as u16 & 0xfffc;
@@ -89,7 +89,7 @@ pub fn sysenter(c: &mut X86Cpu<'_>) -> Outcome {
 }
 /// SYSEXIT; `w` is B8 with REX.W.
 pub fn sysexit(c: &mut X86Cpu<'_>, w: W) -> Outcome {
-    if c.lma() && c.state.cpuid.features.vendor != Vendor::Intel {
+    if !c.state.cpuid.features.sep || c.lma() && c.state.cpuid.features.vendor != Vendor::Intel {
         return Err(Exception::ud());
     }
     let sel = c.state.msrs.sysenter_cs as u16 & 0xfffc;

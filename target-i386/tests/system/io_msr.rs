@@ -1,7 +1,7 @@
 //! Port I/O permissions, INS and OUTS, MSRs, CPUID, RDTSC, UMIP.
 use crate::machine::*;
 use iced_x86::code_asm::*;
-use target_i386::reg::*;
+use target_i386::{reg::*, sys::cpuid::CpuidTable};
 
 /// A TSS whose I/O map allows port 0x60 only.
 fn mapped() -> Machine {
@@ -248,4 +248,30 @@ fn a_return_to_user_code_keeps_the_base_of_a_null_fs() {
         a.int(0x80)
     });
     assert_eq!((m.vector(), m.reg(RAX)), (Some(0x80), 0x1122_3344));
+}
+#[test]
+fn what_cpuid_lacks_is_undefined() {
+    let bare = || {
+        let mut m = Machine::with(CpuidTable::default());
+        m.tables();
+        m.flat32();
+        m
+    };
+    let pieces: &[Piece] = &[
+        |a| a.rdmsr(),
+        |a| a.wrmsr(),
+        |a| a.rdtsc(),
+        |a| a.rdtscp(),
+        |a| a.sysenter(),
+        |a| a.sysexit(),
+        |a| a.syscall(),
+        |a| a.monitor(),
+        |a| a.mwait(),
+        |a| a.stac(),
+        |a| a.xgetbv(),
+        |a| a.rdpid(eax),
+    ];
+    for &f in pieces {
+        bare().faults(6, None, 0, f);
+    }
 }

@@ -113,12 +113,16 @@ impl Machine {
     pub fn protected() -> Machine {
         let mut m = Machine::new();
         m.tables();
-        let (hot, s) = m.cpu.parts();
+        m.flat32();
+        m
+    }
+    /// Protected mode with flat segments.
+    pub fn flat32(&mut self) {
+        let (hot, s) = self.cpu.parts();
         s.cr0 |= PE;
         flat(s, CODE32);
         hot.regs[RSP.index()] = STACK0;
         s.sync(hot);
-        m
     }
     /// 64-bit mode, ring 0, the first gigabyte mapped one to one by 4 KiB and 2 MiB pages, user and writable.
     pub fn long() -> Machine {
@@ -149,7 +153,7 @@ impl Machine {
         m
     }
     /// GDT, IDT and TSS of the mode.
-    fn tables(&mut self) {
+    pub fn tables(&mut self) {
         let long = self.long;
         let code0 = if long { CODE64 } else { CODE32 };
         for (sel, d) in [
