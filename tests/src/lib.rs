@@ -1,5 +1,5 @@
 //! What whole-machine tests and project tasks share: packages, guests, clients ([`process`] runs the binary, [`qmp`] and
-//! [`qtest`] speak to it).
+//! [`qtest`] speak to it; [`qtest_diff`] compares with the peer).
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
@@ -8,3 +8,4 @@ pub mod packages;
 pub mod process;
 pub mod qmp;
 pub mod qtest;
+pub mod qtest_diff;

@@ -263,14 +263,21 @@ pub fn peer() -> Result<Peer> {
 }
 
 impl Peer {
+    /// The folders with the peer's firmware, for `-L`.
+    pub fn data_folders(&self) -> [PathBuf; 2] {
+        ["usr/share/seabios", "usr/share/qemu"].map(|folder| self.root.join(folder))
+    }
+
     /// A command that runs one of the peer's programs, such as `qemu-system-x86_64`, with its data folders.
     pub fn command(&self, program: &str) -> Command {
         let mut cmd = Command::new(self.root.join("usr/lib64/ld-linux-x86-64.so.2"));
         cmd.arg("--library-path").arg(self.root.join("usr/lib/x86_64-linux-gnu"));
         cmd.arg(self.root.join("usr/bin").join(program));
+        // Accelerators and many devices are modules, looked for where Debian would have installed them.
+        cmd.env("QEMU_MODULE_DIR", self.root.join("usr/lib/x86_64-linux-gnu/qemu"));
         if program.starts_with("qemu-system") {
-            for data in ["usr/share/seabios", "usr/share/qemu"] {
-                cmd.arg("-L").arg(self.root.join(data));
+            for folder in self.data_folders() {
+                cmd.arg("-L").arg(folder);
             }
         }
         cmd

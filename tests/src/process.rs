@@ -68,8 +68,16 @@ pub fn start(args: &[&str], env: &[(&str, &str)]) -> Child {
 /// [`start`] for another binary with the same command line.
 pub fn start_binary(binary: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
     let mut command = Command::new(binary);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.envs(env.iter().copied());
+    command.args(args).envs(env.iter().copied());
+    start_command(command)
+}
+
+/// Starts a command, all three channels piped.
+///
+/// # Panics
+/// When it does not start.
+pub fn start_command(mut command: Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the binary starts")
 }
 

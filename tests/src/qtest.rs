@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 
 /// A machine under `-accel qtest`.
 pub struct Qtest {
@@ -29,14 +29,21 @@ impl Qtest {
 
     /// [`Qtest::start`] for another binary.
     pub fn start_binary(binary: &Path, args: &[&str]) -> Self {
+        Self::start_command(Command::new(binary), args)
+    }
+
+    /// [`Qtest::start`] for a command that already has some arguments.
+    ///
+    /// # Panics
+    /// When it does not start; its messages are shown.
+    pub fn start_command(mut command: Command, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("qtest");
         let listener = UnixListener::bind(&path).expect("a socket");
         listener.set_nonblocking(true).expect("a socket");
         let server = format!("unix:{}", path.display());
-        let own = ["-accel", "qtest", "-display", "none", "-qtest", server.as_str()];
-        let all: Vec<&str> = args.iter().copied().chain(own).collect();
-        let mut child = process::start_binary(binary, &all, &[]);
+        command.args(args).args(["-accel", "qtest", "-display", "none", "-qtest", server.as_str()]);
+        let mut child = process::start_command(command);
         let mut stream = None;
         let mut ended = false;
         process::until("the machine connects", || {

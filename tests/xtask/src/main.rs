@@ -10,7 +10,8 @@ const USAGE: &str = "usage: cargo xtask TASK\n\
     \x20 demo         boots a Linux guest on this terminal (the built-in guest where nothing can be fetched)\n\
     \x20 fetch        fetches the packages that guests, tests and comparisons use\n\
     \x20 isa          writes docs/instructions.md; fails when an instruction is missing or unchecked\n\
-    \x20 peer ARGS    runs the peer emulator with these arguments";
+    \x20 peer ARGS    runs the peer emulator with these arguments\n\
+    \x20 qtest-diff [SCRIPT…]  runs device scripts (tests/qtest) on both emulators; fails where answers differ";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +20,7 @@ fn main() -> Result<()> {
         ["demo", rest @ ..] => demo::run(rest),
         ["fetch"] => fetch(),
         ["isa"] => isa::run(),
+        ["qtest-diff", scripts @ ..] => tests::qtest_diff::run(scripts),
         ["peer", rest @ ..] => {
             let status = tests::packages::peer()?.command("qemu-system-x86_64").args(rest).status()?;
             std::process::exit(status.code().unwrap_or(1))
