@@ -8,7 +8,7 @@ use accel::tcg::{Hot, SEG_BASE, SEG_LIMIT};
 use serde::{Deserialize, Serialize};
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// A segment register with its hidden part.
@@ -232,6 +232,41 @@ impl Signals {
     }
 }
 
+/// General registers on show while an access to [`Mailbox::PORT`] is handled: the handler runs on the vCPU's thread, which
+/// holds the registers themselves.
+#[derive(Default)]
+pub struct Mailbox {
+    regs: [AtomicU64; 16],
+    written: AtomicU32,
+}
+impl Mailbox {
+    /// The only port with a device that looks at registers (VMware's).
+    pub const PORT: u16 = 0x5658;
+
+    /// Puts the registers on show.
+    pub fn offer(&self, regs: &[u64]) {
+        self.written.store(0, Ordering::Relaxed);
+        self.regs.iter().zip(regs).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
+    }
+    /// What was written since: numbers and values.
+    pub fn take(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
+        let written = self.written.swap(0, Ordering::Relaxed);
+        let regs = self.regs.iter().zip(0u8..).filter(move |(_, i)| written >> i & 1 != 0);
+        regs.map(|(r, i)| (i, r.load(Ordering::Relaxed)))
+    }
+    /// Register `n`; 0 for one that there is not.
+    pub fn read(&self, n: usize) -> u64 {
+        self.regs.get(n).map_or(0, |r| r.load(Ordering::Relaxed))
+    }
+    /// Replaces register `n`.
+    pub fn write(&self, n: usize, v: u64) {
+        if let Some(r) = self.regs.get(n) {
+            r.store(v, Ordering::Relaxed);
+            self.written.fetch_or(1 << n, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The interrupt controller in front of a CPU, as the CPU uses it.
 pub trait Interrupts: Send + Sync {
     /// Acknowledges the highest pending maskable interrupt (local APIC first, then the PIC): its vector, or nothing if it
@@ -385,6 +420,8 @@ pub struct State {
     pub cpuid: Arc<CpuidTable>,
     /// Events from other threads.
     pub signals: Arc<Signals>,
+    /// Registers that a port's device may ask for.
+    pub mailbox: Arc<Mailbox>,
     /// Interrupt controller; none in bare tests.
     pub interrupts: Option<Arc<dyn Interrupts>>,
     /// Time stamp counter; none: counts calls.
@@ -457,6 +494,7 @@ impl State {
             r: Regs::default(),
             cpuid,
             signals: Arc::default(),
+            mailbox: Arc::default(),
             interrupts: None,
             tsc: None,
             tsc_calls: 0,
@@ -575,5 +613,21 @@ impl State {
         let all = self.flags(hot) & !mask | v & mask | 2;
         self.eflags = all & !ARITH;
         hot.defer(flags::from_image(all & ARITH));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mailbox;
+
+    #[test]
+    fn only_written_registers_come_back() {
+        let m = Mailbox::default();
+        m.offer(&[7; 16]);
+        m.write(3, 5);
+        m.write(16, 9);
+        assert_eq!((m.read(0), m.read(3), m.read(99)), (7, 5, 0));
+        assert_eq!(m.take().collect::<Vec<_>>(), [(3, 5)]);
+        assert_eq!(m.take().count(), 0);
     }
 }

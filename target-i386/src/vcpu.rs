@@ -5,7 +5,7 @@
 
 use crate::{
     EXIT_SHUTDOWN, X86,
-    state::{Interrupts, Signals, State, Tsc, Wires, bits, signal},
+    state::{Interrupts, Mailbox, Signals, State, Tsc, Wires, bits, signal},
     sys::{cpuid::CpuidTable, events, mmu},
 };
 use accel::{
@@ -30,6 +30,7 @@ pub struct X86Vcpu(Arc<Inner>);
 struct Inner {
     vcpu: Mutex<Vcpu<X86>>,
     signals: Arc<Signals>,
+    mailbox: Arc<Mailbox>,
     kick: Kick,
 }
 
@@ -42,12 +43,12 @@ impl X86Vcpu {
     pub fn new(cpu: &Cpu, tcg: &TcgAccel, cpuid: Arc<CpuidTable>) -> Result<X86Vcpu> {
         let index = cpu.index().ok_or_else(|| Error::generic("the CPU has no number yet"))?;
         let mut state = State::new(cpuid);
-        let signals = state.signals.clone();
+        let (signals, mailbox) = (state.signals.clone(), state.mailbox.clone());
         signals.connect(Box::new(Lines(cpu.this())));
         state.interrupts = Some(Arc::new(Controllers(cpu.this())));
         state.tsc = Some(Arc::new(Virtual(Core::of(cpu).clocks.clone())));
         let vcpu = tcg.vcpu::<X86>(cpu, state);
-        let this = X86Vcpu(Arc::new(Inner { kick: vcpu.kick(), vcpu: Mutex::new(vcpu), signals }));
+        let this = X86Vcpu(Arc::new(Inner { kick: vcpu.kick(), vcpu: Mutex::new(vcpu), signals, mailbox }));
         this.reset(index == 0);
         tcg.attach(index, Arc::new(this.clone()));
         Ok(this)
@@ -78,6 +79,10 @@ impl X86Vcpu {
             signal::INIT | signal::NMI | signal::SMI | signal::MCE
         };
         pending & wakes != 0
+    }
+    /// The registers on show while a port access is handled, on the vCPU's thread.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.0.mailbox
     }
     /// The A20 gate: `on` lets address bit 20 through.
     pub fn set_a20(&self, on: bool) {

@@ -1,6 +1,7 @@
 //! Every CPU model against what QEMU 11.1 says of it (`testdata/`), and what properties do.
 
-use hw_core::{Core, Device, DeviceClass, DeviceImpl, Locked, Machine};
+use hw_core::accel::Accel;
+use hw_core::{AddressSpace, Core, Device, DeviceClass, DeviceImpl, Locked, Machine, MemoryRegion};
 use qom::{Prop, Ref, Registry, Result, World};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -425,9 +426,96 @@ fn topology_is_in_the_leaves() {
     assert_eq!((t.get(0x1f, 0), t.get(0x1f, 1)), ([1, 2, 0x100, 13], [3, 6, 0x201, 13]));
 }
 
-/// A machine that takes more than one CPU.
+/// A machine that takes more than one CPU, with a link to its SMRAM as boards have it.
 #[derive(qom::Object)]
-#[qom(name = "test-machine", parent = Machine, class_init = |c: &mut qom::Class| c.edit::<hw_core::MachineClass>().max_cpus = 64)]
+#[qom(name = "test-machine", parent = Machine, class_init = TestMachine::class_init)]
 struct TestMachine {
     parent: Machine,
+}
+impl TestMachine {
+    fn class_init(c: &mut qom::Class) {
+        c.edit::<hw_core::MachineClass>().max_cpus = 64;
+        c.property(qom::Property::new("smram", "link<memory-region>").reader(|_| Ok("/machine/smram[0]".into())));
+    }
+}
+
+/// A machine of this type under `tcg`.
+fn tcg(type_name: &str) -> World {
+    let w = world();
+    let m = Machine::create(&w, type_name).unwrap();
+    let accel = Accel::create(&w, "tcg").unwrap();
+    accel.init_machine(&m, &mut w.ext::<Core>().unwrap().lock()).unwrap();
+    w
+}
+
+#[test]
+fn smram_lies_over_memory_in_smm_only() {
+    let w = tcg("test-machine");
+    let core = w.ext::<Core>().unwrap();
+    let machine = Machine::of(&w).unwrap();
+    let smram = MemoryRegion::container(&**Ref::object(&machine), "smram", 1 << 32);
+    let low = MemoryRegion::ram(&**Ref::object(&machine), "low", 0x2_0000).unwrap();
+    let c = {
+        smram.add_subregion(&mut core.lock(), 0xa_0000, &low);
+        let c = realize(&w, "qemu64").unwrap();
+        machine.creation_done(&mut core.lock());
+        c
+    };
+    let at = |s: &AddressSpace| s.view().find(0xa_1000).map(|r| r.region.name().to_owned());
+    assert_eq!((at(&c.address_space()), at(&c.smm_address_space()).as_deref()), (None, Some("low")));
+    // One that comes later sees it at once.
+    let late = realize(&w, "qemu64").unwrap();
+    assert_eq!(at(&late.smm_address_space()).as_deref(), Some("low"));
+    [c, late].iter().for_each(|c| c.remove(&mut core.lock()));
+    core.shut_down();
+}
+
+#[test]
+fn registers_as_text_and_in_a_snapshot() {
+    let w = tcg("none-machine");
+    let core = w.ext::<Core>().unwrap();
+    let c = realize(&w, "qemu64").unwrap();
+    let text = || (c.cpu_class().dump_state)(&c);
+    assert!(text().starts_with("EAX=00000000 EBX=00000000 ECX=00000000 EDX=00060fb1\nESI="), "{}", text());
+    assert!(text().contains("\nEIP=0000fff0 EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0\n"), "{}", text());
+    assert!(text().contains("\nCS =f000 ffff0000 0000ffff 00009b00\n"));
+    // The lock is not held while the registers are: somebody may be waiting for it there.
+    let root = w.root().clone();
+    let save = || hw_core::save(&root, &core.lock()).unwrap();
+    let before = save();
+    {
+        let vcpu = c.vcpu().unwrap();
+        let mut v = vcpu.lock();
+        let (hot, s) = v.parts();
+        hot.regs[..16].fill(0x1234_5678_9abc_def0);
+        hot.x[5] = u128::MAX - 3;
+        s.set_flags(hot, 0xad7, u32::MAX);
+        s.r.cr3 = 0x1000;
+        s.r.segs[0].base = 0x777;
+        s.sync(hot);
+        v.set_pc(0x4321);
+    }
+    let changed = save();
+    assert_ne!(before, changed);
+    assert!(
+        text().contains("EFL=00000ad7 [-OSZAPC]") && text().contains("XMM05=ffffffffffffffff fffffffffffffffc"),
+        "{}",
+        text()
+    );
+    hw_core::load(&root, &mut core.lock(), &before).unwrap();
+    assert_eq!(save(), before);
+    hw_core::load(&root, &mut core.lock(), &changed).unwrap();
+    assert_eq!(save(), changed);
+    // Impossible registers are refused.
+    let mut bad = changed.clone();
+    let at = c.path();
+    bad["objects"][&at]["x86_64-cpu.registers"]["regs"]["cpl"] = json!(4);
+    assert!(hw_core::load(&root, &mut core.lock(), &bad).unwrap_err().to_string().contains("impossible registers"));
+    // Reset puts the power-on state back.
+    (c.cpu_class().reset)(&c, &mut core.lock());
+    assert_eq!(save(), before);
+    assert_eq!((c.cpu_class().pc)(&c), 0xffff_fff0);
+    assert_eq!((c.cpu_class().translate)(&c, 0x1_2345), Some(0x1_2345));
+    c.remove(&mut core.lock());
+    core.shut_down();
 }

@@ -229,6 +229,14 @@ impl X86Cpu {
     }
 
     fn check_numbers(&self) -> Result<()> {
+        if self.apic_id.get() == NO_APIC_ID {
+            return Err(Error::generic("apic-id property was not initialized properly"));
+        }
+        let place = self.topology().place(self.apic_id.get());
+        let ids = [&self.socket_id, &self.die_id, &self.module_id, &self.core_id, &self.thread_id];
+        for (id, n) in ids.into_iter().zip(place).filter(|(id, _)| id.get() < 0) {
+            id.set(n as i32);
+        }
         let long = self.config().def.features.has("lm");
         let default = self.config().default_phys_bits();
         match self.phys_bits.get() {
@@ -256,15 +264,15 @@ impl X86Cpu {
         if self.ucode_rev.get() == 0 {
             self.ucode_rev.set(self.config().default_ucode_rev());
         }
-        if self.apic_id.get() == NO_APIC_ID {
-            return Err(Error::generic("apic-id property was not initialized properly"));
-        }
         Ok(())
     }
 
     /// Container `memory` with the machine's memory in it, over which SMRAM is laid once the board has made it.
-    fn make_memory(&self, m: &mut Locked) {
+    fn make_memory(&self, m: &mut Locked) -> Result<()> {
         let core = self.core();
+        if let Some(node) = core.system_memory().node().filter(|n| !n.path().is_empty()) {
+            self.set_str("memory", &node.path())?;
+        }
         let root = MemoryRegion::container(self, "memory", u64::MAX);
         let system = MemoryRegion::alias(self, "memory", &core.system_memory(), 0, u64::MAX);
         root.add_subregion(m, 0, &system);
@@ -278,6 +286,7 @@ impl X86Cpu {
         } else {
             core.events.machine_ready.add_for(self, |c, m, _| c.lay_smram(m));
         }
+        Ok(())
     }
 
     fn lay_smram(&self, m: &mut Locked) {
@@ -309,7 +318,7 @@ impl X86Cpu {
     }
 
     fn realize_parts(&self, m: &mut Locked) -> Result<()> {
-        self.make_memory(m);
+        self.make_memory(m)?;
         self.make_apic(m)?;
         if let Some(a) = Accel::of(self) {
             (a.class_of().cpu_realize)(&a, self, m)?;

@@ -68,6 +68,12 @@ pub(super) fn class_init(c: &mut CpuClass) {
             v.set_a20(on)
         }
     };
+    c.read_reg = |c, n| with(c, |c| c.vcpu().map_or(0, |v| v.mailbox().read(n)));
+    c.write_reg = |c, n, val| {
+        if let Some(v) = with(c, X86Cpu::vcpu) {
+            v.mailbox().write(n, val)
+        }
+    };
     c.reset = |c, m| with(c, |c| reset(c, m));
     c.pc = |c| with(c, |c| c.vcpu().map_or(0, |v| v.pc()));
 }

@@ -203,6 +203,12 @@ pub fn cpuid(c: &mut X86Cpu<'_>) -> Rare {
                 r[EDX] &= !(1 << 9);
             }
         }
+        // Subleaves beyond the topology's levels answer with their number and the APIC id.
+        11 | 31 if r == [0; 4] && s.cpuid.get(leaf, 0) != [0; 4] => {
+            r = [0, 0, sub & 0xff, s.cpuid.get(leaf, 0)[EDX]];
+        }
+        // Intel's processors show SYSCALL in 64-bit mode only.
+        0x8000_0001 if s.cpuid.features.vendor == Vendor::Intel && !s.code64() => r[EDX] &= !(1 << 11),
         13 if sub == 0 => r[EBX] = xsave_size(&s.cpuid, s.xcr0),
         13 if sub == 1 && r[EAX] & 2 != 0 => r[EBX] = xsave_size(&s.cpuid, s.xcr0),
         _ => {}

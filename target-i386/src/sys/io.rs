@@ -3,6 +3,7 @@ use super::debug::{self, Watch};
 use super::prelude::*;
 use super::task;
 use crate::operand::linear;
+use crate::state::Mailbox;
 
 /// Permission to reach `w` bytes from `port` on: IOPL, or every bit of the TSS's map clear.
 pub fn check(c: &mut X86Cpu<'_>, port: u16, w: W) -> Result<(), Exception> {
@@ -32,10 +33,23 @@ fn breakpoint(c: &mut X86Cpu<'_>, port: u16, w: W) {
 fn after(c: &X86Cpu<'_>) -> Rare {
     if c.kicked() || c.state.debug_hits != 0 { Rare::To(c.op.next_ip) } else { Rare::Next }
 }
+/// An access whose handler may look at the registers, and change them.
+fn on_show<R>(c: &mut X86Cpu<'_>, port: u16, access: impl FnOnce(&mut X86Cpu<'_>) -> R) -> R {
+    if port != Mailbox::PORT {
+        return access(c);
+    }
+    let mailbox = c.state.mailbox.clone();
+    mailbox.offer(&c.hot.regs[..16]);
+    let r = access(c);
+    for (n, v) in mailbox.take() {
+        c.hot.regs[usize::from(n)] = v;
+    }
+    r
+}
 /// IN: AL, AX or EAX from a port.
 pub fn input(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
     check(c, port, w)?;
-    let v = c.io_load(port, w);
+    let v = on_show(c, port, |c| c.io_load(port, w));
     c.write_gpr(w, RAX, v.into());
     breakpoint(c, port, w);
     Ok(after(c))
@@ -44,7 +58,7 @@ pub fn input(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
 pub fn output(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
     check(c, port, w)?;
     let v = c.gpr(RAX) & w.mask();
-    c.io_store(port, w, v as u32);
+    on_show(c, port, |c| c.io_store(port, w, v as u32));
     breakpoint(c, port, w);
     Ok(after(c))
 }
