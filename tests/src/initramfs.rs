@@ -22,11 +22,11 @@ const SETUP: &str = "#!/bin/sh\n\
     mount -t proc proc /proc\nmount -t sysfs sysfs /sys\nmount -t devtmpfs dev /dev 2>/dev/null\n\
     echo 0 > /proc/sys/kernel/printk\n";
 
-/// Writes an initramfs for a guest of Debian architecture `arch` (`amd64`, `i386`) to `path`.
+/// Writes an initramfs for a guest of Debian architecture `arch` (`amd64`, `i386`) to `path`, with further `programs` in `/bin`.
 ///
 /// # Errors
 /// busybox cannot be fetched, or the file cannot be written.
-pub fn write(path: &Path, arch: &'static str, init: Init) -> Result<()> {
+pub fn write(path: &Path, arch: &'static str, init: Init, programs: &[(&str, &[u8])]) -> Result<()> {
     let busybox = fs::read(packages::busybox(arch)?)?;
     let mut archive = Archive { out: Vec::new(), ino: 1 };
     for dir in ["bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "root", "usr", "usr/bin", "usr/sbin"] {
@@ -34,6 +34,9 @@ pub fn write(path: &Path, arch: &'static str, init: Init) -> Result<()> {
     }
     archive.entry("bin/busybox", ModeFileType::Regular, 0o755, &busybox)?;
     archive.entry("bin/sh", ModeFileType::Symlink, 0o777, b"busybox")?;
+    for (name, data) in programs {
+        archive.entry(&format!("bin/{name}"), ModeFileType::Regular, 0o755, data)?;
+    }
     archive.entry("init", ModeFileType::Symlink, 0o777, b"bin/busybox")?;
     let install = "/bin/busybox --install -s\n";
     let (setup, tab) = match init {
@@ -58,11 +61,11 @@ pub fn write(path: &Path, arch: &'static str, init: Init) -> Result<()> {
 ///
 /// # Errors
 /// As for [`write()`].
-pub fn cached(name: &str, arch: &'static str, init: Init) -> Result<PathBuf> {
+pub fn cached(name: &str, arch: &'static str, init: Init, programs: &[(&str, &[u8])]) -> Result<PathBuf> {
     let dir = packages::target_dir().join("guests");
     fs::create_dir_all(&dir)?;
     let (path, part) = (dir.join(name), dir.join(format!("{name}.{}", std::process::id())));
-    write(&part, arch, init)?;
+    write(&part, arch, init, programs)?;
     fs::rename(&part, &path)?;
     Ok(path)
 }

@@ -1,11 +1,14 @@
-//! What whole-machine tests and project tasks share: packages, guests, clients ([`process`] runs the binary, [`qmp`] and
-//! [`qtest`] speak to it; [`qtest_diff`] compares with the peer).
+//! What whole-machine tests and project tasks share: packages, guests ([`guest`] watches one), clients ([`process`] runs the
+//! binary, [`qmp`] and [`qtest`] speak to it; [`qtest_diff`] compares with the peer).
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
+pub mod guest;
+pub mod guest_programs;
 pub mod initramfs;
 pub mod packages;
 pub mod process;
 pub mod qmp;
 pub mod qtest;
 pub mod qtest_diff;
+pub mod reset_guest;

@@ -89,7 +89,11 @@ pub fn wait(child: &mut Child) -> ExitStatus {
     wait_within(LIMIT, child)
 }
 
-fn wait_within(limit: Duration, child: &mut Child) -> ExitStatus {
+/// [`wait`] for what takes longer.
+///
+/// # Panics
+/// When it does not end within `limit`; the process is killed.
+pub fn wait_within(limit: Duration, child: &mut Child) -> ExitStatus {
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait().expect("our child") {

@@ -1,10 +1,11 @@
-//! Debian kernels boot under SeaBIOS to user space and power the machine off, by the command line a user would type.
+//! Debian kernels boot under SeaBIOS to user space and power the machine off, by the command line a user would type; every way
+//! to reset a PC comes back to user space; the guest's clocks agree.
 
-use std::{path::PathBuf, time::Duration};
+use serde_json::json;
+use std::time::Duration;
 use tests::{
-    initramfs::{self, Init},
-    packages,
-    process::{Output, run_within},
+    guest::{Guest, Linux},
+    reset_guest::{self, RESETS},
 };
 
 /// Longest boot: the tests of this file run at once, on as few as two busy cores.
@@ -12,64 +13,35 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// What the guest prints once its shell script runs.
 const UP: &str = "USERSPACE UP";
 
-struct Guest {
-    firmware: PathBuf,
-    kernel: PathBuf,
-    initrd: PathBuf,
-}
-
-impl Guest {
-    fn amd64(name: &str, script: &str) -> Guest {
-        let script = format!("echo {UP}\n{script}");
-        Guest {
-            firmware: packages::seabios().expect("SeaBIOS"),
-            kernel: packages::kernel().expect("a kernel"),
-            initrd: initramfs::cached(name, "amd64", Init::Script(&script)).expect("an initramfs"),
-        }
-    }
-
-    fn i686(name: &str) -> Guest {
-        Guest {
-            firmware: packages::seabios().expect("SeaBIOS"),
-            kernel: packages::kernel_686().expect("a kernel"),
-            initrd: initramfs::cached(name, "i386", Init::Script(&format!("echo {UP}; uname -m")))
-                .expect("an initramfs"),
-        }
-    }
-
-    fn boot(&self, args: &[&str]) -> Output {
-        let text = |p: &PathBuf| p.to_str().expect("a path in UTF-8").to_owned();
-        let (firmware, kernel, initrd) = (text(&self.firmware), text(&self.kernel), text(&self.initrd));
-        let mut all = vec!["-nographic", "-no-reboot", "-L", &firmware, "-kernel", &kernel, "-initrd", &initrd];
-        all.extend(["-append", "console=ttyS0 panic=-1 quiet"]);
-        all.extend(args);
-        run_within(LIMIT, &all, "")
-    }
-}
-
-fn check(out: &Output) -> String {
-    let (console, error) = (out.stdout.clone(), &out.stderr);
-    assert!(console.contains(UP), "no user space: {console}\n{error}");
-    assert!(console.contains("Requesting system poweroff"), "no power-off: {console}");
-    assert_eq!(out.code, Some(0), "{console}\n{error}");
+/// Boots, and checks that user space was reached and the machine powered itself off.
+fn boot(linux: anyhow::Result<Linux>, args: &[&str]) -> String {
+    let mut all = linux.expect("the packages").args("");
+    all.extend(["-no-reboot"].iter().chain(args).map(|a| (*a).to_owned()));
+    let mut guest = Guest::ours(&all);
+    guest.line(UP, LIMIT);
+    guest.line("Requesting system poweroff", LIMIT);
+    let (code, console) = guest.finish(LIMIT);
+    assert_eq!(code, Some(0), "{console}");
     console
+}
+
+fn amd64(name: &str, script: &str) -> anyhow::Result<Linux> {
+    Linux::amd64(name, &format!("echo {UP}\n{script}"))
 }
 
 #[test]
 fn one_cpu() {
-    check(&Guest::amd64("one.cpio", "cat /proc/cpuinfo").boot(&["-m", "512"]));
+    boot(amd64("one.cpio", "cat /proc/cpuinfo"), &["-m", "512"]);
 }
 
 #[test]
 fn four_cpus() {
-    let guest = Guest::amd64("four.cpio", "echo CPUS $(nproc)");
-    assert!(check(&guest.boot(&["-m", "512", "-smp", "4"])).contains("CPUS 4"));
+    assert!(boot(amd64("four.cpio", "echo CPUS $(nproc)"), &["-m", "512", "-smp", "4"]).contains("CPUS 4"));
 }
 
 #[test]
 fn cpu_max_and_memory_above_4_gib() {
-    let guest = Guest::amd64("max.cpio", "grep MemTotal /proc/meminfo");
-    let console = check(&guest.boot(&["-cpu", "max", "-m", "5G"]));
+    let console = boot(amd64("max.cpio", "grep MemTotal /proc/meminfo"), &["-cpu", "max", "-m", "5G"]);
     let total = console.lines().find_map(|l| l.strip_prefix("MemTotal:")).expect("a line of /proc/meminfo");
     let kib: u64 = total.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(kib > 4 << 20, "{kib} KiB");
@@ -77,10 +49,47 @@ fn cpu_max_and_memory_above_4_gib() {
 
 #[test]
 fn a_32_bit_kernel_on_pentium3() {
-    assert!(check(&Guest::i686("p3.cpio").boot(&["-m", "512", "-cpu", "pentium3"])).contains("i686"));
+    let linux = Linux::i686("p3.cpio", &format!("echo {UP}; uname -m"));
+    assert!(boot(linux, &["-m", "512", "-cpu", "pentium3"]).contains("i686"));
 }
 
 #[test]
 fn a_32_bit_kernel_on_qemu32() {
-    check(&Guest::i686("q32.cpio").boot(&["-m", "512", "-cpu", "qemu32"]));
+    boot(Linux::i686("q32.cpio", &format!("echo {UP}")), &["-m", "512", "-cpu", "qemu32"]);
+}
+
+#[test]
+fn every_reset_comes_back() {
+    let mut guest = reset_guest::boot(LIMIT).expect("the packages");
+    for how in RESETS {
+        reset_guest::reset(&mut guest, how, LIMIT);
+    }
+    guest.qmp().run("quit", json!({}));
+    assert_eq!(guest.finish(LIMIT).0, Some(0));
+}
+
+/// One virtual clock drives them all, so that this holds on a busy host as well: what the RTC counts in seconds of the kernel's
+/// clock source (TSC, HPET and PM timer in turn).
+#[test]
+fn clocks_agree() {
+    let script = format!(
+        "echo {UP}\nS=/sys/devices/system/clocksource/clocksource0\nR=/sys/class/rtc/rtc0/since_epoch\n\
+         edge() {{ a=$(cat $R); while [ $a = $(cat $R) ]; do :; done; }}\n\
+         for c in tsc hpet acpi_pm; do\n echo $c > $S/current_clocksource\n edge; u=$(cut -d' ' -f1 /proc/uptime)\n\
+         sleep 3; edge; v=$(cut -d' ' -f1 /proc/uptime)\n echo CLOCK $(cat $S/current_clocksource) $u $v\ndone"
+    );
+    let console = boot(Linux::amd64("clocks.cpio", &script), &["-m", "512"]);
+    for name in ["tsc", "hpet", "acpi_pm"] {
+        let line = console
+            .lines()
+            .find_map(|l| l.strip_prefix(&format!("CLOCK {name} ")))
+            .unwrap_or_else(|| panic!("{name}: {console}"));
+        let times: Vec<f64> = line.split(' ').map(|t| t.parse().expect("seconds")).collect();
+        let [from, to] = times[..] else { panic!("{line}") };
+        let seconds = to - from;
+        assert!(
+            (seconds - seconds.round()).abs() < 0.2 && seconds > 2.9,
+            "{name}: {seconds} s from one RTC second to another"
+        );
+    }
 }

@@ -13,7 +13,7 @@ use qom::{Class, Error, Level, Link, Prop, Ref, Result};
 use crate::core::Core;
 use crate::locked::Locked;
 use crate::memory::{AddressSpace, RegionNode};
-use crate::qdev::{Category, Device, DeviceClass, DeviceImpl};
+use crate::qdev::{Category, Device, DeviceClass, DeviceImpl, Phase};
 
 /// Bits of a vCPU's pending work, see [`Cpu::interrupt`]. The names are the x86 ones.
 pub mod interrupt {
@@ -201,12 +201,24 @@ impl DeviceImpl for Cpu {
     /// Enters the vCPU into the registry. The architecture's realize calls this before it starts the accelerator's part.
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.parent_realize(m)?;
-        self.core().cpus.add(self)
+        self.core().cpus.add(self)?;
+        self.core().resets.add(&self.object());
+        Ok(())
     }
 
     fn unrealize(&self, m: &mut Locked) {
+        self.core().resets.remove(&self.object());
         self.core().cpus.remove(self);
         self.parent_unrealize(m);
+    }
+
+    /// Forgets pending events, then does what the architecture does. In the hold phase, when interrupt controllers are reset.
+    fn reset(&self, m: &mut Locked, phase: Phase) {
+        self.parent_reset(m, phase);
+        if phase == Phase::Hold {
+            self.clear_interrupt(u32::MAX);
+            (self.cpu_class().reset)(self, m);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::vcpu::X86Vcpu;
 use accel::TcgAccel;
 use hw_core::accel::Accel;
 use hw_core::memory::RegionNode;
+use hw_core::qdev::reset_object;
 use hw_core::{Cpu, CpuClass, Device, DeviceClass, DeviceImpl, Locked, Machine, MemoryRegion};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use qom::{Class, Error, OnOffAuto, Prop, Property, Ref, Result, TypeInfo};
@@ -324,7 +325,10 @@ impl X86Cpu {
             (a.class_of().cpu_realize)(&a, self, m)?;
         }
         self.make_vcpu()?;
-        run::reset(self, m);
+        if let Some(apic) = self.apic() {
+            reset_object(Ref::object(&apic), m);
+        }
+        run::reset(self);
         let Some(a) = Accel::of(self) else { return Ok(()) };
         let cpu: Ref<Cpu> = Ref::new(self.object()).ok_or_else(|| Error::generic("a CPU"))?;
         (a.class_of().create_vcpu_thread)(&a, &cpu)

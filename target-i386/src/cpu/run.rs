@@ -11,9 +11,9 @@ use crate::state::Regs;
 use crate::vcpu::X86Vcpu;
 use accel::tcg::Vcpu;
 use hw_core::cpu::CpuClass;
-use hw_core::qdev::{ApplyTo, StateClass, reset_object};
+use hw_core::qdev::{ApplyTo, StateClass};
 use hw_core::{Cpu, Locked};
-use qom::{Class, Error, Ref, Result};
+use qom::{Class, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -42,11 +42,8 @@ impl X86Cpu {
     }
 }
 
-/// Reset of the vCPU's own state and its local APIC; parked.
-pub(super) fn reset(cpu: &X86Cpu, m: &mut Locked) {
-    if let Some(apic) = cpu.apic() {
-        reset_object(Ref::object(&apic), m);
-    }
+/// Reset of the vCPU's own state, after its local APIC's; parked.
+pub(super) fn reset(cpu: &X86Cpu) {
     let bsp = cpu.is_bsp();
     if let Some(v) = cpu.vcpu() {
         v.reset(bsp);
@@ -74,7 +71,7 @@ pub(super) fn class_init(c: &mut CpuClass) {
             v.mailbox().write(n, val)
         }
     };
-    c.reset = |c, m| with(c, |c| reset(c, m));
+    c.reset = |c, _| with(c, reset);
     c.pc = |c| with(c, |c| c.vcpu().map_or(0, |v| v.pc()));
 }
 

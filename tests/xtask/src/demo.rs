@@ -23,7 +23,7 @@ impl Guest {
         Ok(Guest {
             firmware: packages::seabios()?,
             kernel: packages::kernel()?,
-            initrd: initramfs::cached("demo.cpio", "amd64", Init::Shell)?,
+            initrd: initramfs::cached("demo.cpio", "amd64", Init::Shell, &[])?,
         })
     }
 }

@@ -1,0 +1,205 @@
+//! A booted guest under observation: its serial console as timed lines, what its process costs, a QMP monitor. Runs our binary
+//! or another one with the same command line, so that both are measured alike.
+
+use crate::{
+    initramfs::{self, Init},
+    packages, process,
+    qmp::Qmp,
+};
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    time::{Duration, Instant},
+};
+
+/// What an unmodified Linux guest is booted from.
+#[derive(Clone, Debug)]
+pub struct Linux {
+    firmware: PathBuf,
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Linux {
+    /// Debian's cloud kernel and an initramfs, kept under `name`, that runs `script` and powers off.
+    ///
+    /// # Errors
+    /// The packages cannot be fetched.
+    pub fn amd64(name: &str, script: &str) -> Result<Self> {
+        Self::amd64_with(name, script, &[])
+    }
+
+    /// [`Linux::amd64`] with further programs in the guest's `/bin`.
+    ///
+    /// # Errors
+    /// The packages cannot be fetched.
+    pub fn amd64_with(name: &str, script: &str, programs: &[(&str, &[u8])]) -> Result<Self> {
+        Ok(Self {
+            firmware: packages::seabios()?,
+            kernel: packages::kernel()?,
+            initrd: initramfs::cached(name, "amd64", Init::Script(script), programs)?,
+        })
+    }
+
+    /// Debian's 32-bit kernel for the Pentium Pro and later.
+    ///
+    /// # Errors
+    /// The packages cannot be fetched.
+    pub fn i686(name: &str, script: &str) -> Result<Self> {
+        Ok(Self {
+            firmware: packages::seabios()?,
+            kernel: packages::kernel_686()?,
+            initrd: initramfs::cached(name, "i386", Init::Script(script), &[])?,
+        })
+    }
+
+    /// The options that boot it, with `append` added to the kernel's command line.
+    pub fn args(&self, append: &str) -> Vec<String> {
+        let text = |p: &PathBuf| p.to_string_lossy().into_owned();
+        let mut args =
+            ["-display", "none", "-no-user-config", "-nic", "none", "-serial", "stdio"].map(str::to_owned).to_vec();
+        for (option, value) in [("-L", &self.firmware), ("-kernel", &self.kernel), ("-initrd", &self.initrd)] {
+            args.extend([option.to_owned(), text(value)]);
+        }
+        args.extend(["-append".to_owned(), format!("console=ttyS0 panic=-1 quiet {append}")]);
+        args
+    }
+}
+
+/// A running guest. Its process ends with the value.
+pub struct Guest {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<(Instant, String)>,
+    transcript: String,
+    /// When the process was started.
+    pub started: Instant,
+    dir: tempfile::TempDir,
+}
+
+impl Guest {
+    /// Starts `command`, whose standard streams are the console, with a QMP monitor beside it.
+    ///
+    /// # Errors
+    /// The process does not start.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let monitor = format!("unix:{},server=on,wait=off", dir.path().join("qmp").display());
+        command.args(["-qmp", &monitor]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let (input, output) = (child.stdin.take().context("piped")?, child.stdout.take().context("piped")?);
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if sender.send((Instant::now(), text)).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+        Ok(Self { child, input, lines, transcript: String::new(), started, dir })
+    }
+
+    /// Our binary with `args`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn ours(args: &[String]) -> Self {
+        let mut command = Command::new(process::binary());
+        command.args(args);
+        Self::start(command).expect("the binary starts")
+    }
+
+    /// Waits for a line with `text` in it: when it came, and the line.
+    ///
+    /// # Panics
+    /// When it does not come `within` this time, or the process ends; what the guest said is shown.
+    pub fn line(&mut self, text: &str, within: Duration) -> (Instant, String) {
+        let end = Instant::now() + within;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok((at, line)) => {
+                    self.transcript += &format!("{line}\n");
+                    if line.contains(text) {
+                        return (at, line);
+                    }
+                }
+                Err(e) => panic!("no '{text}' within {within:?} ({e}) after:\n{}", self.transcript),
+            }
+        }
+    }
+
+    /// Types a line on the console.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn say(&mut self, line: &str) {
+        self.input.write_all(format!("{line}\n").as_bytes()).expect("the guest reads");
+    }
+
+    /// A connection to the monitor, negotiated.
+    pub fn qmp(&self) -> Qmp {
+        let mut qmp = Qmp::connect(&self.dir.path().join("qmp"));
+        qmp.run("qmp_capabilities", serde_json::json!({}));
+        qmp
+    }
+
+    /// Waits for the process's end: its exit status and everything the guest said.
+    ///
+    /// # Panics
+    /// When it does not end `within` this time.
+    pub fn finish(mut self, within: Duration) -> (Option<i32>, String) {
+        let status = process::wait_within(within, &mut self.child);
+        for (_, line) in self.lines.try_iter() {
+            self.transcript += &format!("{line}\n");
+        }
+        (status.code(), std::mem::take(&mut self.transcript))
+    }
+
+    /// Resident memory of the process without mappings of at least `guest_ram` bytes, in KiB.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn overhead_kib(&self, guest_ram: u64) -> Result<u64> {
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id()))?;
+        let (mut sum, mut counted) = (0, true);
+        for line in maps.lines() {
+            let mut words = line.split_whitespace();
+            let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            if let Some((from, to)) = first.split_once('-')
+                && let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16))
+            {
+                counted = to - from < guest_ram;
+            } else if first == "Rss:" && counted {
+                sum += second.parse::<u64>()?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Processor time of the process so far, all threads.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields = stat.rsplit(')').next().context("a command name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10)) // USER_HZ is 100 on every Linux
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
