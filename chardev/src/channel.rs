@@ -108,7 +108,7 @@ impl Hub {
     pub fn remove(&self, id: &str) -> Result<()> {
         let channel = self.find(id).ok_or_else(|| Error::NotFound(id.into()))?;
         if channel.in_use() {
-            return Err(Error::InUse(id.into()));
+            return Err(Error::Busy(id.into()));
         }
         self.channels.lock().remove(id);
         channel.close();
@@ -228,14 +228,22 @@ impl Channel {
             front.handlers = Some(handlers);
             front.told = false;
         }
+        // The newest front end gets the keyboard; those before it hear that they have lost it before they hear anything else.
+        if let Some(mux) = &self.mux {
+            mux.joined(tag);
+        }
         let weak = Arc::downgrade(self);
         self.host.events.post(move || {
             let Some(channel) = weak.upgrade() else { return };
+            if channel.mux.as_ref().is_some_and(|m| m.focus() != tag) {
+                channel.tell(tag, Event::MuxOut);
+            }
             if channel.is_open() {
                 channel.tell(tag, Event::Opened);
             }
-            // The newest front end gets the keyboard.
-            channel.set_focus(tag);
+            if let Some(mux) = &channel.mux {
+                mux.announce(&channel);
+            }
             channel.accept_input();
         });
     }

@@ -15,6 +15,9 @@ pub enum Error {
     /// Another front end has it.
     #[error("chardev '{0}' is already in use")]
     InUse(String),
+    /// A front end or a multiplexer uses it: it cannot be removed.
+    #[error("Chardev '{0}' is busy")]
+    Busy(String),
     /// A file or device of the host cannot be opened.
     #[error("Failed to open '{path}': {}", reason(.source))]
     Open {

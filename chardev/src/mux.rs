@@ -23,6 +23,8 @@ pub struct Mux {
 
 struct State {
     focus: usize,
+    /// Whom the front ends were told to have the keyboard.
+    told: Option<usize>,
     escaped: bool,
     /// Typed for each front end, not yet taken.
     typed: [VecDeque<u8>; MAX_FRONTS],
@@ -32,13 +34,36 @@ struct State {
 
 impl Mux {
     pub(crate) fn new(escape: u8) -> Self {
-        let s = State { focus: 0, escaped: false, typed: Default::default(), stamps: None, line_start: true };
+        let s =
+            State { focus: 0, told: None, escaped: false, typed: Default::default(), stamps: None, line_start: true };
         Self { escape, s: Mutex::new(s) }
     }
 
     /// Tag of the front end that has the keyboard.
     pub fn focus(&self) -> usize {
         self.s.lock().focus
+    }
+
+    /// A front end set its handlers.
+    pub(crate) fn joined(&self, tag: usize) {
+        self.s.lock().focus = tag;
+    }
+
+    /// Tells the front ends who has the keyboard, if that is news to them.
+    pub(crate) fn announce(&self, channel: &Arc<Channel>) {
+        let (old, new) = {
+            let mut s = self.s.lock();
+            let new = s.focus;
+            (s.told.replace(new), new)
+        };
+        if old == Some(new) {
+            return;
+        }
+        for (tag, event) in old.map(|t| (t, Event::MuxOut)).into_iter().chain([(new, Event::MuxIn)]) {
+            if let Some(h) = channel.handlers(tag) {
+                (h.event)(event);
+            }
+        }
     }
 
     /// Room in the buffer of the front end that has the keyboard, plus one: commands are always heard.
@@ -122,15 +147,8 @@ impl Mux {
     }
 
     pub(crate) fn set_focus(&self, channel: &Arc<Channel>, tag: usize) {
-        let old = std::mem::replace(&mut self.s.lock().focus, tag);
-        if old == tag {
-            return;
-        }
-        for (tag, event) in [(old, Event::MuxOut), (tag, Event::MuxIn)] {
-            if let Some(h) = channel.handlers(tag) {
-                (h.event)(event);
-            }
-        }
+        self.s.lock().focus = tag;
+        self.announce(channel);
     }
 
     /// Hands what was typed to the front ends, as far as they take it.

@@ -1,5 +1,5 @@
 //! What whole-machine tests and project tasks share: packages, guests ([`guest`] watches one), clients ([`process`] runs the
-//! binary, [`qmp`] and [`qtest`] speak to it; [`qtest_diff`] compares with the peer).
+//! binary, [`qmp`] and [`qtest`] speak to it, [`schema`] knows QMP's types; [`qtest_diff`] compares with the peer).
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
@@ -12,3 +12,4 @@ pub mod qmp;
 pub mod qtest;
 pub mod qtest_diff;
 pub mod reset_guest;
+pub mod schema;

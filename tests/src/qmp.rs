@@ -1,8 +1,9 @@
 //! A QMP client for tests.
 
 use crate::process::{self, LIMIT};
+use crate::schema::Schema;
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,6 +17,10 @@ pub struct Qmp {
     child: Option<Child>,
     /// Folder of the socket.
     dir: Option<tempfile::TempDir>,
+    /// Commands of this connection that worked.
+    worked: BTreeSet<String>,
+    /// Events that came, taken or not.
+    came: BTreeSet<String>,
     /// The greeting.
     pub greeting: Value,
 }
@@ -64,7 +69,16 @@ impl Qmp {
         let writer = stream.expect("connected");
         writer.set_read_timeout(Some(LIMIT)).expect("a socket takes a timeout");
         let reader = BufReader::new(writer.try_clone().expect("a socket can be cloned"));
-        let mut qmp = Self { reader, writer, events: VecDeque::new(), child: None, dir: None, greeting: Value::Null };
+        let mut qmp = Self {
+            reader,
+            writer,
+            events: VecDeque::new(),
+            child: None,
+            dir: None,
+            worked: BTreeSet::new(),
+            came: BTreeSet::new(),
+            greeting: Value::Null,
+        };
         qmp.greeting = qmp.line();
         qmp
     }
@@ -88,12 +102,17 @@ impl Qmp {
     /// The next line, events included.
     ///
     /// # Panics
-    /// When none comes in time, or it is not JSON with CR LF.
+    /// When none comes in time, or it is not JSON with CR LF, or an event that is not as QEMU's schema says.
     pub fn line(&mut self) -> Value {
         let mut line = String::new();
         self.reader.read_line(&mut line).expect("a line comes in time");
         assert!(line.ends_with("\r\n"), "not a line: {line:?}");
-        serde_json::from_str(&line).expect("JSON")
+        let v: Value = serde_json::from_str(&line).expect("JSON");
+        if let Some(event) = v.get("event").and_then(Value::as_str) {
+            Schema::qemu().check_event(&v).unwrap_or_else(|e| panic!("{e}"));
+            self.came.insert(event.to_owned());
+        }
+        v
     }
 
     /// The next reply; events before it are kept.
@@ -108,9 +127,27 @@ impl Qmp {
     }
 
     /// Runs a command; the whole reply.
+    ///
+    /// # Panics
+    /// When the reply is not as QEMU's schema says.
     pub fn raw(&mut self, name: &str, args: Value) -> Value {
         self.send(&json!({"execute": name, "arguments": args}).to_string());
-        self.reply()
+        let reply = self.reply();
+        Schema::qemu().check_reply(name, &reply).unwrap_or_else(|e| panic!("{e}"));
+        if reply.get("return").is_some() {
+            self.worked.insert(name.to_owned());
+        }
+        reply
+    }
+
+    /// Whether command `name` was run here and worked.
+    pub fn worked(&self, name: &str) -> bool {
+        self.worked.contains(name)
+    }
+
+    /// Whether event `name` came.
+    pub fn came(&self, name: &str) -> bool {
+        self.came.contains(name)
     }
 
     /// Runs a command that must work; what it returns.

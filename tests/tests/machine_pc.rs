@@ -74,7 +74,7 @@ fn keys_reach_the_keyboard_controller() {
     q.run("send-key", json!({"keys": [{"type": "qcode", "data": "a"}], "hold-time": 1}));
     assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x1c\r\n");
     q.hmp("sendkey ctrl-alt-delete 1");
-    assert_eq!(q.hmp("sendkey ctrl-nokey"), "Error: Parameter 'keys' does not accept value 'nokey'\r\n");
+    assert_eq!(q.hmp("sendkey ctrl-nokey"), "Error: Parameter 'keys[1].data' does not accept value 'nokey'\r\n");
     let (_, text) = q.error("send-key", json!({"keys": [{"type": "qcode", "data": "ctlr"}]}));
     assert!(text.contains("'ctrl'"), "{text}");
     assert!(q.error("send-key", json!({"keys": [{"type": "number", "data": 100_000}]})).1.contains("100000"));

@@ -147,6 +147,77 @@ fn nographic_gives_the_terminal_to_serial_and_monitor_and_puts_it_back() {
     }
 }
 
+/// Reads the terminal until `text` comes; everything up to there.
+fn read_until(master: &mut std::fs::File, text: &str) -> String {
+    let (mut seen, mut buf) = (String::new(), [0; 4096]);
+    while !seen.contains(text) {
+        let n = master.read(&mut buf).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&buf[..n]));
+    }
+    seen
+}
+
+#[test]
+fn the_keys_of_the_multiplexer() {
+    let bios = tests::packages::seabios().expect("SeaBIOS can be fetched");
+    let folder = if bios.is_dir() { bios.as_path() } else { bios.parent().expect("a folder") };
+    let (mut master, name) = terminal();
+    let slave = std::fs::OpenOptions::new().read(true).write(true).open(&name).unwrap();
+    let tty = || Stdio::from(slave.try_clone().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("qmp");
+    let mut child = Command::new(binary())
+        .args(["-accel", "qtest", "-nographic", "-echr", "0x02", "-L"])
+        .arg(folder)
+        .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
+        .stdin(tty())
+        .stdout(tty())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut q = Qmp::connect(&socket);
+    q.run("qmp_capabilities", json!({}));
+    until("raw mode", || !modes(&slave).0);
+    let received = |q: &mut Qmp| q.hmp("i /b 0x3f8");
+    // The serial port has the keyboard first: a key goes to the guest, the monitor has said nothing yet.
+    master.write_all(b"k").unwrap();
+    until("the key is there", || q.hmp("i /b 0x3fd").ends_with("61\r\n"));
+    assert_eq!(received(&mut q), "portb[0x03f8] = 0x6b\r\n");
+    q.hmp("o /b 0x3f8 0x21");
+    assert_eq!(read_until(&mut master, "!"), "!");
+    // Escape twice: the escape character itself. Escape b: a break.
+    master.write_all(b"\x02\x02").unwrap();
+    until("the escape key is there", || q.hmp("i /b 0x3fd").ends_with("61\r\n"));
+    assert_eq!(received(&mut q), "portb[0x03f8] = 0x2\r\n");
+    master.write_all(b"\x02b").unwrap();
+    until("the break is there", || q.hmp("i /b 0x3fd").ends_with("71\r\n"));
+    // Time stamps on what the guest writes, and off again.
+    master.write_all(b"\x02t").unwrap();
+    until("time stamps", || {
+        q.hmp("o /b 0x3f8 0x40");
+        read_until(&mut master, "@").starts_with("[00:00:")
+    });
+    q.hmp("o /b 0x3f8 0x0a");
+    master.write_all(b"\x02t").unwrap();
+    // The monitor greets at the first switch, and only then.
+    master.write_all(b"\x02c").unwrap();
+    let text = read_until(&mut master, "(qemu) ");
+    assert!(text.contains("monitor - type 'help'"), "{text}");
+    master.write_all(b"info name\r").unwrap();
+    read_until(&mut master, "(qemu) ");
+    // There and back: a prompt, no second greeting.
+    master.write_all(b"\x02c\x02c").unwrap();
+    let text = read_until(&mut master, "(qemu) ");
+    assert!(!text.contains("monitor - type"), "{text}");
+    master.write_all(b"\x02s\x02h").unwrap();
+    assert!(read_until(&mut master, "sends C-b").contains("C-b x    exit emulator"));
+    master.write_all(b"\x02x").unwrap();
+    read_until(&mut master, "QEMU: Terminated");
+    assert_eq!(process::wait(&mut child).code(), Some(0));
+    assert!(modes(&slave).0);
+}
+
 #[test]
 fn exit_with_parent_follows_the_parent() {
     let dir = tempfile::tempdir().unwrap();

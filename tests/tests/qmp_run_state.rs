@@ -80,3 +80,32 @@ fn name_and_uuid() {
     assert_eq!(q.run("query-uuid", json!({})), json!({"UUID": uuid}));
     assert_eq!((q.hmp("info name"), q.hmp("info uuid")), ("vm\r\n".into(), format!("{uuid}\r\n")));
 }
+
+/// A guest that counts in its video memory: `inc dword [0]; jmp`, from the reset vector on.
+fn counter(dir: &std::path::Path) -> String {
+    let mut rom = vec![0x90; 0x10000];
+    // At FFFF0h: `inc word [1000h]`, back.
+    rom[0xfff0..0xfff6].copy_from_slice(&[0xff, 0x06, 0x00, 0x10, 0xeb, 0xfa]);
+    let path = dir.join("counter");
+    std::fs::write(&path, rom).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn no_instruction_runs_under_dash_s_whatever_looks_at_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let bios = counter(dir.path());
+    let mut q = Qmp::start(&["-machine", "pc", "-nodefaults", "-bios", &bios, "-S", "-m", "16"]);
+    for _ in 0..3 {
+        assert!(q.hmp("info registers").contains("EIP=0000fff0"));
+        q.run("system_reset", json!({}));
+        assert_eq!(q.hmp("xp /1xh 0x1000"), "0000000000001000: 0x0000\r\n");
+    }
+    q.run("cont", json!({}));
+    tests::process::until("the guest counts", || q.hmp("xp /1xh 0x1000") != "0000000000001000: 0x0000\r\n");
+    // And none after stop.
+    q.run("stop", json!({}));
+    let count = q.hmp("xp /1xh 0x1000");
+    q.hmp("info registers");
+    assert_eq!(q.hmp("xp /1xh 0x1000"), count);
+}

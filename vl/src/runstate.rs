@@ -5,6 +5,7 @@ use hw_core::events::VmState;
 use hw_core::{Request, RunState, ShutdownCause, WakeupReason};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 fn cause_data(cause: ShutdownCause) -> Value {
@@ -28,10 +29,13 @@ impl Vm {
             return;
         }
         let core = self.core();
-        core.requests.set_state(RunState::Running);
+        let state = if self.slept.swap(false, Ordering::SeqCst) { RunState::Suspended } else { RunState::Running };
+        core.requests.set_state(state);
         core.clocks.start();
-        core.events.vm_state.notify(&mut core.lock(), &VmState { running: true, state: RunState::Running });
-        core.cpus.resume_all();
+        core.events.vm_state.notify(&mut core.lock(), &VmState { running: true, state });
+        if state == RunState::Running {
+            core.cpus.resume_all();
+        }
         self.emit("RESUME", json!({}));
     }
 
@@ -41,6 +45,7 @@ impl Vm {
             return;
         }
         let core = self.core();
+        self.slept.store(self.state() == RunState::Suspended, Ordering::SeqCst);
         core.cpus.pause_all(core);
         core.clocks.stop();
         core.requests.set_state(state);
@@ -173,6 +178,7 @@ impl Vm {
                 machine.reset(&mut core.lock(), cause);
             }
         });
+        self.slept.store(false, Ordering::SeqCst);
         if !matches!(cause, ShutdownCause::None | ShutdownCause::SubsystemReset) {
             self.emit("RESET", cause_data(cause));
         }

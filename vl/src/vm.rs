@@ -13,6 +13,7 @@ use hw_core::{Core, Machine, Request, ShutdownCause};
 use parking_lot::Mutex;
 use qom::{Ref, Scope, World};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What a machine gets from the process it lives in.
 pub struct Env {
@@ -56,6 +57,8 @@ pub struct Vm {
     pub monitors: Monitors,
     /// What leaves the machine when it shuts down or resets.
     pub(crate) action: Mutex<Action>,
+    /// The guest slept when it was stopped: it goes on sleeping.
+    pub(crate) slept: AtomicBool,
     /// Status to end with, once that is decided.
     pub(crate) exit: Mutex<Option<i32>>,
     pub(crate) report: Arc<Reporter>,
@@ -111,6 +114,8 @@ impl Vm {
         core.requests.set_hook(move || wake.wake());
         let wake = events.clone();
         core.clocks.set_wake(move || wake.wake());
+        // Until the machine starts: what parks the vCPUs for a moment must not let them run under -S.
+        core.cpus.pause_all(&core);
         let world = World::new(core.clone());
         let vm = Arc::new(Self {
             action: Mutex::new(line.action.clone()),
@@ -118,6 +123,7 @@ impl Vm {
             events,
             chardevs,
             monitors: Monitors::default(),
+            slept: AtomicBool::default(),
             exit: Mutex::default(),
             report,
             qtest: Mutex::default(),

@@ -2,6 +2,7 @@
 //! Source: QAPI's introspection (`SchemaInfo`, docs/devel/qapi-code-gen).
 
 use super::error::QmpError;
+use crate::nearest::did_you_mean;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -22,6 +23,8 @@ pub enum Ty {
     List(&'static Ty),
     /// One of some words.
     Enum(&'static [&'static str]),
+    /// One of the words of a table elsewhere.
+    Words(fn() -> Vec<&'static str>),
     /// An object.
     Object(&'static [Member]),
     /// An object whose other members depend on the value of one.
@@ -112,6 +115,14 @@ fn check_value(ty: &Ty, v: &Value, at: &str) -> Result<(), QmpError> {
             "Parameter '{at}' does not accept value '{s}' (accepted: {})",
             words.join(", ")
         ))),
+        (Ty::Words(words), Value::String(s)) => {
+            let words = words();
+            if words.contains(&s.as_str()) {
+                return Ok(());
+            }
+            let hint = did_you_mean(s, words.iter().copied());
+            Err(QmpError::generic(format!("Parameter '{at}' does not accept value '{s}'{hint}")))
+        }
         (Ty::Object(members), Value::Object(o)) => check_object(members, o, false, &format!("{at}.")),
         (Ty::Union(u), Value::Object(o)) => {
             check_object(u.base, o, true, &format!("{at}."))?;
@@ -120,7 +131,7 @@ fn check_value(ty: &Ty, v: &Value, at: &str) -> Result<(), QmpError> {
             let all: Vec<Member> = u.base.iter().chain(more).copied().collect();
             check_object(&all, o, false, &format!("{at}."))
         }
-        (Ty::Str | Ty::Enum(_), _) => wrong("string"),
+        (Ty::Str | Ty::Enum(_) | Ty::Words(_), _) => wrong("string"),
         (Ty::Int, _) => wrong("integer"),
         (Ty::Number, _) => wrong("number"),
         (Ty::Bool, _) => wrong("boolean"),
@@ -207,10 +218,8 @@ impl Schema {
                 }
                 name
             }
-            Ty::Enum(words) => self.numbered(format!("{words:?}"), |_, name| {
-                let members: Vec<Value> = words.iter().map(|w| json!({"name": w})).collect();
-                json!({"name": name, "members": members, "meta-type": "enum", "values": words})
-            }),
+            Ty::Enum(words) => self.words(words),
+            Ty::Words(words) => self.words(&words()),
             Ty::Object(members) => self.object(members),
             Ty::Union(u) => self.numbered(format!("{u:?}"), |s, name| {
                 let members = s.members(u.base);
@@ -219,6 +228,13 @@ impl Schema {
                 json!({"name": name, "tag": u.tag, "variants": variants, "members": members, "meta-type": "object"})
             }),
         }
+    }
+
+    fn words(&mut self, words: &[&str]) -> String {
+        self.numbered(format!("{words:?}"), |_, name| {
+            let members: Vec<Value> = words.iter().map(|w| json!({"name": w})).collect();
+            json!({"name": name, "members": members, "meta-type": "enum", "values": words})
+        })
     }
 
     fn object(&mut self, members: &'static [Member]) -> String {

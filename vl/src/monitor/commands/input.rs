@@ -14,7 +14,10 @@ use ui::keys::Key;
 const KEY: Ty = Ty::Union(&Union {
     base: &[req("type", Ty::Enum(&["number", "qcode"]))],
     tag: "type",
-    variants: &[("number", &[req("data", Ty::Int)]), ("qcode", &[req("data", Ty::Str)])],
+    variants: &[
+        ("number", &[req("data", Ty::Int)]),
+        ("qcode", &[req("data", Ty::Words(|| ui::keys::KEYS.iter().map(|k| k.name).collect()))]),
+    ],
 });
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -39,11 +42,7 @@ fn key(v: &Value) -> QmpResult<&'static Key> {
         (_, Some(name)) => ui::keys::by_name(name),
         _ => None,
     };
-    found.ok_or_else(|| {
-        let name = data.as_str().map_or_else(|| data.to_string(), str::to_owned);
-        let hint = crate::nearest::did_you_mean(&name, ui::keys::KEYS.iter().map(|k| k.name));
-        QmpError::generic(format!("Parameter 'keys' does not accept value '{name}'{hint}"))
-    })
+    found.ok_or_else(|| QmpError::generic(format!("Parameter 'keys' does not accept value '{data}'")))
 }
 
 /// Presses the keys in order; after `hold-time` milliseconds (100) they come up in reverse.

@@ -36,6 +36,8 @@ const CPU_DEFINITION: Ty = Ty::Object(&[
 const CPU_MODEL: Ty = Ty::Object(&[req("name", Ty::Str), opt("props", Ty::Any)]);
 const PLACE: Ty = Ty::Object(&[
     opt("node-id", Ty::Int),
+    opt("drawer-id", Ty::Int),
+    opt("book-id", Ty::Int),
     opt("socket-id", Ty::Int),
     opt("die-id", Ty::Int),
     opt("cluster-id", Ty::Int),
@@ -45,6 +47,7 @@ const PLACE: Ty = Ty::Object(&[
 ]);
 const CPU: Ty = Ty::Object(&[
     req("cpu-index", Ty::Int),
+    req("qom-type", Ty::Str),
     req("qom-path", Ty::Str),
     req("thread-id", Ty::Int),
     opt("props", PLACE),
@@ -64,7 +67,7 @@ pub(super) static COMMANDS: &[Command] = &[
     command(
         "query-cpu-model-expansion",
         &[req("type", Ty::Enum(&["static", "full"])), req("model", CPU_MODEL)],
-        Some(Ty::Object(&[req("model", CPU_MODEL)])),
+        Some(Ty::Object(&[req("model", CPU_MODEL), opt("deprecated-props", Ty::List(&Ty::Str))])),
         expansion,
     ),
     command("query-cpus-fast", &[], Some(Ty::List(&CPU)), |vm, _| Ok(cpus(vm))),
@@ -117,10 +120,12 @@ fn expansion(vm: &Arc<Vm>, args: Args<'_>) -> QmpResult {
 fn cpus(vm: &Vm) -> Value {
     let slots = vm.machine().map(|m| m.possible_cpus()).unwrap_or_default();
     let describe = |c: qom::Ref<hw_core::Cpu>| {
-        let path = qom::Ref::object(&c).path();
+        let object = qom::Ref::object(&c);
+        let path = object.path();
         let slot = slots.iter().find(|s| s.cpu.as_ref().is_some_and(|o| o.path() == path));
         json!({
             "thread-id": c.thread_id(),
+            "qom-type": object.type_name(),
             "props": slot.map(place).unwrap_or_default(),
             "qom-path": path,
             "target": "x86_64",

@@ -32,8 +32,7 @@ const PANIC: &[&str] = &["pause", "shutdown", "exit-failure", "none"];
 pub(super) static COMMANDS: &[Command] = &[
     command("query-status", &[], Some(Ty::Object(&[req("running", Ty::Bool), req("status", RUN_STATE)])), |vm, _| {
         let state = vm.state();
-        let running = matches!(state, RunState::Running | RunState::Suspended);
-        Ok(json!({"running": running, "status": state.name()}))
+        Ok(json!({"running": state == RunState::Running, "status": state.name()}))
     }),
     command("query-name", &[], Some(Ty::Object(&[opt("name", Ty::Str)])), |vm, _| {
         Ok(vm.name().map_or_else(|| json!({}), |n| json!({"name": n})))

@@ -49,10 +49,7 @@ pub(super) static ITEMS: &[HmpCommand] = &[
     command(&["roms"], "", "show roms", roms),
     command(&["status"], "", "show the current VM status (running|paused)", |c| {
         let state = c.vm.state();
-        let what = match state {
-            RunState::Running | RunState::Suspended => "running",
-            _ => "paused",
-        };
+        let what = if state == RunState::Running { "running" } else { "paused" };
         let why = if matches!(state, RunState::Running | RunState::Paused) {
             String::new()
         } else {

@@ -186,15 +186,14 @@ impl Session {
                 self.s.lock().away = true;
             }
             Event::MuxIn => {
-                let waiting = {
+                let (was_away, greeted, waiting) = {
                     let mut s = self.s.lock();
-                    s.away = false;
-                    std::mem::take(&mut s.waiting)
+                    (std::mem::take(&mut s.away), s.greeted, std::mem::take(&mut s.waiting))
                 };
-                if waiting.is_empty() {
-                    self.prompt();
-                } else {
+                if !waiting.is_empty() {
                     self.print(&waiting);
+                } else if was_away && greeted {
+                    self.prompt();
                 }
             }
             Event::Break => {}

@@ -1,0 +1,580 @@
+//! Every QMP command, every event and every command of the human monitor, each met through a real socket: a row says how, and
+//! what is listed without a row (or the other way round) fails. Replies and events are checked against QEMU's schema by the client.
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use tests::packages;
+use tests::process;
+use tests::qmp::Qmp;
+use tests::schema::Schema;
+
+/// `-L` with SeaBIOS, which the board loads even if nothing runs it.
+fn firmware() -> String {
+    let bios = packages::seabios().expect("SeaBIOS can be fetched");
+    let folder = if bios.is_dir() { bios.as_path() } else { bios.parent().expect("a folder") };
+    folder.to_str().expect("a plain path").to_owned()
+}
+
+/// The default machine with its firmware, but no guest code runs.
+fn pc(args: &[&str]) -> Qmp {
+    let folder = firmware();
+    let own = ["-accel", "qtest", "-display", "none", "-L", folder.as_str()];
+    Qmp::start(&[args, &own].concat())
+}
+
+fn path(q: &Qmp, name: &str) -> String {
+    q.dir().join(name).to_str().expect("a plain path").to_owned()
+}
+
+fn names(v: &Value) -> Vec<&str> {
+    v.as_array().expect("a list").iter().map(|e| e["name"].as_str().expect("a name")).collect()
+}
+
+fn find<'a>(v: &'a Value, key: &str, value: &str) -> &'a Value {
+    let found = v.as_array().expect("a list").iter().find(|e| e[key] == value);
+    found.unwrap_or_else(|| panic!("no {key} {value} in {v}"))
+}
+
+/// Writes a byte or word of the PCI configuration space of 00:01.3, the power management function.
+fn pm_config(q: &mut Qmp, register: u32, format: &str, value: u32) {
+    q.hmp(&format!("o /w 0xcf8 {:#x}", 0x8000_0b00 | (register & !3)));
+    q.hmp(&format!("o /{format} {:#x} {value:#x}", 0xcfc + (register & 3)));
+}
+
+/// Sends the machine to sleep as an operating system does: SLP_TYP 1 (S3) and SLP_EN in PM1a_CNT.
+fn suspend(q: &mut Qmp) {
+    pm_config(q, 0x40, "w", 0x601); // PMBA
+    pm_config(q, 0x80, "b", 1); // PMREGMISC.PMIOSE
+    q.hmp("o /h 0x604 0x2400");
+    q.event("SUSPEND");
+}
+
+/// A CPU to plug, with id `c1`, into `-smp 1,maxcpus=2`.
+fn second_cpu() -> Value {
+    json!({"driver": "qemu64-x86_64-cpu", "id": "c1", "socket-id": 0, "core-id": 1, "thread-id": 0})
+}
+
+/// The same in the human monitor.
+const PLUG: &str = "device_add qemu64-x86_64-cpu,id=c1,socket-id=0,core-id=1,thread-id=0";
+
+macro_rules! rows {
+    ($names:ident, $q:ident, $machine:expr, $done:expr; $($test:ident = $name:literal: $run:block)*) => {
+        const $names: &[&str] = &[$($name),*];
+        $(#[test]
+        fn $test() {
+            let mut machine = $machine;
+            let $q = &mut machine;
+            $run
+            assert!($done($q, $name), "{} was never seen to work", $name);
+        })*
+    };
+}
+
+fn same(listed: impl IntoIterator<Item = String>, rows: &[&str]) {
+    let (listed, rows): (BTreeSet<String>, BTreeSet<String>) =
+        (listed.into_iter().collect(), rows.iter().map(|r| (*r).to_owned()).collect());
+    let without: Vec<_> = listed.difference(&rows).collect();
+    let gone: Vec<_> = rows.difference(&listed).collect();
+    assert!(without.is_empty() && gone.is_empty(), "without a row: {without:?}; rows for nothing: {gone:?}");
+}
+
+#[test]
+fn every_command_and_event_has_a_row() {
+    let mut q = Qmp::start(&["-machine", "none", "-S"]);
+    let listed = q.run("query-commands", json!({}));
+    same(names(&listed).into_iter().map(str::to_owned), COMMANDS);
+    let schema = Schema::new(&q.run("query-qmp-schema", json!({})));
+    same(schema.named("event").into_iter().map(str::to_owned), EVENTS);
+}
+
+#[test]
+fn every_command_of_the_human_monitor_has_a_row() {
+    let mut q = Qmp::start(&["-machine", "none", "-S"]);
+    let first = |text: String| -> Vec<String> {
+        text.lines()
+            .map(|l| l.split(' ').next().unwrap_or_default().split('|').next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    same(first(q.hmp("help")), HMP);
+    let items = q.hmp("help info").replace("info ", "");
+    same(first(items), INFO);
+}
+
+/// Where the schema differs from QEMU's for what both have, and why. Places are prefixes. It may shrink, not grow.
+const DIFFERENCES: &[(&str, &str)] = &[
+    ("object-add.(", "the properties of a user-creatable type are checked by the type, not described as QAPI members"),
+    ("object-add.qom-type: string instead of enum", "as above"),
+    ("query-cpus-fast=>[].(", "only s390x has members of its own there"),
+    ("query-cpus-fast=>[].target: lacks word ", "one target is built"),
+    ("query-target=>.arch: lacks word ", "one target is built"),
+    ("send-key.keys[].(qcode).data: lacks word unmapped", "it is no key"),
+];
+
+#[test]
+fn the_schema_is_qemus_where_both_have_something() {
+    let mut q = Qmp::start(&["-machine", "none", "-S"]);
+    let schema = Schema::new(&q.run("query-qmp-schema", json!({})));
+    let found = schema.differences(Schema::qemu());
+    let new: Vec<_> = found.iter().filter(|f| !DIFFERENCES.iter().any(|(place, _)| f.starts_with(place))).collect();
+    assert!(new.is_empty(), "{new:#?}");
+    let gone: Vec<_> = DIFFERENCES.iter().filter(|(place, _)| !found.iter().any(|f| f.starts_with(place))).collect();
+    assert!(gone.is_empty(), "not there any more: {gone:#?}");
+}
+
+rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", "-chardev", "null,id=n"]), Qmp::worked;
+    qmp_capabilities = "qmp_capabilities": {
+        assert_eq!(q.error("qmp_capabilities", json!({})).0, "CommandNotFound");
+    }
+    query_version = "query-version": {
+        let v = q.run("query-version", json!({}));
+        assert_eq!(v["qemu"], json!({"major": 11, "minor": 1, "micro": 3}));
+        assert_eq!(q.greeting["QMP"]["version"], v);
+    }
+    query_commands = "query-commands": {
+        assert!(names(&q.run("query-commands", json!({}))).contains(&"quit"));
+    }
+    query_qmp_schema = "query-qmp-schema": {
+        let schema = q.run("query-qmp-schema", json!({}));
+        assert!(Schema::new(&schema).check_reply("query-status", &json!({"return": {"running": true, "status": "running"}})).is_ok());
+    }
+    query_command_line_options = "query-command-line-options": {
+        let all = q.run("query-command-line-options", json!({}));
+        assert!(names(&find(&all, "option", "rtc")["parameters"]).contains(&"driftfix"));
+        // The machine's parameters are the properties of all machine types.
+        assert!(names(&find(&all, "option", "machine")["parameters"]).contains(&"vmport"));
+        assert_eq!(q.run("query-command-line-options", json!({"option": "msg"})).as_array().unwrap().len(), 1);
+        assert!(q.error("query-command-line-options", json!({"option": "nope"})).1.contains("invalid option name: nope"));
+    }
+    query_target = "query-target": { assert_eq!(q.run("query-target", json!({})), json!({"arch": "x86_64"})); }
+    query_kvm = "query-kvm": { assert_eq!(q.run("query-kvm", json!({})), json!({"enabled": false, "present": false})); }
+    query_accelerators = "query-accelerators": {
+        let v = q.run("query-accelerators", json!({}));
+        assert_eq!((&v["enabled"], &v["present"]), (&json!("qtest"), &json!(["qtest", "tcg"])));
+    }
+    human_monitor_command = "human-monitor-command": {
+        assert_eq!(q.hmp("info name"), "");
+        assert!(q.error("human-monitor-command", json!({"command-line": "info cpus", "cpu-index": 9})).1.contains("no CPU 9"));
+    }
+    query_status = "query-status": {
+        assert_eq!(q.run("query-status", json!({})), json!({"running": true, "status": "running"}));
+    }
+    query_name = "query-name": {
+        assert_eq!(q.run("query-name", json!({})), json!({}));
+        let mut named = Qmp::start(&["-machine", "none", "-name", "a,,b"]);
+        assert_eq!(named.run("query-name", json!({})), json!({"name": "a,b"}));
+    }
+    query_uuid = "query-uuid": {
+        assert_eq!(q.run("query-uuid", json!({})), json!({"UUID": "00000000-0000-0000-0000-000000000000"}));
+    }
+    stop = "stop": {
+        q.run("stop", json!({}));
+        assert_eq!(q.run("query-status", json!({})), json!({"running": false, "status": "paused"}));
+    }
+    cont = "cont": {
+        q.run("stop", json!({}));
+        q.run("cont", json!({}));
+        assert_eq!(q.run("query-status", json!({}))["status"], "running");
+    }
+    system_reset = "system_reset": {
+        q.run("stop", json!({}));
+        q.run("system_reset", json!({}));
+        q.event("RESET");
+        assert_eq!(q.run("query-status", json!({}))["status"], "prelaunch", "a reset leaves `paused`");
+    }
+    system_powerdown = "system_powerdown": {
+        pm_config(q, 0x40, "w", 0x601);
+        pm_config(q, 0x80, "b", 1);
+        q.run("system_powerdown", json!({}));
+        q.event("POWERDOWN");
+        assert_eq!(q.hmp("i /h 0x600"), "portw[0x0600] = 0x101\r\n", "PM1 status: timer carry, power button");
+    }
+    system_wakeup = "system_wakeup": {
+        assert_eq!(q.error("system_wakeup", json!({})).1, "Unable to wake up: guest is not in suspended state");
+        suspend(q);
+        let asleep = json!({"running": false, "status": "suspended"});
+        assert_eq!(q.run("query-status", json!({})), asleep);
+        // Stopping and going on does not wake it.
+        q.run("stop", json!({}));
+        assert_eq!(q.run("query-status", json!({}))["status"], "paused");
+        q.run("cont", json!({}));
+        assert_eq!(q.run("query-status", json!({})), asleep);
+        q.run("system_wakeup", json!({}));
+        q.event("WAKEUP");
+        assert_eq!(q.run("query-status", json!({}))["status"], "running");
+    }
+    quit = "quit": {
+        q.run("quit", json!({}));
+        assert_eq!(q.event("SHUTDOWN")["data"], json!({"guest": false, "reason": "host-qmp-quit"}));
+        assert_eq!(q.wait().code(), Some(0));
+    }
+    set_action = "set-action": {
+        q.run("set-action", json!({"reboot": "shutdown", "shutdown": "pause", "panic": "none", "watchdog": "debug"}));
+        q.hmp("o /b 0xcf9 6");
+        assert_eq!(q.event("SHUTDOWN")["data"]["reason"], "guest-reset");
+        q.event("STOP");
+    }
+    watchdog_set_action = "watchdog-set-action": {
+        q.run("watchdog-set-action", json!({"action": "pause"}));
+        let (_, text) = q.error("watchdog-set-action", json!({"action": "bark"}));
+        assert!(text.contains("does not accept value 'bark'") && text.contains("inject-nmi"), "{text}");
+    }
+    qom_list = "qom-list": {
+        let list = q.run("qom-list", json!({"path": "/machine/unattached"}));
+        assert!(find(&list, "type", "child<qemu64-x86_64-cpu>")["name"].as_str().unwrap().starts_with("device["));
+        assert_eq!(q.error("qom-list", json!({"path": "/nope"})).0, "DeviceNotFound");
+    }
+    qom_list_get = "qom-list-get": {
+        let all = q.run("qom-list-get", json!({"paths": ["/machine", "/chardevs/r"]}));
+        assert_eq!(find(&all[0]["properties"], "name", "type")["value"], "pc-i440fx-11.1-machine");
+        assert_eq!(find(&all[1]["properties"], "name", "type")["value"], "chardev-ringbuf");
+    }
+    qom_get = "qom-get": {
+        assert_eq!(q.run("qom-get", json!({"path": "/machine", "property": "graphics"})), true);
+        let (_, text) = q.error("qom-get", json!({"path": "/machine", "property": "grahpics"}));
+        assert!(text.contains("'graphics'"), "{text}");
+    }
+    qom_set = "qom-set": {
+        let at = |v: Value| json!({"path": "/machine", "property": "dump-guest-core", "value": v});
+        q.run("qom-set", at(json!(false)));
+        assert_eq!(q.run("qom-get", json!({"path": "/machine", "property": "dump-guest-core"})), false);
+        assert!(q.error("qom-set", at(json!(1))).1.contains("expected: boolean"));
+    }
+    qom_list_types = "qom-list-types": {
+        let all = q.run("qom-list-types", json!({"implements": "pci-device"}));
+        assert_eq!(find(&all, "name", "VGA")["parent"], "pci-vga");
+        assert!(!names(&all).contains(&"pci-device"), "abstract types only on request");
+        assert!(names(&q.run("qom-list-types", json!({"abstract": true}))).contains(&"object"));
+    }
+    qom_list_properties = "qom-list-properties": {
+        let all = q.run("qom-list-properties", json!({"typename": "pc-i440fx-11.1-machine"}));
+        assert_eq!(find(&all, "name", "vmport")["type"], "OnOffAuto");
+    }
+    device_list_properties = "device-list-properties": {
+        let all = q.run("device-list-properties", json!({"typename": "isa-serial"}));
+        assert_eq!(find(&all, "name", "iobase")["type"], "uint32");
+        assert!(!names(&all).contains(&"realized"));
+        assert_eq!(q.error("device-list-properties", json!({"typename": "nope"})).0, "DeviceNotFound");
+    }
+    object_add = "object-add": {
+        q.run("object-add", json!({"qom-type": "memory-backend-ram", "id": "m", "size": 8192}));
+        assert_eq!(q.run("qom-get", json!({"path": "/objects/m", "property": "size"})), 8192);
+    }
+    object_del = "object-del": {
+        q.run("object-add", json!({"qom-type": "memory-backend-ram", "id": "m", "size": 8192}));
+        q.run("object-del", json!({"id": "m"}));
+        assert_eq!(q.error("object-del", json!({"id": "m"})).1, "object 'm' not found");
+    }
+    device_add = "device_add": {
+        q.run("device_add", second_cpu());
+        assert_eq!(q.run("query-cpus-fast", json!({}))[1]["qom-path"], "/machine/peripheral/c1");
+        assert!(q.error("device_add", second_cpu()).1.contains("Duplicate"));
+        let (_, text) = q.error("device_add", json!({"driver": "qemu64-x86_64-cpu", "socket-id": "x"}));
+        assert!(text.contains("socket-id"), "{text}");
+    }
+    device_del = "device_del": {
+        q.run("device_add", second_cpu());
+        q.run("device_del", json!({"id": "c1"}));
+        // The guest has not let go of it yet.
+        assert_eq!(q.run("query-cpus-fast", json!({}))[1]["qom-path"], "/machine/peripheral/c1");
+        assert_eq!(q.error("device_del", json!({"id": "nope"})).0, "DeviceNotFound");
+    }
+    query_machines = "query-machines": {
+        let all = q.run("query-machines", json!({"compat-props": true}));
+        let pc = find(&all, "alias", "pc");
+        assert_eq!((&pc["name"], &pc["is-default"], &pc["cpu-max"]), (&json!("pc-i440fx-11.1"), &json!(true), &json!(255)));
+        assert!(!find(&all, "name", "pc-i440fx-9.0")["compat-props"].as_array().unwrap().is_empty());
+    }
+    query_cpu_definitions = "query-cpu-definitions": {
+        let all = q.run("query-cpu-definitions", json!({}));
+        assert_eq!(find(&all, "name", "qemu64")["typename"], "qemu64-x86_64-cpu");
+    }
+    query_cpu_model_expansion = "query-cpu-model-expansion": {
+        let ask = |t: &str| json!({"type": t, "model": {"name": "qemu64", "props": {"sse3": false}}});
+        let full = q.run("query-cpu-model-expansion", ask("full"));
+        assert_eq!((&full["model"]["props"]["sse3"], &full["model"]["props"]["sse2"]), (&json!(false), &json!(true)));
+        assert_eq!(q.run("query-cpu-model-expansion", ask("static"))["model"]["name"], "base");
+        assert!(q.error("query-cpu-model-expansion", ask("half")).1.contains("static, full"));
+    }
+    query_cpus_fast = "query-cpus-fast": {
+        let cpus = q.run("query-cpus-fast", json!({}));
+        assert_eq!((&cpus[0]["cpu-index"], &cpus[0]["props"]["socket-id"]), (&json!(0), &json!(0)));
+    }
+    query_hotpluggable_cpus = "query-hotpluggable-cpus": {
+        let mut more = pc(&["-smp", "1,maxcpus=3"]);
+        let slots = more.run("query-hotpluggable-cpus", json!({}));
+        let used = slots.as_array().unwrap().iter().filter(|s| s.get("qom-path").is_some()).count();
+        assert_eq!((slots.as_array().unwrap().len(), used), (3, 1));
+        q.run("query-hotpluggable-cpus", json!({}));
+    }
+    query_chardev = "query-chardev": {
+        let all = q.run("query-chardev", json!({}));
+        assert_eq!(find(&all, "label", "r"), &json!({"label": "r", "filename": "ringbuf", "frontend-open": false}));
+        assert_eq!(find(&all, "label", "compat_monitor0")["frontend-open"], true);
+    }
+    query_chardev_backends = "query-chardev-backends": {
+        assert!(names(&q.run("query-chardev-backends", json!({}))).contains(&"ringbuf"));
+    }
+    chardev_send_break = "chardev-send-break": {
+        // COM1's line status shows the break: data ready and break interrupt.
+        let mut serial = pc(&["-serial", "null"]);
+        serial.run("chardev-send-break", json!({"id": "serial0"}));
+        assert_eq!(serial.hmp("i /b 0x3fd"), "portb[0x03fd] = 0x71\r\n");
+        q.run("chardev-send-break", json!({"id": "n"}));
+        assert_eq!(q.error("chardev-send-break", json!({"id": "x"})).1, "Chardev 'x' not found");
+    }
+    chardev_remove = "chardev-remove": {
+        q.run("chardev-remove", json!({"id": "n"}));
+        assert_eq!(q.error("chardev-remove", json!({"id": "n"})).1, "chardev 'n' not found");
+        assert_eq!(q.error("chardev-remove", json!({"id": "compat_monitor0"})).1, "Chardev 'compat_monitor0' is busy");
+    }
+    ringbuf_write = "ringbuf-write": {
+        q.run("ringbuf-write", json!({"device": "r", "data": "hé"}));
+        q.run("ringbuf-write", json!({"device": "r", "data": "IQ==", "format": "base64"}));
+        assert_eq!(q.error("ringbuf-write", json!({"device": "r", "data": "?", "format": "base64"})).1, "Base64 data is not valid");
+        assert_eq!(q.run("ringbuf-read", json!({"device": "r", "size": 9})), "hé!");
+    }
+    ringbuf_read = "ringbuf-read": {
+        // Sixteen bytes: the oldest go.
+        q.run("ringbuf-write", json!({"device": "r", "data": "0123456789abcdefXY"}));
+        assert_eq!(q.run("ringbuf-read", json!({"device": "r", "size": 3, "format": "utf8"})), "234");
+        assert!(q.error("ringbuf-read", json!({"device": "r", "size": 0})).1.contains("greater than zero"));
+    }
+    pmemsave = "pmemsave": {
+        let file = path(q, "m");
+        q.run("pmemsave", json!({"val": 0xffff_fff0u32, "size": 16, "filename": file}));
+        assert_eq!(std::fs::read(&file).unwrap()[0], 0xea, "the reset vector's far jump");
+    }
+    memsave = "memsave": {
+        let file = path(q, "m");
+        // Paging is off: linear is physical.
+        q.run("memsave", json!({"val": 0xf_fff0, "size": 16, "filename": file, "cpu-index": 0}));
+        assert_eq!(std::fs::read(&file).unwrap()[0], 0xea);
+        assert!(q.error("memsave", json!({"val": 0, "size": 1, "filename": file, "cpu-index": 7})).1.contains("cpu-index"));
+    }
+    send_key = "send-key": {
+        q.run("send-key", json!({"keys": [{"type": "qcode", "data": "b"}, {"type": "number", "data": 0x1e}], "hold-time": 1}));
+        assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x32\r\n", "set 2's code of `b`");
+    }
+    screendump = "screendump": {
+        let file = path(q, "s.png");
+        q.run("screendump", json!({"filename": file, "format": "png"}));
+        assert!(std::fs::read(&file).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+        assert!(q.error("screendump", json!({"filename": file, "head": 0})).1.contains("'device'"));
+    }
+}
+
+rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
+    event_device_deleted = "DEVICE_DELETED": {
+        q.run("device_add", second_cpu());
+        q.run("device_del", json!({"id": "c1"}));
+        // What the DSDT does for the guest: the modern register block, CPU 1, eject.
+        for write in ["o /w 0xaf00 0", "o /w 0xaf00 1", "o /b 0xaf04 8"] {
+            q.hmp(write);
+        }
+        assert_eq!(q.event("DEVICE_DELETED")["data"], json!({"device": "c1", "path": "/machine/peripheral/c1"}));
+    }
+    event_powerdown = "POWERDOWN": {
+        q.hmp("system_powerdown");
+        q.event("POWERDOWN");
+    }
+    event_reset = "RESET": {
+        q.run("system_reset", json!({}));
+        assert_eq!(q.event("RESET")["data"], json!({"guest": false, "reason": "host-qmp-system-reset"}));
+        q.hmp("o /b 0x92 1");
+        assert_eq!(q.event("RESET")["data"], json!({"guest": true, "reason": "guest-reset"}));
+    }
+    event_resume = "RESUME": {
+        q.run("stop", json!({}));
+        q.run("cont", json!({}));
+        assert!(q.event("RESUME").get("data").is_none());
+    }
+    event_rtc_change = "RTC_CHANGE": {
+        // The hour register; update in progress is not observed by qtest's clock.
+        q.hmp("o /b 0x70 4");
+        q.hmp("o /b 0x71 0x01");
+        let data = q.event("RTC_CHANGE")["data"].clone();
+        assert!(data["qom-path"].as_str().unwrap().starts_with("/machine/"), "{data}");
+    }
+    event_shutdown = "SHUTDOWN": {
+        pm_config(q, 0x40, "w", 0x601);
+        pm_config(q, 0x80, "b", 1);
+        q.hmp("o /h 0x604 0x2000");
+        assert_eq!(q.event("SHUTDOWN")["data"], json!({"guest": true, "reason": "guest-shutdown"}));
+        assert_eq!(q.wait().code(), Some(0));
+    }
+    event_stop = "STOP": {
+        q.run("stop", json!({}));
+        assert!(q.event("STOP").get("data").is_none());
+    }
+    event_suspend = "SUSPEND": { suspend(q); }
+    event_wakeup = "WAKEUP": {
+        suspend(q);
+        q.run("system_wakeup", json!({}));
+        q.event("WAKEUP");
+    }
+}
+
+/// Whether the human monitor's command was run without an error: the rows check what it printed.
+fn printed(_: &mut Qmp, _: &str) -> bool {
+    true
+}
+
+rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", "-chardev", "null,id=n", "-serial", "null"]), printed;
+    hmp_help = "help": {
+        assert_eq!(q.hmp("help xp"), "xp /fmt addr -- physical memory dump starting at 'addr'\r\n");
+        assert_eq!(q.hmp("? xp"), q.hmp("help xp"));
+    }
+    hmp_info = "info": { assert!(q.hmp("info").contains("info status -- ")); }
+    hmp_quit = "quit": {
+        q.hmp("q");
+        assert_eq!(q.wait().code(), Some(0));
+    }
+    hmp_stop = "stop": {
+        q.hmp("s");
+        q.event("STOP");
+    }
+    hmp_cont = "cont": {
+        q.hmp("stop");
+        q.hmp("c");
+        q.event("RESUME");
+    }
+    hmp_system_reset = "system_reset": {
+        q.hmp("system_reset");
+        q.event("RESET");
+    }
+    hmp_system_powerdown = "system_powerdown": {
+        q.hmp("system_powerdown");
+        q.event("POWERDOWN");
+    }
+    hmp_system_wakeup = "system_wakeup": {
+        assert_eq!(q.hmp("system_wakeup"), "Error: Unable to wake up: guest is not in suspended state\r\n");
+        suspend(q);
+        q.hmp("system_wakeup");
+        q.event("WAKEUP");
+    }
+    hmp_x = "x": { assert_eq!(q.hmp("x /2xb 0xffff0"), "00000000000ffff0: 0xea 0x5b\r\n"); }
+    hmp_xp = "xp": { assert_eq!(q.hmp("xp /1xh 0xffff0"), "00000000000ffff0: 0x5bea\r\n"); }
+    hmp_i = "i": { assert_eq!(q.hmp("i /b 0x64"), "portb[0x0064] = 0x18\r\n"); }
+    hmp_o = "o": {
+        q.hmp("o /w 0xcf8 0x80000000");
+        assert_eq!(q.hmp("i /w 0xcfc"), "portl[0x0cfc] = 0x12378086\r\n");
+    }
+    hmp_cpu = "cpu": {
+        assert_eq!(q.hmp("cpu 0"), "");
+        assert_eq!(q.hmp("cpu 7"), "Error: invalid CPU index\r\n");
+    }
+    hmp_pmemsave = "pmemsave": {
+        let file = path(q, "m");
+        assert_eq!(q.hmp(&format!("pmemsave 0xffff0 16 \"{file}\"")), "");
+        assert_eq!(std::fs::read(&file).unwrap().len(), 16);
+    }
+    hmp_memsave = "memsave": {
+        let file = path(q, "m");
+        assert_eq!(q.hmp(&format!("memsave 0xffff0 16 {file}")), "");
+        assert_eq!(std::fs::read(&file).unwrap()[0], 0xea);
+    }
+    hmp_sendkey = "sendkey": {
+        q.hmp("sendkey a 1");
+        assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x1c\r\n");
+        assert_eq!(q.hmp("sendkey"), "Error: expected: keys [hold_ms]\r\n");
+    }
+    hmp_screendump = "screendump": {
+        let file = path(q, "s");
+        assert_eq!(q.hmp(&format!("screendump {file}")), "");
+        assert!(std::fs::read(&file).unwrap().starts_with(b"P6\n"));
+    }
+    hmp_device_add = "device_add": {
+        assert_eq!(q.hmp(PLUG), "");
+        assert!(q.hmp("info cpus").contains("CPU #1"));
+        assert!(q.hmp("device_add isa-debug-exti").contains("did you mean 'isa-debug-exit'"));
+    }
+    hmp_device_del = "device_del": {
+        q.hmp(PLUG);
+        assert_eq!(q.hmp("device_del c1"), "");
+        assert!(q.hmp("device_del nope").contains("'nope' not found"));
+    }
+    hmp_object_add = "object_add": {
+        assert_eq!(q.hmp("object_add memory-backend-ram,id=m,size=4k"), "");
+        assert_eq!(q.hmp("qom-get /objects/m size"), "4096\r\n");
+    }
+    hmp_object_del = "object_del": {
+        q.hmp("object_add memory-backend-ram,id=m,size=4k");
+        assert_eq!(q.hmp("object_del m"), "");
+        assert_eq!(q.hmp("object_del m"), "Error: object 'm' not found\r\n");
+    }
+    hmp_qom_list = "qom-list": { assert!(q.hmp("qom-list /chardevs").contains("r (child<chardev-ringbuf>)\r\n")); }
+    hmp_qom_get = "qom-get": { assert_eq!(q.hmp("qom-get /machine type"), "\"pc-i440fx-11.1-machine\"\r\n"); }
+    hmp_qom_set = "qom-set": {
+        assert_eq!(q.hmp("qom-set /machine dump-guest-core off"), "");
+        assert_eq!(q.hmp("qom-get /machine dump-guest-core"), "false\r\n");
+    }
+    hmp_chardev_remove = "chardev-remove": {
+        assert_eq!(q.hmp("chardev-remove n"), "");
+        assert_eq!(q.hmp("chardev-remove n"), "Error: chardev 'n' not found\r\n");
+    }
+    hmp_chardev_send_break = "chardev-send-break": {
+        assert_eq!(q.hmp("chardev-send-break serial0"), "");
+        assert_eq!(q.hmp("i /b 0x3fd"), "portb[0x03fd] = 0x71\r\n");
+    }
+    hmp_ringbuf_read = "ringbuf_read": {
+        q.hmp("ringbuf_write r abc");
+        assert_eq!(q.hmp("ringbuf_read r 2"), "ab\r\n");
+    }
+    hmp_ringbuf_write = "ringbuf_write": {
+        assert_eq!(q.hmp("ringbuf_write r abc"), "");
+        assert_eq!(q.hmp("ringbuf_write n abc"), "Error: n is not a ringbuf device\r\n");
+    }
+}
+
+rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
+    info_chardev = "chardev": { assert!(q.hmp("info chardev").contains("serial0: filename=vc\r\n")); }
+    info_cpus = "cpus": {
+        let text = q.hmp("info cpus");
+        assert!(text.starts_with("* CPU #0: thread_id=") && text.contains("\r\n  CPU #1: thread_id="), "{text}");
+    }
+    info_kvm = "kvm": { assert_eq!(q.hmp("info kvm"), "kvm support: not compiled\r\n"); }
+    info_mtree = "mtree": { assert!(q.hmp("info mtree").contains("00000000000003f8-00000000000003ff (prio 0, i/o): serial\r\n")); }
+    info_name = "name": { assert_eq!(q.hmp("info name"), "vm\r\n"); }
+    info_pci = "pci": { assert!(q.hmp("info pci").contains("VGA controller: PCI device 1234:1111")); }
+    info_pic = "pic": { assert!(q.hmp("info pic").contains("pic1: irr=")); }
+    info_irq = "irq": {
+        q.hmp("sendkey a 1");
+        assert!(q.hmp("info irq").lines().all(|l| l.contains(':')));
+    }
+    info_qom_tree = "qom-tree": { assert!(q.hmp("info qom-tree").contains("/fw_cfg (fw_cfg_io)\r\n")); }
+    info_qtree = "qtree": { assert!(q.hmp("info qtree").contains("dev: isa-serial, id \"\"\r\n")); }
+    info_registers = "registers": {
+        let mut tcg = Qmp::start(&["-S", "-display", "none", "-L", &firmware()]);
+        let text = tcg.hmp("info registers");
+        assert!(text.contains("EIP=0000fff0 EFL=00000002"), "{text}");
+        let text = q.hmp("info registers -a");
+        assert!(text.contains("CPU#0\r\n") && text.contains("CPU#1\r\n"), "{text}");
+        assert!(!q.hmp("info registers").contains("CPU#1"));
+    }
+    info_roms = "roms": { assert!(q.hmp("info roms").contains("bios-256k.bin")); }
+    info_status = "status": { assert_eq!(q.hmp("info status"), "VM status: running\r\n"); }
+    info_uuid = "uuid": { assert_eq!(q.hmp("info uuid"), "00000000-0000-0000-0000-000000000000\r\n"); }
+    info_version = "version": { assert!(q.hmp("info version").starts_with("11.1.3")); }
+}
+
+#[test]
+fn the_chosen_cpu_stays_chosen_on_a_monitor() {
+    use std::io::{Read, Write};
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let socket = dir.path().join("hmp");
+    let folder = firmware();
+    let monitor = format!("unix:{},server=on,wait=off", socket.display());
+    let args = ["-smp", "2", "-accel", "qtest", "-L", &folder, "-monitor", &monitor];
+    let mut child = process::start(&args, &[]);
+    let mut stream = None;
+    process::until("a connection", || {
+        stream = std::os::unix::net::UnixStream::connect(&socket).ok();
+        stream.is_some()
+    });
+    let mut stream = stream.expect("connected");
+    stream.write_all(b"cpu 1\ninfo cpus\nquit\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.contains("* CPU #1: thread_id="), "{text}");
+    assert_eq!(process::wait(&mut child).code(), Some(0));
+}
