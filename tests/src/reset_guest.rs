@@ -6,29 +6,28 @@ use crate::{
 };
 use anyhow::Result;
 use serde_json::json;
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 /// The ways: keyboard controller (0x64), port 0x92, the PIIX3's reset control register (0xcf9), a triple fault, the monitor.
 pub const RESETS: [&str; 5] = ["kbd", "port92", "pci", "triple", "qmp"];
 
 const READY: &str = "WHICH RESET";
 
-/// Boots it and waits until it can be told.
+/// Boots it in `emulator` and waits until it can be told.
 ///
 /// # Errors
 /// The packages cannot be fetched.
 ///
 /// # Panics
 /// When user space does not come up `within` this time.
-pub fn boot(within: Duration) -> Result<Guest> {
+pub fn boot(mut emulator: Command, within: Duration) -> Result<Guest> {
     let script = format!(
         "while :; do\n echo {READY}\n read how\n if [ $how = port92 ]; then port92; \
          else echo $how > /sys/kernel/reboot/type; reboot -f; fi\ndone"
     );
     let linux = Linux::amd64_with("reset.cpio", &script, &[("port92", &set_port_bits(0x92, 1)?)])?;
-    let mut args = linux.args("");
-    args.extend(["-m", "512"].map(str::to_owned));
-    let mut guest = Guest::ours(&args);
+    emulator.args(linux.args("")).args(["-m", "512"]);
+    let mut guest = Guest::start(emulator)?;
     guest.line(READY, within);
     Ok(guest)
 }

@@ -2,9 +2,10 @@
 //! to reset a PC comes back to user space; the guest's clocks agree.
 
 use serde_json::json;
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 use tests::{
     guest::{Guest, Linux},
+    process::binary,
     reset_guest::{self, RESETS},
 };
 
@@ -60,7 +61,7 @@ fn a_32_bit_kernel_on_qemu32() {
 
 #[test]
 fn every_reset_comes_back() {
-    let mut guest = reset_guest::boot(LIMIT).expect("the packages");
+    let mut guest = reset_guest::boot(Command::new(binary()), LIMIT).expect("the packages");
     for how in RESETS {
         reset_guest::reset(&mut guest, how, LIMIT);
     }

@@ -1,6 +1,6 @@
 //! `cargo demo`: a real guest on this terminal.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::{
     path::PathBuf,
     process::{Command, exit},
@@ -30,7 +30,7 @@ impl Guest {
 
 /// Builds the emulator, fetches the guest and runs it; further arguments go to the emulator.
 pub fn run(extra: &[&str]) -> Result<()> {
-    let qomet = build()?;
+    let qomet = crate::release_binary()?;
     let mut cmd = Command::new(qomet);
     match Guest::fetch() {
         Ok(guest) => {
@@ -48,12 +48,4 @@ pub fn run(extra: &[&str]) -> Result<()> {
     }
     let status = cmd.args(extra).status().context("cannot start qomet")?;
     exit(status.code().unwrap_or(1))
-}
-
-/// Builds the release binary and says where it is.
-fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--release", "-p", "vl", "--bin", "qomet"]).status()?;
-    ensure!(status.success(), "building qomet failed");
-    Ok(packages::target_dir().join("release/qomet"))
 }

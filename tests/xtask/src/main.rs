@@ -3,14 +3,19 @@
 
 mod demo;
 mod isa;
+mod peer_bench;
+mod soak;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use std::{path::PathBuf, process::Command};
 
 const USAGE: &str = "usage: cargo xtask TASK\n\
     \x20 demo         boots a Linux guest on this terminal (the built-in guest where nothing can be fetched)\n\
     \x20 fetch        fetches the packages that guests, tests and comparisons use\n\
     \x20 isa          writes docs/instructions.md; fails when an instruction is missing or unchecked\n\
     \x20 peer ARGS    runs the peer emulator with these arguments\n\
+    \x20 peer-bench [ROUNDS]  measures start, boot, memory and idling of both emulators in turn; medians and ratios\n\
+    \x20 soak [RUN…]  tests that take too long for `cargo test`\n\
     \x20 qtest-diff [SCRIPT…]  runs device scripts (tests/qtest) on both emulators; fails where answers differ";
 
 fn main() -> Result<()> {
@@ -20,6 +25,9 @@ fn main() -> Result<()> {
         ["demo", rest @ ..] => demo::run(rest),
         ["fetch"] => fetch(),
         ["isa"] => isa::run(),
+        ["peer-bench"] => peer_bench::run(3),
+        ["peer-bench", rounds] => peer_bench::run(rounds.parse().context("ROUNDS is a number")?),
+        ["soak", runs @ ..] => soak::run(runs),
         ["qtest-diff", scripts @ ..] => tests::qtest_diff::run(scripts),
         ["peer", rest @ ..] => {
             let status = tests::packages::peer()?.command("qemu-system-x86_64").args(rest).status()?;
@@ -36,4 +44,12 @@ fn fetch() -> Result<()> {
     }
     println!("{}", peer()?.version()?);
     Ok(())
+}
+
+/// Builds the release binary and says where it is.
+fn release_binary() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(["build", "--release", "-p", "vl", "--bin", "qomet"]).status()?;
+    ensure!(status.success(), "building qomet failed");
+    Ok(tests::packages::target_dir().join("release/qomet"))
 }

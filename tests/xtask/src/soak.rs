@@ -1,0 +1,84 @@
+//! `cargo xtask soak`: runs too long for `cargo test`, which has a short form of each. A run that fails panics with what it saw.
+
+use anyhow::{Result, bail};
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tests::{
+    guest::{Guest, Linux},
+    reset_guest::{self, RESETS},
+};
+
+/// Longest wait for a guest.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Resets in a row.
+const ROUNDS: usize = 50;
+/// What the process may grow by over them, in KiB: less than a leak of one page table, buffer or view per reset would make.
+const GROWTH: u64 = 1024;
+
+/// Name, what it shows, how.
+type Run = (&'static str, &'static str, fn() -> Result<()>);
+/// All runs.
+const RUNS: [Run; 2] = [
+    ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
+    ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
+];
+
+/// Runs those named, or all.
+pub fn run(names: &[&str]) -> Result<()> {
+    if let Some(unknown) = names.iter().find(|n| RUNS.iter().all(|r| r.0 != **n)) {
+        let known: Vec<&str> = RUNS.iter().map(|r| r.0).collect();
+        bail!("no soak run '{unknown}'; there are {}", known.join(", "));
+    }
+    for (name, what, run) in RUNS {
+        if names.is_empty() || names.contains(&name) {
+            println!("{name}: {what}");
+            run()?;
+        }
+    }
+    Ok(())
+}
+
+fn resets() -> Result<()> {
+    let mut guest = reset_guest::boot(Command::new(crate::release_binary()?), LIMIT)?;
+    let mut settled = 0;
+    for (i, how) in RESETS.iter().cycle().take(ROUNDS).enumerate() {
+        reset_guest::reset(&mut guest, how, LIMIT);
+        let now = guest.overhead_kib(512 << 20)?;
+        // After each way was gone once, all code of ours is paged in.
+        if i < 2 * RESETS.len() {
+            settled = now;
+        }
+        println!("  {:2} {how:7} {now} KiB beside the guest's RAM", i + 1);
+        assert!(now < settled + GROWTH, "grew from {settled} to {now} KiB");
+    }
+    Ok(())
+}
+
+fn sleep() -> Result<()> {
+    let linux = Linux::amd64("sleep.cpio", "for i in 1 2 3; do echo SLEEP; sleep 10; echo AWAKE; done")?;
+    let mut command = Command::new(crate::release_binary()?);
+    command.args(linux.args("")).args(["-m", "512"]);
+    let done = Arc::new(AtomicBool::new(false));
+    let load = || {
+        let done = done.clone();
+        std::thread::spawn(move || while !done.load(Relaxed) {})
+    };
+    let busy: Vec<_> = (0..std::thread::available_parallelism()?.get()).map(|_| load()).collect();
+    let mut guest = Guest::start(command)?;
+    for _ in 0..3 {
+        let (from, _) = guest.line("SLEEP", LIMIT);
+        let (to, _) = guest.line("AWAKE", LIMIT);
+        let seconds = (to - from).as_secs_f64();
+        println!("  {seconds:.3} s");
+        assert!((seconds - 10.0).abs() <= 0.1, "{seconds} s");
+    }
+    done.store(true, Relaxed);
+    busy.into_iter().for_each(|t| t.join().expect("a spinning thread"));
+    Ok(())
+}
