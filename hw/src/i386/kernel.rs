@@ -2,7 +2,7 @@
 //! Source: Linux `Documentation/arch/x86/boot.rst` (protocol 2.15), Multiboot 0.6.96 §3, PVH boot ABI (ELF note 18).
 
 use super::boot_rom::BootRom;
-use crate::nvram::fw_cfg_items::key;
+use crate::nvram::{fw_cfg_data::Data, fw_cfg_items::key};
 use object::{
     Endianness,
     elf::{FileHeader32, FileHeader64, NoteType, PT_LOAD, PT_NOTE},
@@ -10,13 +10,29 @@ use object::{
 };
 use std::sync::Arc;
 
+/// A file of the command line.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its bytes, for as long as the plan is made.
+    pub bytes: Arc<[u8]>,
+    /// The same for the guest.
+    pub data: Data,
+}
+
+impl From<Vec<u8>> for Image {
+    fn from(bytes: Vec<u8>) -> Image {
+        let bytes: Arc<[u8]> = bytes.into();
+        Image { data: bytes.clone().into(), bytes }
+    }
+}
+
 /// What the command line gave.
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
     /// `-kernel`: the image.
-    pub kernel: Arc<[u8]>,
+    pub kernel: Image,
     /// `-initrd`: for multiboot the modules with their command lines, else the one initial RAM disk.
-    pub initrd: Vec<(Arc<[u8]>, String)>,
+    pub initrd: Vec<(Image, String)>,
     /// `-append`.
     pub cmdline: String,
     /// Bytes of RAM below 4 GiB.
@@ -26,12 +42,12 @@ pub struct KernelConfig {
 }
 
 /// Where everything goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct BootPlan {
     /// The option ROM that starts it.
     pub rom: BootRom,
     /// fw_cfg items to set.
-    pub items: Vec<(u16, Arc<[u8]>)>,
+    pub items: Vec<(u16, Data)>,
     /// Blobs to place in guest memory at reset: address, bytes.
     pub load: Vec<(u64, Arc<[u8]>)>,
 }
@@ -67,7 +83,7 @@ pub enum KernelError {
 }
 
 /// An initrd and its address.
-type Placed = (u32, Arc<[u8]>);
+type Placed = (u32, Data);
 
 const BELOW_640K: u32 = 0x9_0000;
 
@@ -85,13 +101,13 @@ fn put(b: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-fn number(key: u16, v: u32) -> (u16, Arc<[u8]>) {
+fn number(key: u16, v: u32) -> (u16, Data) {
     (key, v.to_le_bytes().into())
 }
 
 /// The command line as the guest reads it, with its terminating zero.
-fn cstring(s: &str) -> Arc<[u8]> {
-    s.bytes().chain([0]).collect()
+fn cstring(s: &str) -> Data {
+    s.bytes().chain([0]).collect::<Vec<_>>().into()
 }
 
 /// Decides how to start a kernel.
@@ -99,18 +115,18 @@ fn cstring(s: &str) -> Arc<[u8]> {
 /// # Errors
 /// The image is of no known kind, damaged, or does not fit into RAM.
 pub fn plan(c: &KernelConfig) -> Result<BootPlan, KernelError> {
-    if u32_at(&c.kernel, 0x202) == Some(u32::from_le_bytes(*b"HdrS")) {
-        let protocol = u16_at(&c.kernel, 0x206).ok_or(KernelError::Truncated("boot header"))?;
+    if u32_at(&c.kernel.bytes, 0x202) == Some(u32::from_le_bytes(*b"HdrS")) {
+        let protocol = u16_at(&c.kernel.bytes, 0x206).ok_or(KernelError::Truncated("boot header"))?;
         return linux(c, protocol);
     }
-    if let Some(at) = multiboot_header(&c.kernel) {
+    if let Some(at) = multiboot_header(&c.kernel.bytes) {
         return multiboot(c, at);
     }
-    if c.kernel.starts_with(b"\x7fELF") {
+    if c.kernel.bytes.starts_with(b"\x7fELF") {
         return pvh(c);
     }
     // Kernels before protocol 2.00 have no magic but the boot sector's.
-    if u16_at(&c.kernel, 0x1fe) == Some(0xaa55) {
+    if u16_at(&c.kernel.bytes, 0x1fe) == Some(0xaa55) {
         return linux(c, 0);
     }
     Err(KernelError::Format)
@@ -122,18 +138,18 @@ fn place_initrd(c: &KernelConfig, kernel_max: u64) -> Result<Option<Placed>, Ker
         return if c.initrd.is_empty() { Ok(None) } else { Err(KernelError::Modules) };
     };
     let max = kernel_max.min(c.below_4g.saturating_sub(c.acpi_data_size).saturating_sub(1));
-    let need = initrd.len() as u64;
+    let need = initrd.bytes.len() as u64;
     if need >= max {
         return Err(KernelError::TooLarge { what: "initrd", max, need });
     }
-    Ok(Some((((max - need) & !0xfff) as u32, initrd.clone())))
+    Ok(Some((((max - need) & !0xfff) as u32, initrd.data.clone())))
 }
 
 fn linux(c: &KernelConfig, protocol: u16) -> Result<BootPlan, KernelError> {
     const LOADED_HIGH: u8 = 1;
     const CAN_USE_HEAP: u8 = 0x80;
     const CAN_BE_LOADED_ABOVE_4G: u16 = 2;
-    let image = &c.kernel;
+    let image = &c.kernel.bytes;
     let setup_sects = match image.get(0x1f1).copied().ok_or(KernelError::Truncated("boot header"))? {
         0 => 4,
         n => usize::from(n),
@@ -191,7 +207,7 @@ fn linux(c: &KernelConfig, protocol: u16) -> Result<BootPlan, KernelError> {
         (key::CMDLINE_DATA, cmdline),
         number(key::KERNEL_ADDR, protected),
         number(key::KERNEL_SIZE, kernel.len() as u32),
-        (key::KERNEL_DATA, kernel.into()),
+        (key::KERNEL_DATA, c.kernel.data.slice(setup_size..image.len())),
         number(key::SETUP_ADDR, real),
         number(key::SETUP_SIZE, setup.len() as u32),
         (key::SETUP_DATA, setup.into()),
@@ -235,20 +251,21 @@ fn multiboot(c: &KernelConfig, header: usize) -> Result<BootPlan, KernelError> {
     const MODULES: u32 = 1 << 3;
     const MEMORY_MAP: u32 = 1 << 6;
     const LOADER_NAME: u32 = 1 << 9;
-    let field = |i: usize| u32_at(&c.kernel, header + 4 * i).ok_or(KernelError::Truncated("multiboot header"));
+    let field = |i: usize| u32_at(&c.kernel.bytes, header + 4 * i).ok_or(KernelError::Truncated("multiboot header"));
     let (base, mut blob, entry) = if field(1)? & AOUT_KLUDGE != 0 {
         let (header_addr, load, load_end, bss_end, entry) = (field(3)?, field(4)?, field(5)?, field(6)?, field(7)?);
         let start = header.checked_sub(header_addr.wrapping_sub(load) as usize);
         let start = start.ok_or(KernelError::Truncated("multiboot load address"))?;
-        let length = if load_end == 0 { c.kernel.len() - start } else { load_end.wrapping_sub(load) as usize };
-        let text = c.kernel.get(start..start.saturating_add(length)).ok_or(KernelError::Truncated("multiboot text"))?;
+        let length = if load_end == 0 { c.kernel.bytes.len() - start } else { load_end.wrapping_sub(load) as usize };
+        let text =
+            c.kernel.bytes.get(start..start.saturating_add(length)).ok_or(KernelError::Truncated("multiboot text"))?;
         let mut blob = text.to_vec();
         let bss = if bss_end == 0 { 0 } else { bss_end.saturating_sub(load) as usize };
         room("kernel", c, load.into(), bss.max(length) as u64)?;
         blob.resize(bss.max(length), 0);
         (load, blob, entry)
     } else {
-        let elf = Segments::of(&c.kernel)?;
+        let elf = Segments::of(&c.kernel.bytes)?;
         if elf.is_64 {
             return Err(KernelError::Multiboot64);
         }
@@ -266,7 +283,7 @@ fn multiboot(c: &KernelConfig, header: usize) -> Result<BootPlan, KernelError> {
     let mut flags = MEMORY | MEMORY_MAP | CMDLINE | LOADER_NAME;
     let text = |info: &mut Vec<u8>, s: &str| {
         let at = MULTIBOOT_INFO + info.len() as u32;
-        info.extend_from_slice(&cstring(s));
+        info.extend(cstring(s).to_vec());
         at
     };
     let cmdline = text(&mut info, &c.cmdline);
@@ -275,10 +292,10 @@ fn multiboot(c: &KernelConfig, header: usize) -> Result<BootPlan, KernelError> {
     for (module, args) in &c.initrd {
         blob.resize(blob.len().next_multiple_of(4096), 0);
         let start = base.wrapping_add(blob.len() as u32);
-        room("initrd", c, start.into(), module.len() as u64)?;
-        blob.extend_from_slice(module);
+        room("initrd", c, start.into(), module.bytes.len() as u64)?;
+        blob.extend_from_slice(&module.bytes);
         let args = text(&mut info, args);
-        list.extend([start, start.wrapping_add(module.len() as u32), args, 0]);
+        list.extend([start, start.wrapping_add(module.bytes.len() as u32), args, 0]);
     }
     info.resize(info.len().next_multiple_of(4), 0);
     let modules = MULTIBOOT_INFO + info.len() as u32;
@@ -314,7 +331,7 @@ fn room(what: &'static str, c: &KernelConfig, base: u64, size: u64) -> Result<()
 }
 
 fn pvh(c: &KernelConfig) -> Result<BootPlan, KernelError> {
-    let elf = Segments::of(&c.kernel)?;
+    let elf = Segments::of(&c.kernel.bytes)?;
     let entry = elf.pvh_entry.ok_or(KernelError::NoPvh)?;
     let mut load = Vec::new();
     for l in &elf.loads {
@@ -419,7 +436,7 @@ mod tests {
     }
 
     fn item(plan: &BootPlan, key: u16) -> u32 {
-        u32_at(&plan.items.iter().find(|i| i.0 == key).unwrap().1, 0).unwrap()
+        u32_at(&plan.items.iter().find(|i| i.0 == key).unwrap().1.to_vec(), 0).unwrap()
     }
 
     #[test]
@@ -438,10 +455,10 @@ mod tests {
 
     #[test]
     fn bad_images_are_refused() {
-        assert_eq!(plan(&config(vec![])), Err(KernelError::Format));
-        assert_eq!(plan(&config(vec![0; 0x210])), Err(KernelError::Format));
-        assert_eq!(plan(&config(bzimage()[..0x400].to_vec())), Err(KernelError::Truncated("setup")));
-        assert_eq!(plan(&config(b"\x7fELF\x02\x01\x01".to_vec())), Err(KernelError::Truncated("ELF")));
+        assert_eq!(plan(&config(vec![])).unwrap_err(), KernelError::Format);
+        assert_eq!(plan(&config(vec![0; 0x210])).unwrap_err(), KernelError::Format);
+        assert_eq!(plan(&config(bzimage()[..0x400].to_vec())).unwrap_err(), KernelError::Truncated("setup"));
+        assert_eq!(plan(&config(b"\x7fELF\x02\x01\x01".to_vec())).unwrap_err(), KernelError::Truncated("ELF"));
         let mut c = config(bzimage());
         c.initrd = vec![(vec![0; 128 << 20].into(), String::new())];
         assert!(matches!(plan(&c), Err(KernelError::TooLarge { what: "initrd", .. })));
@@ -471,6 +488,6 @@ mod tests {
         assert_eq!(item(&plan, key::KERNEL_ENTRY), 0x10_0060);
         assert_eq!(item(&plan, key::KERNEL_SIZE), 0x2003);
         let info = &plan.items.iter().find(|i| i.0 == key::INITRD_DATA).unwrap().1;
-        assert_eq!(u32_at(info, 20), Some(1));
+        assert_eq!(u32_at(&info.to_vec(), 20), Some(1));
     }
 }

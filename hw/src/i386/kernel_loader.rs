@@ -1,19 +1,24 @@
 //! `-kernel`, `-initrd`, `-append` on their way to the guest: files read, plan made, items and option ROM published.
 
-use super::kernel::{self, KernelConfig};
-use crate::nvram::fw_cfg::FwCfg;
+use super::kernel::{self, Image, KernelConfig};
+use crate::nvram::{fw_cfg::FwCfg, fw_cfg_data::Data};
 use hw_core::{Machine, loader::Roms};
 use qom::{Error, Result};
-use std::{path::Path, sync::Arc};
+use std::{fs::File, path::Path};
 
 /// Low memory that belongs to the ACPI tables of firmware.
 const ACPI_DATA: u64 = 0x2_0000 + 0x8000;
 const LIMIT: u64 = 2 << 30;
 
-fn read(what: &str, name: &str) -> Result<Arc<[u8]>> {
-    let data = Roms::read_file(Path::new(name), LIMIT);
-    let data = data.map_err(|e| Error::generic(format!("could not open {what} file '{name}': {e}")))?;
-    Ok(data.into())
+/// A regular file is read again when the guest wants it; what can be read once only (a pipe) stays in memory.
+fn read(what: &str, name: &str) -> Result<Image> {
+    let fail = |e: &dyn std::fmt::Display| Error::generic(format!("could not open {what} file '{name}': {e}"));
+    let mut image = Image::from(Roms::read_file(Path::new(name), LIMIT).map_err(|e| fail(&e))?);
+    let file = File::open(name).ok().filter(|f| f.metadata().is_ok_and(|m| m.is_file()));
+    if let Some(file) = file {
+        image.data = Data::file(file, image.bytes.len());
+    }
+    Ok(image)
 }
 
 /// Modules of multiboot are separated by commas, a doubled one stands for itself; each may have arguments after a space.
@@ -35,7 +40,7 @@ pub fn load(machine: &Machine, fw_cfg: &FwCfg, below_4g: u64) -> Result<()> {
         true => vec![],
         false => {
             let one = vec![(list.clone(), String::new())];
-            let files = if kernel::is_multiboot(&kernel) { modules(&list) } else { one };
+            let files = if kernel::is_multiboot(&kernel.bytes) { modules(&list) } else { one };
             files.into_iter().map(|(file, args)| Ok((read("initrd", &file)?, args))).collect::<Result<_>>()?
         }
     };
@@ -55,7 +60,7 @@ pub fn load(machine: &Machine, fw_cfg: &FwCfg, below_4g: u64) -> Result<()> {
     }
     let rom = plan.rom.assemble().map_err(|e| Error::generic(format!("option ROM: {e}")))?;
     fw_cfg.add_file(&format!("genroms/{}", plan.rom.file_name()), rom)?;
-    fw_cfg.add_file("etc/boot/kernel", kernel)?;
+    fw_cfg.add_file("etc/boot/kernel", kernel.data)?;
     let order = format!("/rom@genroms/{}\0", plan.rom.file_name());
     fw_cfg.add_file("bootorder", order.into_bytes())
 }

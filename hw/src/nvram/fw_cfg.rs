@@ -1,6 +1,7 @@
 //! The firmware configuration device on I/O ports, types `fw_cfg` and `fw_cfg_io`. Contents: [`super::fw_cfg_items`].
 //! Source: the fw_cfg interface specification shared by QEMU, SeaBIOS and OVMF. Not modelled: writes to the data port.
 
+use super::fw_cfg_data::Data;
 use super::fw_cfg_items::{DmaRequest, FwCfgRegs, GuestAccess, Items, control, key};
 use hw_core::{
     DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, SysBusDevice, memory::Endian,
@@ -44,7 +45,7 @@ impl FwCfg {
     }
 
     /// Sets a fixed item.
-    pub fn set(&self, key: u16, data: impl Into<Arc<[u8]>>) {
+    pub fn set(&self, key: u16, data: impl Into<Data>) {
         self.with(|i| i.set(key, data));
     }
 
@@ -67,7 +68,7 @@ impl FwCfg {
     ///
     /// # Errors
     /// A bad or used name, or no slot.
-    pub fn add_file(&self, name: &str, data: impl Into<Arc<[u8]>>) -> Result<()> {
+    pub fn add_file(&self, name: &str, data: impl Into<Data>) -> Result<()> {
         self.with(|i| i.add_file(name, data, false)).map_err(|e| Error::generic(e.to_string()))
     }
 
@@ -75,7 +76,7 @@ impl FwCfg {
     ///
     /// # Errors
     /// As [`FwCfg::add_file`].
-    pub fn add_writable_file(&self, name: &str, data: impl Into<Arc<[u8]>>) -> Result<()> {
+    pub fn add_writable_file(&self, name: &str, data: impl Into<Data>) -> Result<()> {
         self.with(|i| i.add_file(name, data, true)).map_err(|e| Error::generic(e.to_string()))
     }
 
@@ -83,12 +84,12 @@ impl FwCfg {
     ///
     /// # Errors
     /// As [`FwCfg::add_file`].
-    pub fn modify_file(&self, name: &str, data: impl Into<Arc<[u8]>>) -> Result<()> {
+    pub fn modify_file(&self, name: &str, data: impl Into<Data>) -> Result<()> {
         self.with(|i| i.modify_file(name, data)).map_err(|e| Error::generic(e.to_string()))
     }
 
     /// Contents of a file.
-    pub fn file(&self, name: &str) -> Option<Arc<[u8]>> {
+    pub fn file(&self, name: &str) -> Option<Data> {
         self.with(|i| i.file(name).cloned())
     }
 

@@ -1,8 +1,9 @@
 //! What fw_cfg offers: numbered items and named files, and the cursor a guest reads them with. No wiring.
 //! Source: the fw_cfg interface specification shared by QEMU, SeaBIOS and OVMF (selector, data, DMA control word).
 
+use super::fw_cfg_data::Data;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// Fixed selector keys.
 pub mod key {
@@ -56,7 +57,7 @@ pub mod control {
 /// One item's bytes; files that the guest may write say so.
 #[derive(Clone, Debug)]
 pub struct Item {
-    data: Arc<[u8]>,
+    data: Data,
     writable: bool,
 }
 
@@ -90,17 +91,17 @@ pub struct Items {
     fixed: BTreeMap<u16, Item>,
     files: BTreeMap<String, File>,
     slots: u16,
-    directory: Arc<[u8]>,
+    directory: Data,
 }
 
 impl Items {
     /// An empty store with room for `slots` files.
     pub fn new(slots: u16) -> Items {
-        Items { fixed: BTreeMap::new(), files: BTreeMap::new(), slots, directory: [0; 4].into() }
+        Items { fixed: BTreeMap::new(), files: BTreeMap::new(), slots, directory: Data::from([0; 4]) }
     }
 
     /// Sets a fixed item, replacing what was there.
-    pub fn set(&mut self, key: u16, data: impl Into<Arc<[u8]>>) {
+    pub fn set(&mut self, key: u16, data: impl Into<Data>) {
         self.fixed.insert(key & KEY_MASK, Item { data: data.into(), writable: false });
     }
 
@@ -108,7 +109,7 @@ impl Items {
     ///
     /// # Errors
     /// A bad or used name, too many files, or more than 4 GiB.
-    pub fn add_file(&mut self, name: &str, data: impl Into<Arc<[u8]>>, writable: bool) -> Result<(), ItemError> {
+    pub fn add_file(&mut self, name: &str, data: impl Into<Data>, writable: bool) -> Result<(), ItemError> {
         let data = data.into();
         if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
             return Err(ItemError::Name(name.into()));
@@ -131,7 +132,7 @@ impl Items {
     ///
     /// # Errors
     /// As for [`Items::add_file`].
-    pub fn modify_file(&mut self, name: &str, data: impl Into<Arc<[u8]>>) -> Result<(), ItemError> {
+    pub fn modify_file(&mut self, name: &str, data: impl Into<Data>) -> Result<(), ItemError> {
         let data = data.into();
         match self.files.get_mut(name) {
             Some(_) if u32::try_from(data.len()).is_err() => Err(ItemError::Size(name.into())),
@@ -145,12 +146,12 @@ impl Items {
     }
 
     /// The contents of a file.
-    pub fn file(&self, name: &str) -> Option<&Arc<[u8]>> {
+    pub fn file(&self, name: &str) -> Option<&Data> {
         Some(&self.files.get(name)?.item.data)
     }
 
     /// The contents of a fixed item.
-    pub fn fixed(&self, key: u16) -> Option<&Arc<[u8]>> {
+    pub fn fixed(&self, key: u16) -> Option<&Data> {
         Some(&self.fixed.get(&(key & KEY_MASK))?.data)
     }
 
@@ -172,7 +173,7 @@ impl Items {
         self.directory = directory.into();
     }
 
-    fn data(&self, key: u16) -> Option<&Arc<[u8]>> {
+    fn data(&self, key: u16) -> Option<&Data> {
         if key == key::FILE_DIR {
             return Some(&self.directory);
         }
@@ -226,17 +227,15 @@ impl FwCfgRegs {
     }
 
     /// The selected item's remaining bytes.
-    fn rest<'a>(&self, items: &'a Items) -> &'a [u8] {
-        items.data(self.cur_entry).and_then(|d| d.get(self.cur_offset as usize..)).unwrap_or_default()
+    fn rest(&self, items: &Items) -> Data {
+        let at = self.cur_offset as usize;
+        items.data(self.cur_entry).map_or_else(|| Data::from([]), |d| d.slice(at..d.len()))
     }
 
     /// Reads `size` bytes as a big-endian number; past the end, zeros follow.
     pub fn read(&mut self, items: &Items, size: u32) -> u64 {
         let rest = self.rest(items);
-        let mut value = 0;
-        for i in 0..size.min(8) as usize {
-            value = value << 8 | u64::from(rest.get(i).copied().unwrap_or(0));
-        }
+        let value = (0..size.min(8) as usize).fold(0, |v, i| v << 8 | u64::from(rest.get(i).unwrap_or(0)));
         self.advance(rest.len().min(size as usize));
         value
     }
@@ -259,8 +258,9 @@ impl FwCfgRegs {
         let length = request.length as usize;
         if request.control & control::READ != 0 {
             let rest = self.rest(items);
-            let data = rest.get(..length.min(rest.len())).unwrap_or_default();
-            let mut ok = data.is_empty() || guest(request.address, GuestAccess::Write(data));
+            let data = rest.slice(0..length);
+            let mut ok =
+                data.pieces(|at, piece| guest(request.address.wrapping_add(at as u64), GuestAccess::Write(piece)));
             let (mut at, mut left) = (request.address.wrapping_add(data.len() as u64), length - data.len());
             const ZEROS: [u8; 4096] = [0; 4096];
             while ok && left > 0 {
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(run(&mut items, control::WRITE, 9, &[0; 9]), control::ERROR); // past the end
         assert_eq!(run(&mut items, 0x21 << 16 | control::SELECT | control::WRITE, 1, b"x"), control::ERROR); // read-only
         assert_eq!(seen, b"rst\0\0");
-        assert_eq!(&**items.file("etc/a").unwrap(), b"FIrst");
+        assert_eq!(items.file("etc/a").unwrap().to_vec(), b"FIrst");
     }
 
     #[test]
