@@ -7,6 +7,7 @@ use crate::vm::Vm;
 use chardev::{Channel, CharFrontend, Event, Handlers};
 use hw_core::{ClockType, Device, Line, Locked};
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Weak};
@@ -28,6 +29,8 @@ pub struct Server {
 struct State {
     line: Vec<u8>,
     intercepted: bool,
+    /// Intercepted lines that were last reported high: only changes are reported.
+    high: HashSet<usize>,
 }
 
 type Reply = Result<String, String>;
@@ -189,7 +192,11 @@ impl Server {
             let vm = self.vm.clone();
             Arc::new(move |_m: &mut Locked, level| {
                 let server = vm.upgrade().and_then(|vm| vm.qtest.lock().clone());
-                if let Some(s) = server {
+                let changed = |s: &&Arc<Server>| {
+                    let high = &mut s.s.lock().high;
+                    if level { high.insert(n) } else { high.remove(&n) }
+                };
+                if let Some(s) = server.as_ref().filter(changed) {
                     s.send(&format!("IRQ {} {n}", if level { "raise" } else { "lower" }));
                 }
             })

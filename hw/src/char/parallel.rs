@@ -19,6 +19,7 @@ mod sts {
 }
 /// Control register.
 mod ctr {
+    pub const DIR: u8 = 0x20;
     pub const INTEN: u8 = 0x10;
     pub const SELECT: u8 = 0x08;
     pub const INIT: u8 = 0x04;
@@ -56,6 +57,8 @@ impl ParallelRegs {
     /// Reads register `offset`: 0 data, 1 status, 2 control, 3 EPP address, 4-7 EPP data.
     pub fn read(&mut self, offset: u64) -> u8 {
         match offset {
+            // As an input the port shows lines that nobody drives.
+            0 if self.control & ctr::DIR != 0 => 0xff,
             0 => self.data,
             1 => {
                 let v = self.status;
@@ -91,7 +94,7 @@ impl ParallelRegs {
                         if old & ctr::STROBE == 0 {
                             return Some(self.data);
                         }
-                    } else if val & ctr::INTEN != 0 {
+                    } else if old & ctr::INTEN != 0 {
                         self.irq_pending = true;
                     }
                 }
@@ -159,7 +162,9 @@ impl DeviceImpl for IsaParallel {
         }
         super::serial::place(self, "isa-parallel", &PORTS, &self.index, &self.iobase, &self.irq)?;
         self.line.connect(Some(self.isa_irq(self.irq.get())?));
-        let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };
+        let valid = Sizes::default().unaligned();
+        let ops =
+            Ops { read: Self::read, write: Self::write, valid, imp: Sizes::new(1, 1).unaligned(), ..Ops::default() };
         self.map_io(m, self.iobase.get().into(), &MemoryRegion::io(self, "parallel", 8, ops))
     }
 

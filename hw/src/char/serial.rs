@@ -154,6 +154,9 @@ impl DeviceImpl for Serial {
     }
 }
 
+/// Ports of a UART.
+const LEN: u64 = 8;
+
 /// I/O base and interrupt of the four ports of a PC.
 const PORTS: [(u32, u32); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
 
@@ -193,11 +196,16 @@ impl IsaSerial {
     }
 
     fn read(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
-        self.uart().map_or(u64::MAX, |u| u.read(m, off).into())
+        match self.uart() {
+            Ok(u) if off < LEN => u.read(m, off).into(),
+            _ => u64::MAX,
+        }
     }
 
     fn write(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
-        if let Ok(u) = self.uart() {
+        if let Ok(u) = self.uart()
+            && off < LEN
+        {
             u.write(m, off, val as u8);
         }
     }
@@ -256,8 +264,11 @@ impl DeviceImpl for IsaSerial {
         let uart = self.uart()?;
         uart.irq().connect(Some(self.isa_irq(self.irq.get())?));
         uart.realize(m)?;
-        let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };
-        self.map_io(m, self.iobase.get().into(), &MemoryRegion::io(self, "serial", 8, ops))
+        // The bus makes byte cycles of everything wider, wherever it begins.
+        let valid = Sizes::default().unaligned();
+        let ops =
+            Ops { read: Self::read, write: Self::write, valid, imp: Sizes::new(1, 1).unaligned(), ..Ops::default() };
+        self.map_io(m, self.iobase.get().into(), &MemoryRegion::io(self, "serial", LEN, ops))
     }
 
     fn unrealize(&self, m: &mut Locked) {
