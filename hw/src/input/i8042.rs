@@ -98,7 +98,8 @@ impl I8042 {
         let byte = match self.change(m, I8042Regs::read_data) {
             Some(Source::Keyboard) => self.keyboard().map(|k| k.read(m)),
             Some(Source::Aux) => self.mouse().map(|k| k.read(m)),
-            Some(Source::Controller | Source::ControllerAux) | None => None,
+            Some(Source::Controller | Source::ControllerAux) => None,
+            None => return self.regs.ro(m).last().into(),
         };
         self.change(m, |r| r.read_done(byte)).into()
     }

@@ -26,6 +26,8 @@ mod outport {
     pub const OBF: u8 = 0x10;
     pub const AUX_OBF: u8 = 0x20;
     pub const LINES: u8 = OBF | AUX_OBF;
+    /// Clock and data of both links, not driven: they read as ones.
+    pub const LINKS: u8 = 0xcc;
 }
 
 /// Where the byte in the output buffer comes from.
@@ -79,6 +81,10 @@ pub struct I8042Regs {
     reply: Option<(u8, bool)>,
     kbd_pending: bool,
     aux_pending: bool,
+    /// Interrupt lines: they follow the output buffer and writes of the command byte, not the commands that switch an
+    /// interface off.
+    kbd_irq: bool,
+    aux_irq: bool,
 }
 
 impl Default for I8042Regs {
@@ -87,12 +93,14 @@ impl Default for I8042Regs {
             write_cmd: 0,
             status: status::CMD | status::UNLOCKED,
             mode: mode::KBD_INT | mode::AUX_INT,
-            outport: outport::RESET | outport::A20,
+            outport: outport::RESET | outport::A20 | outport::LINKS,
             obdata: 0,
             source: None,
             reply: None,
             kbd_pending: false,
             aux_pending: false,
+            kbd_irq: false,
+            aux_irq: false,
         }
     }
 }
@@ -100,13 +108,14 @@ impl Default for I8042Regs {
 impl I8042Regs {
     /// Levels of the outputs.
     pub fn lines(&self) -> Lines {
+        Lines { kbd: self.kbd_irq, aux: self.aux_irq, a20: self.outport & outport::A20 != 0 }
+    }
+
+    fn update_irqs(&mut self) {
         let full = self.status & status::OBF != 0;
         let aux = self.status & status::AUX_OBF != 0;
-        Lines {
-            kbd: full && !aux && self.mode & (mode::KBD_INT | mode::DISABLE_KBD) == mode::KBD_INT,
-            aux: full && aux && self.mode & mode::AUX_INT != 0,
-            a20: self.outport & outport::A20 != 0,
-        }
+        self.kbd_irq = full && !aux && self.mode & (mode::KBD_INT | mode::DISABLE_KBD) == mode::KBD_INT;
+        self.aux_irq = full && aux && self.mode & mode::AUX_INT != 0;
     }
 
     /// The keyboard translates to scan code set 1 (command byte bit 6).
@@ -143,6 +152,7 @@ impl I8042Regs {
                 self.outport |= outport::AUX_OBF;
             }
         }
+        self.update_irqs();
     }
 
     /// The keyboard's interrupt input: its queue has bytes.
@@ -167,14 +177,21 @@ impl I8042Regs {
         self.status
     }
 
+    /// What port 0x60 reads while the buffer is empty: the byte before.
+    pub fn last(&self) -> u8 {
+        self.obdata
+    }
+
     /// Port 0x60 read, first half: empties the buffer and tells where the byte comes from. The wiring takes the byte of
-    /// [`Source::Keyboard`] and [`Source::Aux`] from the device and ends with [`I8042Regs::read_done`].
+    /// [`Source::Keyboard`] and [`Source::Aux`] from the device and ends with [`I8042Regs::read_done`]; if the buffer was
+    /// empty, with [`I8042Regs::last`].
     pub fn read_data(&mut self) -> Option<Source> {
         if self.status & status::OBF == 0 {
             return None;
         }
         self.status &= !(status::OBF | status::AUX_OBF);
         self.outport &= !outport::LINES;
+        self.update_irqs();
         let source = self.source.take();
         if let Some(Source::Controller | Source::ControllerAux) = source
             && let Some((byte, _)) = self.reply.take()
@@ -205,16 +222,16 @@ impl I8042Regs {
             0x20 => self.reply(self.mode, false),
             0x60 | 0xd1..=0xd4 => self.write_cmd = val,
             0xa7 => self.mode |= mode::DISABLE_AUX,
-            0xa8 => self.mode &= !mode::DISABLE_AUX,
+            0xa8 => {
+                self.mode &= !mode::DISABLE_AUX;
+                self.refill();
+            }
             0xa9 | 0xab => self.reply(0, false),
             0xaa => {
                 self.status |= status::SELFTEST;
                 self.reply(0x55, false);
             }
-            0xad => {
-                self.mode |= mode::DISABLE_KBD;
-                self.refill();
-            }
+            0xad => self.mode |= mode::DISABLE_KBD,
             0xae => {
                 self.mode &= !mode::DISABLE_KBD;
                 self.refill();
@@ -234,11 +251,12 @@ impl I8042Regs {
         match std::mem::take(&mut self.write_cmd) {
             0x60 => {
                 self.mode = val;
+                self.update_irqs();
                 self.refill();
                 Action::None
             }
             0xd1 => {
-                self.outport = val & !outport::LINES | self.outport & outport::LINES;
+                self.outport = val;
                 if val & outport::RESET == 0 { Action::Reset } else { Action::None }
             }
             0xd2 => {
@@ -249,7 +267,11 @@ impl I8042Regs {
                 self.reply(val, true);
                 Action::None
             }
-            0xd4 => Action::ToAux(val),
+            0xd4 => {
+                // A byte for the mouse enables its interface.
+                self.mode &= !mode::DISABLE_AUX;
+                Action::ToAux(val)
+            }
             _ => {
                 // A byte for the keyboard enables its interface.
                 self.mode &= !mode::DISABLE_KBD;

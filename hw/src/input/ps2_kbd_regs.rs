@@ -4,10 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use ui::keys::Key;
 
-/// Key codes the keyboard holds; later ones are lost.
+/// Bytes of key codes the keyboard holds; later ones are lost.
 const KEY_QUEUE: usize = 16;
-/// Room for replies, which are never lost.
-const QUEUE: usize = 256;
 
 const ACK: u8 = 0xfa;
 const RESEND: u8 = 0xfe;
@@ -16,7 +14,10 @@ const POWER_ON: u8 = 0xaa;
 /// All that the guest can observe and a snapshot must keep.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ps2KbdRegs {
+    /// Key codes.
     queue: VecDeque<u8>,
+    /// What the last command brought: read before key codes, and dropped when the next command comes.
+    replies: VecDeque<u8>,
     /// Last byte read: what an empty queue answers.
     last: u8,
     write_cmd: Option<u8>,
@@ -32,6 +33,7 @@ impl Default for Ps2KbdRegs {
     fn default() -> Self {
         Ps2KbdRegs {
             queue: VecDeque::new(),
+            replies: VecDeque::new(),
             last: 0,
             write_cmd: None,
             scan_enabled: true,
@@ -45,7 +47,7 @@ impl Default for Ps2KbdRegs {
 impl Ps2KbdRegs {
     /// Level of the line to the controller.
     pub fn pending(&self) -> bool {
-        !self.queue.is_empty()
+        !(self.replies.is_empty() && self.queue.is_empty())
     }
 
     /// Lock lights as the guest set them: scroll, num, caps in bits 0, 1, 2.
@@ -58,15 +60,13 @@ impl Ps2KbdRegs {
         self.translate = on;
     }
 
-    fn push(&mut self, bytes: &[u8]) {
-        if self.queue.len() + bytes.len() <= QUEUE {
-            self.queue.extend(bytes);
-        }
+    fn reply(&mut self, bytes: &[u8]) {
+        self.replies.extend(bytes);
     }
 
     /// The next byte; an empty queue repeats the last one.
     pub fn read(&mut self) -> u8 {
-        if let Some(b) = self.queue.pop_front() {
+        if let Some(b) = self.replies.pop_front().or_else(|| self.queue.pop_front()) {
             self.last = b;
         }
         self.last
@@ -77,50 +77,51 @@ impl Ps2KbdRegs {
         *self = Ps2KbdRegs { translate, last: self.last, ..Ps2KbdRegs::default() };
     }
 
-    /// A command or parameter from the host. Replies replace what is still queued where the command says so.
+    /// A command or parameter from the host; what is left of the reply to the one before is lost.
     pub fn write(&mut self, val: u8) {
+        self.replies.clear();
         match self.write_cmd.take() {
             None => self.command(val),
             Some(0xf0) => self.select_set(val),
             Some(0xed) => {
                 self.leds = val & 7;
-                self.push(&[ACK]);
+                self.reply(&[ACK]);
             }
-            Some(_) => self.push(&[ACK]), // typematic rate: the host's key repeat is used
+            Some(_) => self.reply(&[ACK]), // typematic rate: the host's key repeat is used
         }
     }
 
     fn command(&mut self, val: u8) {
         match val {
-            0x00 => self.push(&[ACK]),
-            0xee => self.push(&[0xee]),
+            0x00 => self.reply(&[ACK]),
+            0xee => self.reply(&[0xee]),
             0xf2 => {
                 let id = if self.translate { 0x41 } else { 0x83 };
-                self.push(&[ACK, 0xab, id]);
+                self.reply(&[ACK, 0xab, id]);
             }
             0xed | 0xf0 | 0xf3 => {
                 self.write_cmd = Some(val);
-                self.push(&[ACK]);
+                self.reply(&[ACK]);
             }
             0xf4 => {
                 self.scan_enabled = true;
-                self.push(&[ACK]);
+                self.reply(&[ACK]);
             }
             0xf5 | 0xf6 => {
                 self.defaults();
                 self.scan_enabled = val == 0xf6;
-                self.push(&[ACK]);
+                self.reply(&[ACK]);
             }
-            0xf7..=0xfa => self.push(&[ACK]), // key types of set 3
+            0xf7..=0xfa => self.reply(&[ACK]), // key types of set 3
             0xfb..=0xfd => {
                 self.write_cmd = Some(val);
-                self.push(&[ACK]);
+                self.reply(&[ACK]);
             }
             0xff => {
                 self.defaults();
-                self.push(&[ACK, POWER_ON]);
+                self.reply(&[ACK, POWER_ON]);
             }
-            _ => self.push(&[RESEND]),
+            _ => self.reply(&[RESEND]),
         }
     }
 
@@ -133,13 +134,13 @@ impl Ps2KbdRegs {
                     (true, _) => 0x3f,
                     (false, set) => set,
                 };
-                self.push(&[ACK, set]);
+                self.reply(&[ACK, set]);
             }
             1..=3 => {
                 self.scancode_set = val;
-                self.push(&[ACK]);
+                self.reply(&[ACK]);
             }
-            _ => self.push(&[RESEND]),
+            _ => self.reply(&[RESEND]),
         }
     }
 
@@ -153,7 +154,7 @@ impl Ps2KbdRegs {
             (2, false) => set2(key, down),
             _ => set3(key, down, self.translate),
         };
-        if self.queue.len() + bytes.len() <= KEY_QUEUE {
+        if self.replies.len() + self.queue.len() + bytes.len() <= KEY_QUEUE {
             self.queue.extend(bytes);
         }
     }
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(all(&mut k), [ACK, 0xab, 0x83]);
         k.write(0xed);
         k.write(0x05);
-        assert_eq!((all(&mut k), k.leds()), (vec![ACK, ACK], 5));
+        assert_eq!((all(&mut k), k.leds()), (vec![ACK], 5)); // the first ACK was not read in time
         k.write(0x42);
         assert_eq!(all(&mut k), [RESEND]);
     }
@@ -258,9 +259,10 @@ mod tests {
         for _ in 0..40 {
             k.key(by_name("a").unwrap(), true);
         }
+        k.write(0xf2);
         k.write(0xee);
         let got = all(&mut k);
-        assert_eq!((got.len(), got.last()), (KEY_QUEUE + 1, Some(&0xee)));
+        assert_eq!((got.len(), got.first()), (KEY_QUEUE + 1, Some(&0xee))); // replies first, the last one only
         k.write(0xf5);
         let _ = all(&mut k);
         k.key(by_name("a").unwrap(), true);

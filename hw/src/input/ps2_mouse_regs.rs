@@ -4,9 +4,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-const QUEUE: usize = 256;
-/// Movement packets the mouse holds before it only adds up.
-const PACKETS: usize = 16;
+/// Bytes the mouse holds. Replies that find no room are lost as a whole, movements add up.
+const QUEUE: usize = 16;
 const ACK: u8 = 0xfa;
 
 /// Button bits.
@@ -122,7 +121,10 @@ impl Ps2MouseRegs {
             0xea => self.remote = false,
             0xeb => {
                 self.push(&[ACK]);
-                return self.packet();
+                if self.queue.len() + self.packet_len() <= QUEUE {
+                    self.packet();
+                }
+                return;
             }
             0xec | 0xee => self.wrap = val == 0xee,
             0xf0 => self.remote = true,
@@ -163,16 +165,17 @@ impl Ps2MouseRegs {
         self.buttons = buttons;
         if !self.remote {
             // A fast movement takes several packets.
-            for _ in 0..PACKETS {
-                if self.queue.len() > QUEUE / 2 {
-                    break;
-                }
+            while self.queue.len() + self.packet_len() <= QUEUE {
                 self.packet();
                 if self.dx == 0 && self.dy == 0 && self.dz == 0 {
                     break;
                 }
             }
         }
+    }
+
+    fn packet_len(&self) -> usize {
+        if self.kind == Kind::Standard { 3 } else { 4 }
     }
 
     fn packet(&mut self) {
@@ -237,6 +240,21 @@ mod tests {
         assert_eq!(all(&mut m), [0x09, 5, 3]);
         m.event(-300, 0, 0, 0);
         assert_eq!(all(&mut m), [0x18, 1, 0, 0x18, 0xd3, 0]); // -255, -45
+    }
+
+    #[test]
+    fn a_full_queue_loses_whole_replies_and_no_movement() {
+        let mut m = Ps2MouseRegs::default();
+        m.write(0xf4);
+        m.write(0xf4);
+        for _ in 0..4 {
+            m.write(0xe9);
+        }
+        m.event(7, 0, 0, 0);
+        let got = all(&mut m);
+        assert_eq!((got.len(), got.last()), (14, Some(&100)));
+        m.event(1, 0, 0, 0);
+        assert_eq!(all(&mut m), [8, 8, 0]);
     }
 
     #[test]
