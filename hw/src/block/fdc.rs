@@ -93,16 +93,19 @@ impl DeviceImpl for IsaFdc {
             return Err(Error::generic(format!("isa-fdc: there is no DMA channel {} for it", self.dma.get())));
         }
         let base = u64::from(self.iobase.get());
-        let byte = Sizes::new(1, 1);
+        // Words are two byte cycles, wherever they begin.
+        let (word, byte) = (Sizes::default().unaligned(), Sizes::new(1, 1).unaligned());
         let low: Ops<IsaFdc> = Ops {
             read: |d, m, off, _| d.read(m, off + 1),
             write: |d, m, off, _, v| d.write(m, off + 1, v),
+            valid: word,
             imp: byte,
             ..Ops::default()
         };
         let high: Ops<IsaFdc> = Ops {
-            read: |d, m, _, _| d.read(m, 7),
-            write: |d, m, _, _, v| d.write(m, 7, v),
+            read: |d, m, off, _| d.read(m, off + 7),
+            write: |d, m, off, _, v| d.write(m, off + 7, v),
+            valid: word,
             imp: byte,
             ..Ops::default()
         };

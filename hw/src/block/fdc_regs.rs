@@ -47,9 +47,11 @@ pub struct FdcRegs {
     timer: [u8; 2],
     config: u8,
     precomp: u8,
+    /// Drives in perpendicular mode (bits 5:2), gap and write gate.
     perpendicular: u8,
     lock: bool,
     track: [u8; 4],
+    /// Last sector, or sectors per track, of the last transfer.
     eot: u8,
 }
 
@@ -98,12 +100,12 @@ impl FdcRegs {
     pub fn reset(&mut self, hard: bool) {
         let old = std::mem::take(self);
         if !hard {
-            (self.dor, self.tdr, self.ccr) = (old.dor, old.tdr, old.ccr);
+            (self.dor, self.tdr, self.ccr, self.eot) = (old.dor, old.tdr, old.ccr, old.eot);
             if old.lock {
                 (self.config, self.precomp, self.lock) = (old.config, old.precomp, true);
             }
             self.dsr = old.dsr & !SWRESET;
-            (self.perpendicular, self.timer) = (old.perpendicular, old.timer);
+            (self.perpendicular, self.timer) = (old.perpendicular & !3, old.timer);
             self.irq = true;
             self.status0 = st0::RDYCHG;
             self.reset_sensei = DRIVES;
@@ -137,7 +139,8 @@ impl FdcRegs {
                 self.result.remove(0)
             }
             // No drive pulls the disk-change line.
-            _ => 0,
+            7 => 0,
+            _ => 0xff,
         }
     }
 
@@ -180,6 +183,19 @@ impl FdcRegs {
         usize::from(byte & dor::SELECT)
     }
 
+    /// A command ends with an interrupt; what a reset left to be sensed is forgotten.
+    fn interrupt(&mut self, status0: u8) {
+        self.status0 = status0;
+        self.irq = true;
+        self.reset_sensei = 0;
+    }
+
+    fn set_track(&mut self, select: u8, to: u8) {
+        if let Some(t) = self.track.get_mut(Self::drive(select)) {
+            *t = to;
+        }
+    }
+
     /// A command has all its bytes.
     fn execute(&mut self, c: &[u8]) {
         let byte = |n: usize| c.get(n).copied().unwrap_or(0);
@@ -189,13 +205,21 @@ impl FdcRegs {
             0x03 => self.timer = [byte(1), byte(2)],
             // SENSE DRIVE STATUS: not write protected, no track 0, no drive
             0x04 => self.result = vec![0x28 | select],
-            // RECALIBRATE and SEEK: no drive answers
-            0x07 | 0x0f => {
-                if let Some(t) = self.track.get_mut(Self::drive(select)) {
-                    *t = if byte(0) & 0x1f == 0x07 { 0 } else { byte(2) };
-                }
-                self.status0 = st0::SEEK_END | st0::ABNTERM | st0::EQPMT | select;
-                self.irq = true;
+            // RECALIBRATE: no drive finds track 0
+            0x07 => {
+                self.set_track(select, 0);
+                self.interrupt(st0::SEEK_END | st0::ABNTERM | st0::EQPMT | select);
+            }
+            // SEEK, RELATIVE SEEK (bit 7; bit 6: inwards): the steps are made whether or not a head moves
+            0x0f => {
+                let was = self.track.get(Self::drive(select)).copied().unwrap_or(0);
+                let to = match byte(0) & 0xc0 {
+                    0xc0 => was.saturating_add(byte(2)),
+                    0x80 => was.saturating_sub(byte(2)),
+                    _ => byte(2),
+                };
+                self.set_track(select, to);
+                self.interrupt(st0::SEEK_END | select & dor::SELECT);
             }
             // SENSE INTERRUPT STATUS
             0x08 => self.sense_interrupt(),
@@ -203,13 +227,13 @@ impl FdcRegs {
             0x0e => {
                 let [t0, t1, t2, t3] = self.track;
                 let [a, b] = self.timer;
-                let lock = u8::from(self.lock) << 7 | self.perpendicular << 2;
+                let lock = u8::from(self.lock) << 7 | self.perpendicular;
                 self.result = vec![t0, t1, t2, t3, a, b, self.eot, lock, self.config, self.precomp];
             }
             // VERSION: enhanced controller
             0x10 => self.result = vec![0x90],
             // PERPENDICULAR MODE
-            0x12 if byte(1) & 0x80 != 0 => self.perpendicular = byte(1) & 7,
+            0x12 if byte(1) & 0x80 != 0 => self.perpendicular = byte(1) & 0x3f,
             0x12 => self.perpendicular = self.perpendicular & !3 | byte(1) & 3,
             // CONFIGURE
             0x13 => (self.config, self.precomp) = (byte(2), byte(3)),
@@ -220,11 +244,15 @@ impl FdcRegs {
             }
             // transfers, READ ID, FORMAT: seven result bytes
             0x02 | 0x05 | 0x06 | 0x09 | 0x0a | 0x0c | 0x0d | 0x11 | 0x16 | 0x19 | 0x1d => {
-                if c.len() == 9 {
-                    self.eot = byte(6);
+                match c.len() {
+                    9 => self.eot = byte(6),
+                    6 => self.eot = byte(3), // sectors per track
+                    _ => {}
                 }
-                self.result = vec![st0::ABNTERM | select, 0, 0, byte(2), byte(3), byte(4), byte(5)];
-                self.irq = true;
+                // READ ID and FORMAT name no sector.
+                let [c, h, r, n] = if c.len() == 9 { [byte(2), byte(3), byte(4), byte(5)] } else { [0; 4] };
+                self.result = vec![st0::ABNTERM | select, 0, 0, c, h, r, n];
+                self.interrupt(st0::ABNTERM | select);
             }
             _ => self.result = vec![st0::INVCMD],
         }
@@ -281,6 +309,31 @@ mod tests {
         }
         assert_eq!(command(&mut r, &[8]), [0x80]);
         assert!(!r.irq());
+    }
+
+    #[test]
+    fn seeks_step_without_a_drive_and_recalibration_fails() {
+        let mut r = FdcRegs::default();
+        for (bytes, sensed) in
+            [([0x0f, 1, 5], [0x21, 5]), ([0xcf, 1, 2], [0x21, 7]), ([0x8f, 1, 9], [0x21, 0]), ([0x0f, 0, 3], [0x20, 3])]
+        {
+            assert!(command(&mut r, &bytes).is_empty());
+            assert!(r.irq());
+            assert_eq!(command(&mut r, &[8]), sensed);
+        }
+        assert!(command(&mut r, &[7, 0]).is_empty());
+        assert_eq!(command(&mut r, &[8]), [0x70, 0]);
+    }
+
+    #[test]
+    fn perpendicular_mode_is_dumped_and_partly_reset() {
+        let mut r = FdcRegs::default();
+        assert!(command(&mut r, &[0x12, 0xbd]).is_empty());
+        assert!(command(&mut r, &[0x12, 0x3e]).is_empty()); // without OW only the low bits
+        assert_eq!(command(&mut r, &[0x0e]).get(7), Some(&0x3e));
+        r.write(4, SWRESET);
+        (0..4).for_each(|_| _ = command(&mut r, &[8]));
+        assert_eq!(command(&mut r, &[0x0e]).get(7), Some(&0x3c));
     }
 
     #[test]
