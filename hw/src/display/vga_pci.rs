@@ -1,6 +1,5 @@
 //! Standard VGA on PCI, type `VGA` below `pci-vga`: text and graphics modes, the Bochs DISPI modes, linear frame buffer.
 //! Registers and rendering: [`super::vga`]. Source: QEMU's `docs/specs/standard-vga` interface (BARs and MMIO layout).
-//! Not modelled: big-endian frame buffers beyond the register that selects them.
 
 use super::{
     edid,
@@ -31,8 +30,9 @@ const EDID: (u64, u64) = (0, 0x180);
 const REMAPPED: (u64, u64) = (0x400, 0x20);
 const DISPI: (u64, u64) = (0x500, 0x16);
 const EXTENDED: (u64, u64) = (0x600, 8);
-/// Value of the byte order register for little endian.
+/// Values of the byte order register.
 const LITTLE: u32 = 0x1e1e_1e1e;
+const BIG: u32 = 0xbebe_bebe;
 /// Half a period of blinking text and cursor, ns.
 const BLINK: u64 = 533_000_000;
 const CURSOR_BLINK: u64 = 266_000_000;
@@ -150,15 +150,25 @@ impl PciVga {
     }
 
     /// Ports 0x1ce (index), 0x1cf and 0x1d0 (data, also where it is aligned).
-    fn read_dispi_port(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
-        if off == 0 { self.regs.ro(m).vbe_index.into() } else { self.read_dispi(m) }
+    fn read_dispi_port(&self, m: &mut Locked, off: u64, size: u32) -> u64 {
+        if size != 2 {
+            return u64::MAX;
+        }
+        match off {
+            0 => self.regs.ro(m).vbe_index.into(),
+            1 | 2 => self.read_dispi(m),
+            _ => u64::MAX,
+        }
     }
 
-    fn write_dispi_port(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
-        if off == 0 {
-            self.regs.rw(m).vbe_index = val as u16;
-        } else {
-            self.write_dispi(m, val);
+    fn write_dispi_port(&self, m: &mut Locked, off: u64, size: u32, val: u64) {
+        if size != 2 {
+            return;
+        }
+        match off {
+            0 => self.regs.rw(m).vbe_index = val as u16,
+            1 | 2 => self.write_dispi(m, val),
+            _ => {}
         }
     }
 
@@ -177,16 +187,25 @@ impl PciVga {
     }
 
     /// Extended registers: their size, then the byte order of the frame buffer.
-    fn read_extended(&self, _m: &mut Locked, off: u64, _size: u32) -> u64 {
+    fn read_extended(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
         match off {
             0 => EXTENDED.1,
-            4 => LITTLE.into(),
-            _ => 0,
+            _ if self.regs.ro(m).big_endian => BIG.into(),
+            _ => LITTLE.into(),
+        }
+    }
+
+    fn write_extended(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
+        match (off, val as u32) {
+            (4, LITTLE) => self.regs.rw(m).big_endian = false,
+            (4, BIG) => self.regs.rw(m).big_endian = true,
+            _ => {}
         }
     }
 
     fn mmio_bar(&self, m: &mut Locked) -> MemoryRegion {
-        let bar = MemoryRegion::io(self, "vga.mmio", 0x1000, Ops::default());
+        let hole = Ops { read: |_: &PciVga, _, _, _| u64::MAX, ..Ops::default() };
+        let bar = MemoryRegion::io(self, "vga.mmio", 0x1000, hole);
         let remapped: Ops<PciVga> = Ops {
             read: |d, m, off, _| d.read_port(m, 0x3c0 + off as u16),
             write: |d, m, off, _, v| d.write_port(m, 0x3c0 + off as u16, v),
@@ -205,13 +224,16 @@ impl PciVga {
         bar.add_subregion(m, REMAPPED.0, &MemoryRegion::io(self, "vga ioports remapped", REMAPPED.1, remapped));
         bar.add_subregion(m, DISPI.0, &MemoryRegion::io(self, "bochs dispi interface", DISPI.1, dispi));
         if self.qemu_extended_regs.get() {
-            let imp = Sizes::new(4, 4);
-            let ops = Ops { read: Self::read_extended, imp, ..Ops::default() };
+            let (read, write, valid) = (Self::read_extended, Self::write_extended, Sizes::new(4, 4));
+            let ops = Ops { read, write, valid, imp: valid, ..Ops::default() };
             bar.add_subregion(m, EXTENDED.0, &MemoryRegion::io(self, "qemu extended regs", EXTENDED.1, ops));
         }
         if self.edid.get() {
-            let (x, y) = (self.xres.get(), self.yres.get());
-            *self.edid_data.write() = edid::generate(if x == 0 { 1280 } else { x }, if y == 0 { 800 } else { y });
+            *self.edid_data.write() = edid::generate(edid::Monitor {
+                preferred: (self.xres.get(), self.yres.get()),
+                largest: (self.xmax.get(), self.ymax.get()),
+                refresh_rate: self.refresh_rate.get(),
+            });
             let ops = Ops { read: Self::read_edid, imp: Sizes::new(1, 1), ..Ops::default() };
             bar.add_subregion(m, EDID.0, &MemoryRegion::io(self, "edid", EDID.1, ops));
         }
@@ -278,15 +300,28 @@ impl Vga {
     }
 }
 
-/// The handlers of one legacy range; each needs its own base as a constant.
-fn port_ops<const BASE: u16>() -> Ops<Vga> {
+/// The handlers of one legacy range; each needs its own as constants. A word is two bytes, the second of which may be
+/// behind the range.
+fn port_ops<const N: usize>() -> Ops<Vga> {
+    const {
+        assert!(N < PORTS.len());
+    }
     Ops {
-        read: |d, m, off, _| d.read_port(m, BASE + off as u16),
-        write: |d, m, off, _, v| d.write_port(m, BASE + off as u16, v),
-        valid: Sizes::new(1, 2),
-        imp: Sizes::new(1, 1),
+        read: |d, m, off, _| if off < port::<N>().1 { d.read_port(m, port::<N>().0 + off as u16) } else { 0xff },
+        write: |d, m, off, _, v| {
+            if off < port::<N>().1 {
+                d.write_port(m, port::<N>().0 + off as u16, v);
+            }
+        },
+        valid: Sizes::new(1, 2).unaligned(),
+        imp: Sizes::new(1, 1).unaligned(),
         ..Ops::default()
     }
+}
+
+#[expect(clippy::indexing_slicing, reason = "evaluated when this is built")]
+const fn port<const N: usize>() -> (u16, u64) {
+    const { PORTS[N] }
 }
 
 impl DeviceImpl for Vga {
@@ -296,21 +331,21 @@ impl DeviceImpl for Vga {
         let window = Ops::<Vga> {
             read: |d, m, off, size| d.read_window(m, off, size),
             write: |d, m, off, size, v| d.write_window(m, off, size, v),
-            valid: Sizes::new(1, 8),
-            imp: Sizes::new(1, 1),
+            valid: Sizes::new(1, 8).unaligned(),
+            imp: Sizes::new(1, 1).unaligned(),
             ..Ops::default()
         };
         bus.memory().add_subregion_overlap(m, LEGACY, &MemoryRegion::io(self, "vga-lowmem", 0x2_0000, window), 1);
-        let handlers =
-            [port_ops::<0x3b4>(), port_ops::<0x3ba>(), port_ops::<0x3c0>(), port_ops::<0x3d4>(), port_ops::<0x3da>()];
+        let handlers = [port_ops::<0>(), port_ops::<1>(), port_ops::<2>(), port_ops::<3>(), port_ops::<4>()];
         for ((port, size), ops) in PORTS.into_iter().zip(handlers) {
             bus.io().add_subregion(m, port.into(), &MemoryRegion::io(self, "vga", size, ops));
         }
         let dispi = Ops::<Vga> {
             read: |d, m, off, size| d.read_dispi_port(m, off, size),
             write: |d, m, off, size, v| d.write_dispi_port(m, off, size, v),
-            valid: Sizes::new(1, 2).unaligned(),
-            imp: Sizes::new(1, 2).unaligned(),
+            // Only words go anywhere.
+            valid: Sizes::new(1, 4).unaligned(),
+            imp: Sizes::new(1, 4).unaligned(),
             ..Ops::default()
         };
         bus.io().add_subregion(m, DISPI_PORT, &MemoryRegion::io(self, "vbe", 4, dispi));

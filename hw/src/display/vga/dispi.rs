@@ -96,24 +96,22 @@ fn fix_limits(r: &mut VgaRegs, vram_size: u64) {
         _ => 8,
     };
     set(r, index::BPP, bpp);
-    let clamp = |v: u16, max: u16| v.clamp(1, max);
-    let x = clamp(r.dispi(index::XRES) & !7, MAX_X).max(8);
+    let x = (r.dispi(index::XRES) & !7).clamp(8, MAX_X);
     set(r, index::XRES, x);
-    let width = r.dispi(index::VIRT_WIDTH).clamp(x, MAX_X);
+    let width = (r.dispi(index::VIRT_WIDTH) & !7).clamp(x, MAX_X);
     set(r, index::VIRT_WIDTH, width);
-    let lines = |r: &VgaRegs| (vram_size / u64::from(line_bytes(r).max(1))).clamp(1, u64::from(MAX_Y)) as u16;
-    // A mode larger than the memory loses lines, then columns.
-    let mut max_lines = lines(r);
-    if u64::from(line_bytes(r)) > vram_size {
-        set(r, index::VIRT_WIDTH, x);
-        max_lines = lines(r);
-    }
-    let y = clamp(r.dispi(index::YRES), max_lines);
+    let line = u64::from(line_bytes(r)).max(1);
+    let max_lines = (vram_size / line).min(u16::MAX.into()) as u16;
+    let y = r.dispi(index::YRES).clamp(1, MAX_Y).min(max_lines);
     set(r, index::YRES, y);
     set(r, index::VIRT_HEIGHT, max_lines);
-    if u64::from(start(r)) + u64::from(y) * u64::from(line_bytes(r)) > vram_size {
-        set(r, index::X_OFFSET, 0);
-        set(r, index::Y_OFFSET, 0);
+    set(r, index::X_OFFSET, r.dispi(index::X_OFFSET).min(MAX_X));
+    set(r, index::Y_OFFSET, r.dispi(index::Y_OFFSET).min(MAX_Y));
+    // What would begin too far down begins at the top, and if that is not enough, on the left.
+    for offset in [index::Y_OFFSET, index::X_OFFSET] {
+        if u64::from(start(r)) + u64::from(y) * line > vram_size {
+            set(r, offset, 0);
+        }
     }
 }
 
@@ -138,8 +136,7 @@ pub fn write(r: &mut VgaRegs, val: u16, vram_size: u64) -> Action {
             update_legacy(r);
         }
         index::BANK => {
-            let mask = if r.dispi(index::BPP) == 4 { (vram_size >> 18) - 1 } else { (vram_size >> 16) - 1 };
-            let bank = val & mask as u16;
+            let bank = val & (vram_size >> 16).saturating_sub(1) as u16;
             set(r, i, bank);
             r.bank_offset = u32::from(bank) * BANK;
         }
@@ -198,20 +195,7 @@ pub fn update_legacy(r: &mut VgaRegs) {
     put(r, 0x07, cr7);
     let cr9 = r.crtc(9) | 0x40;
     put(r, 0x09, cr9);
-    let mode = match bpp {
-        4 => {
-            if let Some(s) = r.sr.get_mut(1) {
-                *s &= !8; // no double width
-            }
-            0x00
-        }
-        _ => {
-            let [_, _, s2, _, s4, ..] = &mut r.sr;
-            *s4 |= 8; // chain 4
-            *s2 |= 0x0f; // all planes
-            0x40
-        }
-    };
+    let mode = if bpp == 4 { 0x00 } else { 0x40 };
     if let Some(g) = r.gr.get_mut(5) {
         *g = and_or(*g, !0x60, mode);
     }

@@ -28,19 +28,28 @@ fn map(r: &VgaRegs, addr: u32) -> Option<u64> {
 }
 
 fn chain4(r: &VgaRegs) -> bool {
-    let [_, _, _, _, s4, ..] = r.sr;
-    s4 & 8 != 0
+    r.seq(4) & 8 != 0
 }
 
-fn odd_even(r: &VgaRegs) -> bool {
+/// The processor's accesses go to even and odd planes by address bit 0: writes by SR4 bit 2, reads by GR5 bit 4.
+fn odd_even_write(r: &VgaRegs) -> bool {
+    r.seq(4) & 4 == 0
+}
+
+fn odd_even_read(r: &VgaRegs) -> bool {
     let [_, _, _, _, _, g5, ..] = r.gr;
     g5 & 0x10 != 0
 }
 
+/// Address bit 0 does not reach the planes (GR6 bit 1).
+fn chained_odd_even(r: &VgaRegs) -> bool {
+    let [_, _, _, _, _, _, g6, ..] = r.gr;
+    g6 & 2 != 0
+}
+
 /// Planes that the map mask (SR2) enables.
 fn writes(r: &VgaRegs, plane: u64) -> bool {
-    let [_, _, s2, ..] = r.sr;
-    s2 >> (plane & 3) & 1 != 0
+    r.seq(2) >> (plane & 3) & 1 != 0
 }
 
 fn planes(vram: &dyn Vram, at: u64) -> [u8; 4] {
@@ -54,17 +63,20 @@ pub fn read(r: &mut VgaRegs, vram: &dyn Vram, addr: u32) -> u8 {
         return vram.load(at);
     }
     let [_, _, g2, _, g4, g5, _, g7, ..] = r.gr;
-    if odd_even(r) {
-        let plane = u64::from(g4 & 2) | at & 1;
-        return vram.load((at & !1) << 1 | plane);
-    }
+    let (at, plane) = if odd_even_read(r) {
+        (at >> 1, g4 & 2 | (at & 1) as u8)
+    } else if chained_odd_even(r) {
+        (at & !1, g4 & 3)
+    } else {
+        (at, g4 & 3)
+    };
     if at * 4 >= vram.size() {
         return 0xff;
     }
     r.latch = planes(vram, at);
     if g5 & 8 == 0 {
         let [a, b, c, d] = r.latch;
-        return match g4 & 3 {
+        return match plane {
             0 => a,
             1 => b,
             2 => c,
@@ -88,14 +100,14 @@ pub fn write(r: &mut VgaRegs, vram: &dyn Vram, addr: u32, val: u8) {
         }
         return;
     }
-    let [g0, g1, _, g3, g4, g5, _, _, g8, ..] = r.gr;
-    if odd_even(r) {
-        let plane = u64::from(g4 & 2) | at & 1;
-        if writes(r, plane) {
-            vram.store((at & !1) << 1 | plane, val);
-        }
-        return;
-    }
+    let [g0, g1, _, g3, _, g5, _, _, g8, ..] = r.gr;
+    let (at, reached) = match (odd_even_write(r), at & 1) {
+        (true, 0) => (at >> 1, 0b0101),
+        (true, _) => (at >> 1, 0b1010),
+        (false, _) if chained_odd_even(r) => (at & !1, 0b1111),
+        (false, _) => (at, 0b1111),
+    };
+    let writes = |r: &VgaRegs, plane: u64| reached >> plane & 1 != 0 && writes(r, plane);
     let rotated = val.rotate_right(u32::from(g3 & 7));
     for (plane, latch) in (0u64..).zip(r.latch) {
         let set = |mask: u8| if mask >> plane & 1 != 0 { 0xff } else { 0u8 };
@@ -144,7 +156,7 @@ pub(super) mod tests {
 
     fn setup() -> (VgaRegs, Buffer) {
         let mut r = VgaRegs::default();
-        r.sr[2] = 0x0f;
+        (r.sr[2], r.sr[4]) = (0x0f, 0x06);
         r.gr[8] = 0xff;
         (r, Buffer(RefCell::new(vec![0; 0x4_0000])))
     }
@@ -170,6 +182,15 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn odd_and_even_writes_go_through_mask_and_latches() {
+        let (mut r, v) = setup();
+        (r.sr[4], r.gr[6], r.gr[8]) = (0x02, 0x07, 0x0f);
+        write(&mut r, &v, 2, 0xff); // even: planes 0 and 2
+        write(&mut r, &v, 5, 0xff); // odd: planes 1 and 3
+        assert_eq!([planes(&v, 1), planes(&v, 2)], [[0x0f, 0, 0x0f, 0], [0, 0x0f, 0, 0x0f]]);
+    }
+
+    #[test]
     fn read_mode_1_compares_colours() {
         let (mut r, v) = setup();
         v.0.borrow_mut()[..4].copy_from_slice(&[0xf0, 0xcc, 0, 0]);
@@ -180,7 +201,7 @@ pub(super) mod tests {
     #[test]
     fn text_window_is_odd_even() {
         let (mut r, v) = setup();
-        (r.gr[5], r.gr[6], r.sr[2]) = (0x10, 0x0e, 3);
+        (r.gr[5], r.gr[6], r.sr[2], r.sr[4]) = (0x10, 0x0e, 3, 2);
         write(&mut r, &v, 0x1_8000, b'A');
         write(&mut r, &v, 0x1_8001, 0x07);
         assert_eq!(planes(&v, 0), [b'A', 7, 0, 0]);

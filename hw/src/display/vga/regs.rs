@@ -70,6 +70,8 @@ pub struct VgaRegs {
     pub vbe: [u16; super::dispi::REGS],
     /// Byte offset of the banked window (DISPI).
     pub bank_offset: u32,
+    /// Pixels of 15 to 32 bits are stored with their high byte first (a register of the MMIO BAR).
+    pub big_endian: bool,
 }
 
 impl Default for VgaRegs {
@@ -101,6 +103,7 @@ impl Default for VgaRegs {
             vbe_index: 0,
             vbe,
             bank_offset: 0,
+            big_endian: false,
         }
     }
 }
@@ -120,6 +123,18 @@ impl VgaRegs {
     /// CRT controller register `i`.
     pub fn crtc(&self, i: u8) -> u8 {
         self.cr.get(usize::from(i)).copied().unwrap_or(0)
+    }
+
+    /// Sequencer register `i` as it works: a DISPI mode has its own map mask, chaining and dot clock, whatever is set.
+    pub fn seq(&self, i: usize) -> u8 {
+        let v = self.sr.get(i).copied().unwrap_or(0);
+        match (super::dispi::enabled(self), self.dispi(super::dispi::index::BPP), i) {
+            (true, 4, 1) => v & !0x08,
+            (true, 4, _) | (false, ..) => v,
+            (true, _, 2) => v | 0x0f,
+            (true, _, 4) => v | 0x08,
+            (true, ..) => v,
+        }
     }
 
     /// A DISPI register.

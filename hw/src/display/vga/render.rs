@@ -44,7 +44,7 @@ fn attribute_color(r: &VgaRegs, i: u8) -> u32 {
 }
 
 fn text(r: &VgaRegs, vram: &dyn Vram, blink: bool, cursor: bool) -> Picture {
-    let [_, s1, _, s3, ..] = r.sr;
+    let (s1, s3) = (r.seq(1), r.seq(3));
     let mode_control = r.ar.get(0x10).copied().unwrap_or(0);
     let char_height = u32::from(r.crtc(9) & 0x1f) + 1;
     let wide = s1 & 1 == 0;
@@ -110,7 +110,7 @@ enum Format {
 }
 
 fn graphics(r: &VgaRegs, vram: &dyn Vram) -> Picture {
-    let [_, s1, ..] = r.sr;
+    let s1 = r.seq(1);
     let [_, _, _, _, _, g5, ..] = r.gr;
     let format = match g5 >> 5 & 3 {
         0 => Format::Planar,
@@ -190,7 +190,7 @@ fn render_dispi(r: &VgaRegs, vram: &dyn Vram) -> Picture {
         let line = u64::from(dispi::start(r)) + y * stride;
         for (x, out) in (0u64..).zip(row) {
             let at = line + x * bytes;
-            let b = |i: u64| u32::from(vram.load(at + i));
+            let b = |i: u64| u32::from(vram.load(at + if r.big_endian { bytes - 1 - i } else { i }));
             *out = match r.dispi(index::BPP) {
                 8 => r.color(b(0) as u8),
                 15 => {
@@ -274,6 +274,9 @@ mod tests {
             let _ = dispi::write(&mut r, val, 0x10_0000);
         }
         v.0.borrow_mut()[..4].copy_from_slice(&[0x00, 0xf8, 0xe0, 0x07]);
+        assert_eq!(render(&r, &v, true, true).pixels[..3], [0xff_0000, 0x00_ff00, 0]);
+        r.big_endian = true;
+        v.0.borrow_mut()[..4].copy_from_slice(&[0xf8, 0x00, 0x07, 0xe0]);
         assert_eq!(render(&r, &v, true, true).pixels[..3], [0xff_0000, 0x00_ff00, 0]);
     }
 
