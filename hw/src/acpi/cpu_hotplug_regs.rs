@@ -64,6 +64,11 @@ impl CpuHotplugRegs {
         CpuHotplugRegs { slots: cpus.into_iter().map(slot).collect(), selector: 0, command: 0 }
     }
 
+    /// A system reset: nothing is selected; processors and their events stay.
+    pub fn reset(&mut self) {
+        (self.selector, self.command) = (0, 0);
+    }
+
     /// The possible processors.
     pub fn slots(&self) -> &[CpuSlot] {
         &self.slots

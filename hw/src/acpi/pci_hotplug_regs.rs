@@ -34,6 +34,11 @@ pub enum Action {
 }
 
 impl PciHotplugRegs {
+    /// A system reset: nothing is selected; events stay.
+    pub fn reset(&mut self) {
+        (self.select, self.index_slot) = (0, 0);
+    }
+
     /// The slots whose cards may be removed.
     pub fn set_removable(&mut self, slots: u32) {
         self.removable = slots;

@@ -465,6 +465,8 @@ impl DeviceImpl for Piix4Pm {
                 *self.pm.rw(m) = PmRegs::default();
                 *self.apm.rw(m) = ApmRegs::default();
                 *self.smbus.rw(m) = SmbusRegs::default();
+                self.cpus.rw(m).reset();
+                self.slots.rw(m).reset();
                 let (base, smm) = (self.smb_io_base.get(), self.smm_enabled.get());
                 let c = self.config().rw(m);
                 (DEVACTB..DEVACTB + 4).for_each(|i| c.set_byte(i, 0));

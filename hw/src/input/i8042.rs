@@ -68,7 +68,6 @@ impl I8042 {
         let (r, lines, translates) = (f(regs), regs.lines(), regs.translates());
         self.kbd_out.set(m, lines.kbd);
         self.mouse_out.set(m, lines.aux);
-        self.a20.set(m, lines.a20);
         if was != translates
             && let Some(k) = self.keyboard()
         {
@@ -90,6 +89,7 @@ impl I8042 {
                     mouse.write(m, v);
                 }
             }
+            Action::GateA20(open) => self.a20.set(m, open),
             Action::Reset => m.request(Request::Reset(ShutdownCause::GuestReset)),
         }
     }
@@ -151,12 +151,17 @@ impl DeviceImpl for I8042 {
     fn reset(&self, m: &mut Locked, phase: Phase) {
         match phase {
             Phase::Enter => *self.regs.rw(m) = I8042Regs::default(),
-            Phase::Hold => self.change(m, |_| ()),
+            Phase::Hold => {
+                self.change(m, |_| ());
+                let open = self.regs.ro(m).a20();
+                self.a20.set(m, open);
+            }
             Phase::Exit => {}
         }
         self.parent_reset(m, phase);
     }
 
+    /// The A20 gate is the CPUs' to remember: port 92H may have set it after this device.
     fn post_load(&self, m: &mut Locked) -> Result<()> {
         self.change(m, |_| ());
         self.parent_post_load(m)

@@ -53,6 +53,8 @@ pub enum Action {
     ToKeyboard(u8),
     /// Pass a byte to the mouse.
     ToAux(u8),
+    /// Open or close the A20 gate. The output port is not the gate's only driver: it acts when it is written, not otherwise.
+    GateA20(bool),
     /// Pulse the reset line.
     Reset,
 }
@@ -64,8 +66,6 @@ pub struct Lines {
     pub kbd: bool,
     /// Mouse interrupt.
     pub aux: bool,
-    /// Address line 20.
-    pub a20: bool,
 }
 
 /// All that the guest can observe and a snapshot must keep.
@@ -108,7 +108,7 @@ impl Default for I8042Regs {
 impl I8042Regs {
     /// Levels of the outputs.
     pub fn lines(&self) -> Lines {
-        Lines { kbd: self.kbd_irq, aux: self.aux_irq, a20: self.outport & outport::A20 != 0 }
+        Lines { kbd: self.kbd_irq, aux: self.aux_irq }
     }
 
     fn update_irqs(&mut self) {
@@ -116,6 +116,11 @@ impl I8042Regs {
         let aux = self.status & status::AUX_OBF != 0;
         self.kbd_irq = full && !aux && self.mode & (mode::KBD_INT | mode::DISABLE_KBD) == mode::KBD_INT;
         self.aux_irq = full && aux && self.mode & mode::AUX_INT != 0;
+    }
+
+    /// The A20 bit of the output port.
+    pub fn a20(&self) -> bool {
+        self.outport & outport::A20 != 0
     }
 
     /// The keyboard translates to scan code set 1 (command byte bit 6).
@@ -238,8 +243,14 @@ impl I8042Regs {
             }
             0xc0 => self.reply(0x80, false),
             0xd0 => self.reply(self.outport, false),
-            0xdd => self.outport &= !outport::A20,
-            0xdf => self.outport |= outport::A20,
+            0xdd => {
+                self.outport &= !outport::A20;
+                return Action::GateA20(false);
+            }
+            0xdf => {
+                self.outport |= outport::A20;
+                return Action::GateA20(true);
+            }
             0xfe => return Action::Reset,
             _ => {}
         }
@@ -257,7 +268,7 @@ impl I8042Regs {
             }
             0xd1 => {
                 self.outport = val;
-                if val & outport::RESET == 0 { Action::Reset } else { Action::None }
+                if val & outport::RESET == 0 { Action::Reset } else { Action::GateA20(self.a20()) }
             }
             0xd2 => {
                 self.reply(val, false);
@@ -334,11 +345,11 @@ mod tests {
         assert_eq!(r.write_command(0xfe), Action::Reset);
         assert_eq!(r.write_command(0xf0), Action::Reset);
         assert_eq!(r.write_command(0xff), Action::None);
-        let _ = r.write_command(0xdd);
-        assert!(!r.lines().a20);
+        assert_eq!(r.write_command(0xdd), Action::GateA20(false));
+        assert!(!r.a20());
         let _ = r.write_command(0xd1);
-        assert_eq!(r.write_data(0x03), Action::None);
-        assert!(r.lines().a20);
+        assert_eq!(r.write_data(0x03), Action::GateA20(true));
+        assert!(r.a20());
         let _ = r.write_command(0xd1);
         assert_eq!(r.write_data(0x02), Action::Reset);
     }

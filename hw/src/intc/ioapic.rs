@@ -69,7 +69,9 @@ impl Ioapic {
 
     fn on_pin(&self, m: &mut Locked, n: usize, level: bool) {
         let n = if n == 0 { 2 } else { n };
-        if level && let Some(c) = self.counts.rw(m).get_mut(n) {
+        // A level that is set again is no new interrupt: loading a snapshot does it to all of them.
+        let rises = level && !self.regs.ro(m).level(n);
+        if rises && let Some(c) = self.counts.rw(m).get_mut(n) {
             *c += 1;
         }
         let out = self.regs.rw(m).set_pin(n, level);

@@ -127,6 +127,11 @@ impl IoapicRegs {
         vec![]
     }
 
+    /// Level of pin `n`, as last driven.
+    pub fn level(&self, n: usize) -> bool {
+        self.pins >> (n & 31) & 1 != 0
+    }
+
     /// Drives pin `n`. Edge requests at a masked entry are lost (§3.2.4, interrupt mask).
     #[must_use]
     pub fn set_pin(&mut self, n: usize, level: bool) -> Vec<Message> {

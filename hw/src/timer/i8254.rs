@@ -54,6 +54,9 @@ pub struct Pit {
     timer: Timer,
     #[state]
     irq_disabled: MachineCell<bool>,
+    /// The level last driven: after a reset OUT has another one until its next edge.
+    #[state]
+    irq_level: MachineCell<bool>,
 }
 
 impl Pit {
@@ -80,7 +83,15 @@ impl Pit {
         let now = m.clock.now();
         let r = self.regs.rw(m);
         let (out, next) = (r.out(0, now), r.next_edge(0, now));
+        *self.irq_level.rw(m) = out;
         self.irq.set(m, out);
+        self.timer.arm(m, next);
+    }
+
+    /// Waits for the next edge of OUT 0 without driving it.
+    fn wait(&self, m: &mut Locked) {
+        let now = m.clock.now();
+        let next = if *self.irq_disabled.ro(m) { None } else { self.regs.rw(m).next_edge(0, now) };
         self.timer.arm(m, next);
     }
 
@@ -123,9 +134,7 @@ impl DeviceImpl for Pit {
             }
             Phase::Hold => {
                 // The level of the new state reaches the line at its next edge: a reset is no interrupt.
-                let now = m.clock.now();
-                let next = if *self.irq_disabled.ro(m) { None } else { self.regs.rw(m).next_edge(0, now) };
-                self.timer.arm(m, next);
+                self.wait(m);
             }
             Phase::Exit => {}
         }
@@ -136,7 +145,9 @@ impl DeviceImpl for Pit {
         if !self.regs.ro(m).is_valid() {
             return Err(Error::generic("8254: impossible counter state"));
         }
-        self.update(m);
+        let level = *self.irq_level.ro(m);
+        self.irq.set(m, level);
+        self.wait(m);
         Ok(())
     }
 }
