@@ -1,0 +1,225 @@
+//! How each concrete device type of the registry comes to life. A type is looked for on the board first, else created as a user
+//! would, else as a board would; only what none of that reaches stands in [`NEEDS`].
+
+use super::board::Board;
+use super::traffic::Target;
+use hw_core::qdev::find_bus;
+use hw_core::{Bus, Device, DeviceClass, Locked, PciDevice, SysBusDevice};
+use qom::{Class, Ref, Registry};
+use serde_json::Value;
+
+/// All device types that are not abstract, by name.
+pub fn all() -> Vec<&'static Class> {
+    let registry = Registry::global();
+    registry.list(Some("device"), false).into_iter().filter_map(|t| registry.class(t.name()).ok()).collect()
+}
+
+/// Whether the type is a CPU model: those differ in data only.
+pub fn is_cpu(class: &Class) -> bool {
+    class.is_a("cpu")
+}
+
+/// What a type needs to be created or to be worth creating.
+struct Need {
+    type_name: &'static str,
+    /// Arguments besides the board's.
+    args: &'static [&'static str],
+    /// Why.
+    #[expect(dead_code, reason = "for the reader; a row without one cannot be written")]
+    why: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        type_name: "isa-serial",
+        args: &["-chardev", "null,id=c", "-device", "isa-serial,chardev=c"],
+        why: "a port is refused without a character device",
+    },
+    Need {
+        type_name: "serial",
+        args: &["-chardev", "null,id=c", "-device", "isa-serial,chardev=c"],
+        why: "the UART is a part of port devices and has no registers of its own",
+    },
+    Need {
+        type_name: "isa-parallel",
+        args: &["-chardev", "null,id=c", "-device", "isa-parallel,chardev=c"],
+        why: "a port is refused without a character device",
+    },
+    Need {
+        type_name: "isa-debugcon",
+        args: &["-chardev", "null,id=c", "-device", "isa-debugcon,chardev=c"],
+        why: "a port is refused without a character device",
+    },
+];
+
+/// Registers that nothing random finds: configuration that firmware writes first.
+struct Setup {
+    type_name: &'static str,
+    /// Configuration space: offset, bytes, value.
+    config: &'static [(u32, u32, u32)],
+}
+
+const SETUP: &[Setup] = &[Setup {
+    type_name: "PIIX4_PM",
+    // PMBA at 0x600 and PMREGMISC.PMIOSE; SMBBA at 0x700 and SMBHSTCFG.SMB_HST_EN (82371AB, §7.1 and §7.2).
+    config: &[(0x40, 4, 0x601), (0x80, 1, 1), (0x90, 4, 0x701), (0xd2, 1, 1)],
+}];
+
+/// Types without registers, and why.
+const WITHOUT_REGISTERS: &[(&str, &str)] =
+    &[("isabus-bridge", "a bus and nothing else"), ("cpu", "its APIC is a device of its own")];
+
+/// Whether nothing can be accessed of these devices.
+pub fn has_no_registers(target: &Target) -> bool {
+    match target {
+        Target::Everything => false,
+        Target::Devices(all) => all.iter().all(|d| WITHOUT_REGISTERS.iter().any(|(t, _)| d.is_a(t))),
+    }
+}
+
+/// State that a system reset leaves alone, by type, cell and field (all of the cell where empty), and why.
+const SURVIVES: &[(&str, &str, &str, &str)] = &[
+    ("ioapic-common", "counts", "", "statistics of the machine's life"),
+    ("pic-common", "counts", "", "statistics of the machine's life"),
+    ("ioapic-common", "regs", "pins", "levels that others drive"),
+    ("pic-common", "regs", "lines", "levels that others drive"),
+    ("isa-pit", "irq_level", "", "the line keeps its level until OUT's next edge"),
+    ("mc146818rtc", "regs", "", "battery-backed"),
+    ("smbus-eeprom", "regs", "data", "an EEPROM"),
+    ("i8257", "regs", "channels", "a reset concerns command, status, request and mask registers (8237A, Reset)"),
+    (
+        "pci-device",
+        "config",
+        "64..",
+        "as on QEMU, what firmware wrote beyond the header stays unless the device says otherwise",
+    ),
+];
+
+/// Overwrites in `state` what a reset leaves alone by what it was in `before`.
+pub fn keep_what_survives(board: &Board, before: &Value, state: &mut Value) {
+    for o in board.objects() {
+        for (type_name, cell, field, _) in SURVIVES.iter().filter(|s| o.is_a(s.0)) {
+            let mut at = vec!["objects".to_owned(), o.path(), format!("{type_name}.{cell}")];
+            let from: Option<usize> = field.strip_suffix("..").and_then(|n| n.parse().ok());
+            at.extend((!field.is_empty() && from.is_none()).then(|| (*field).to_owned()));
+            let old = at.iter().try_fold(before, |v, k| v.get(k));
+            let new = at.iter().try_fold(&mut *state, |v, k| v.get_mut(k));
+            match (old, new, from) {
+                (Some(Value::Array(old)), Some(Value::Array(new)), Some(from)) if old.len() == new.len() => {
+                    new.truncate(from);
+                    new.extend(old.iter().skip(from).cloned());
+                }
+                (Some(old), Some(new), _) => *new = old.clone(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Types that cannot be created here, and what is said about it.
+const REFUSED: &[(&str, &str)] = &[("host-x86_64-cpu", "requires the accelerator kvm")];
+
+/// Whether it is right that `class` is refused with this message.
+pub fn is_refused(class: &Class, message: &str) -> bool {
+    REFUSED.iter().any(|(name, text)| class.name() == *name && message.contains(text))
+}
+
+/// Where PCI functions are mapped: below 16 MiB, where the DMA controller of the ISA bus reaches them.
+const MEMORY_BARS: u64 = 0x40_0000;
+const LARGE_BARS: u64 = 0xe000_0000;
+const IO_BARS: u64 = 0xc000;
+
+/// A machine with at least one device whose type is exactly `class`'s, mapped and enabled; those devices.
+///
+/// # Errors
+/// Nothing makes such a device.
+pub fn create(class: &'static Class) -> Result<(Board, Vec<Ref<Device>>), String> {
+    let name = class.name();
+    let board = if let Some(model) = name.strip_suffix("-x86_64-cpu") {
+        Board::pc(&["-cpu", model])?
+    } else if let Some(need) = NEEDS.iter().find(|n| n.type_name == name) {
+        Board::pc(need.args)?
+    } else {
+        let plain = Board::pc(&[])?;
+        if plain.devices_of(name).is_empty() {
+            let dc = class.get::<DeviceClass>().ok_or("not a device class")?;
+            if dc.user_creatable {
+                drop(plain);
+                Board::pc(&["-device", name])?
+            } else {
+                by_hand(&plain, class)?;
+                plain
+            }
+        } else {
+            plain
+        }
+    };
+    let devices = board.devices_of(name);
+    if devices.is_empty() {
+        return Err("no such device comes to life".into());
+    }
+    Ok((board, devices))
+}
+
+/// Creates the device as a board does: on the first bus of its kind, regions mapped where there is room.
+fn by_hand(board: &Board, class: &'static Class) -> Result<(), String> {
+    let text = |e: qom::Error| e.to_string();
+    let dev: Ref<Device> = board.scope().object_new_as(class.name()).map_err(text)?;
+    let o = dev.object();
+    board.locked(|m| {
+        if let Some(s) = o.cast::<SysBusDevice>() {
+            s.realize_sysbus(m).map_err(text)?;
+            for n in 0..s.mmios().len() {
+                s.mmio_map(m, n, 0xd000_0000 + 0x10_0000 * n as u64).map_err(text)?;
+            }
+            return Ok(());
+        }
+        let bus = dev.class_of().bus_type.and_then(|t| bus_of(board, t));
+        match (dev.class_of().bus_type, bus) {
+            (None, _) => dev.realize(m).map_err(text),
+            (Some(_), Some(bus)) => dev.realize_on(m, &bus).map_err(text),
+            (Some(t), None) => Err(format!("the board has no '{t}' bus")),
+        }
+    })
+}
+
+fn bus_of(board: &Board, type_name: &str) -> Option<Ref<Bus>> {
+    let fits = |o: &qom::ObjRef| o.is_a(type_name) && o.cast::<Bus>().is_some_and(|b| !b.is_full());
+    let found = board.objects().into_iter().find(fits)?;
+    let name = found.cast::<Bus>()?.bus_name().to_owned();
+    find_bus(board.scope(), &name).ok()
+}
+
+/// Does what firmware does: gives the PCI functions of `target` addresses and switches them on.
+pub fn map_functions(board: &Board, target: &Target) {
+    let (mut memory, mut large, mut io) = (MEMORY_BARS, LARGE_BARS, IO_BARS);
+    for f in board.functions() {
+        board.locked(|m| {
+            for s in SETUP.iter().filter(|s| s.type_name == f.type_name()) {
+                s.config.iter().for_each(|(at, len, v)| f.config_write(m, *at, *len, *v));
+            }
+            let wanted = match target {
+                Target::Everything => true,
+                Target::Devices(all) => all.iter().any(|d| d.type_name() == f.type_name()),
+            };
+            if wanted {
+                map_bars(m, &f, &mut memory, &mut large, &mut io);
+            }
+        });
+    }
+}
+
+fn map_bars(m: &mut Locked, f: &PciDevice, memory: &mut u64, large: &mut u64, io: &mut u64) {
+    for (n, kind, size, _) in f.bar_list() {
+        let next = match (kind.bits() & 1 != 0, size > 0x10_0000) {
+            (true, _) => &mut *io,
+            (false, true) => &mut *large,
+            (false, false) => &mut *memory,
+        };
+        let at = next.next_multiple_of(size.max(1));
+        *next = at + size;
+        f.config_write(m, 0x10 + 4 * n as u32, 4, at as u32);
+    }
+    let command = f.config_read(m, 4, 2);
+    f.config_write(m, 4, 2, command | 7);
+}
