@@ -19,6 +19,7 @@ use hw_core::{
 use parking_lot::RwLock;
 use qom::{Error, Object, Prop, Property, Ref, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Configuration registers.
 const PMBA: usize = 0x40;
@@ -181,7 +182,10 @@ impl Piix4Pm {
             None => {}
             Some(0) => m.request(Request::Shutdown(ShutdownCause::GuestShutdown)),
             Some(1) => m.request(Request::Suspend),
-            Some(typ) if typ == self.s4_val.get() => m.request(Request::Shutdown(ShutdownCause::GuestShutdown)),
+            Some(typ) if typ == self.s4_val.get() => {
+                self.core().emit("SUSPEND_DISK", json!({}));
+                m.request(Request::Shutdown(ShutdownCause::GuestShutdown));
+            }
             Some(_) => {}
         }
     }
@@ -231,9 +235,28 @@ impl Piix4Pm {
     fn write_cpus(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
         match self.cpus.rw(m).write(off, val as u32) {
             cpu_hotplug_regs::Action::None => {}
-            cpu_hotplug_regs::Action::Ost(_) => {}
+            cpu_hotplug_regs::Action::Ost(index) => self.report_ost(m, index),
             cpu_hotplug_regs::Action::Eject(index) => self.eject_cpu(m, index),
         }
+    }
+
+    /// The OS said by `_OST` what became of a processor's coming or going.
+    fn report_ost(&self, m: &mut Locked, index: usize) {
+        let Some(slot) = self.cpus.ro(m).slots().get(index).cloned() else { return };
+        let cpu = self.cpu_of(slot.arch_id);
+        let (source, status) = slot.ost;
+        let mut info = json!({"slot": index.to_string(), "slot-type": "CPU", "source": source, "status": status});
+        let id = cpu.as_ref().and_then(|c| c.cast::<Device>()).and_then(Device::id);
+        if let (Some(id), Some(info)) = (id, info.as_object_mut()) {
+            info.insert("device".into(), id.into());
+        }
+        self.core().emit("ACPI_DEVICE_OST", json!({ "info": info }));
+    }
+
+    /// The processor with this APIC id, if it is there.
+    fn cpu_of(&self, arch_id: u64) -> Option<qom::ObjRef> {
+        let machine = hw_core::Machine::of(self.scope())?;
+        machine.possible_cpus().into_iter().find(|c| c.arch_id == arch_id)?.cpu
     }
 
     /// Carries a transfer out; nothing if no device answered.
@@ -274,10 +297,8 @@ impl Piix4Pm {
 
     fn eject_cpu(&self, m: &mut Locked, index: usize) {
         let arch_id = self.cpus.ro(m).slots().get(index).map(|s| s.arch_id);
-        let machine = hw_core::Machine::of(self.scope());
-        let Some((arch_id, machine)) = arch_id.zip(machine) else { return };
-        let cpu = machine.possible_cpus().into_iter().find(|c| c.arch_id == arch_id).and_then(|c| c.cpu);
-        if let Some(cpu) = cpu
+        let Some(arch_id) = arch_id else { return };
+        if let Some(cpu) = self.cpu_of(arch_id)
             && let Some(device) = cpu.cast::<Device>()
         {
             device.remove(m);

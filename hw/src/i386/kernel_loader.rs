@@ -61,7 +61,9 @@ pub fn load(machine: &Machine, fw_cfg: &FwCfg, below_4g: u64) -> Result<()> {
     let rom = plan.rom.assemble().map_err(|e| Error::generic(format!("option ROM: {e}")))?;
     fw_cfg.add_file(&format!("genroms/{}", plan.rom.file_name()), rom)?;
     fw_cfg.add_file("etc/boot/kernel", kernel.data)?;
-    let order = format!("/rom@genroms/{}\0", plan.rom.file_name());
+    // Strict: nothing else is booted if this fails.
+    let end = if machine.boot().strict == Some(true) { "\nHALT\0" } else { "\0" };
+    let order = format!("/rom@genroms/{}{end}", plan.rom.file_name());
     fw_cfg.add_file("bootorder", order.into_bytes())
 }
 

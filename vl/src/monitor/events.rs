@@ -23,6 +23,14 @@ const CAUSE: Ty = Ty::Enum(&[
     "snapshot-load",
 ]);
 
+const OST: &[Member] = &[
+    opt("device", Ty::Str),
+    req("slot", Ty::Str),
+    req("slot-type", Ty::Enum(&["DIMM", "CPU"])),
+    req("source", Ty::Int),
+    req("status", Ty::Int),
+];
+
 /// One event.
 pub struct EventDef {
     /// Name.
@@ -39,6 +47,7 @@ const fn event(name: &'static str, data: &'static [Member]) -> EventDef {
 
 /// Every event this program sends.
 pub static EVENTS: &[EventDef] = &[
+    event("ACPI_DEVICE_OST", &[req("info", Ty::Object(OST))]),
     event("DEVICE_DELETED", &[opt("device", Ty::Str), req("path", Ty::Str)]),
     event("POWERDOWN", &[]),
     event("RESET", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
@@ -47,6 +56,7 @@ pub static EVENTS: &[EventDef] = &[
     event("SHUTDOWN", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
     event("STOP", &[]),
     event("SUSPEND", &[]),
+    event("SUSPEND_DISK", &[]),
     event("WAKEUP", &[]),
 ];
 

@@ -28,6 +28,12 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         let _ = writeln!(c.out, "kvm support: not compiled");
         Ok(())
     }),
+    command(
+        &["lapic"],
+        "[apic-id]",
+        "show local apic state (apic-id: local apic to read, default is which of current CPU)",
+        lapic,
+    ),
     command(&["mtree"], "[-f]", "show memory tree (-f: flat views)", tree::mtree),
     command(&["name"], "", "show the current VM name", |c| {
         if let Some(name) = c.vm.name() {
@@ -102,6 +108,20 @@ fn controllers(c: &mut Call<'_>, tell: fn(&dyn InterruptStats, &mut Locked) -> S
             c.out.push_str(&text);
         }
     }
+    Ok(())
+}
+
+fn lapic(c: &mut Call<'_>) -> Result {
+    let id = if c.args.is_empty() { None } else { Some(super::x::number(c.args)?) };
+    let cpus = c.vm.core().cpus.list();
+    let wanted = |p: &&qom::Ref<hw_core::Cpu>| match id {
+        Some(id) => (p.cpu_class().arch_id)(p) == id,
+        None => p.index() == Some(c.cpu),
+    };
+    let cpu = cpus.iter().find(wanted).ok_or("No CPU available")?;
+    let apic = cpu.object().child("lapic").and_then(qom::Ref::<hw::intc::apic::Apic>::new);
+    let apic = apic.ok_or("the CPU has no local APIC")?;
+    let _ = writeln!(c.out, "{}", apic.print_info(&c.vm.core().lock()));
     Ok(())
 }
 
