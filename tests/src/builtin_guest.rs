@@ -1,7 +1,8 @@
-//! The built-in guest: a firmware image assembled here that says on the first serial port what machine it runs on, then
-//! powers it off. It needs nothing from outside, so that it runs where no packages can be fetched.
+//! The built-in guest: a firmware image assembled here that says on the first serial port and on the screen what machine it runs
+//! on, then powers it off. It needs nothing from outside, so that it runs where no packages can be fetched.
 //! Source: Intel SDM vol. 2 CPUID; PCI 3.0 §3.2.2.3.2; Intel 231164 (8254); ACPI 6.5 §4.8.3; the fw_cfg interface.
 
+use crate::builtin_screen as screen;
 use iced_x86::{IcedError, code_asm::*};
 
 const SIZE: usize = 64 << 10;
@@ -202,6 +203,7 @@ impl Guest {
         self.a.mov(dx, SERIAL)?;
         self.a.pop(ax)?;
         self.a.out(dx, al)?;
+        screen::put(&mut self.a)?;
         self.a.pop(dx)?;
         self.a.ret()?;
 
@@ -247,6 +249,7 @@ pub fn rom() -> Result<Vec<u8>, IcedError> {
     g.a.mov(es, ax)?;
     g.a.mov(ss, ax)?;
     g.a.mov(sp, 0x7000)?;
+    screen::set_up(&mut g.a)?;
     g.say("Qomet's built-in guest\r\n")?;
     g.cpuid()?;
     g.memory()?;
@@ -262,6 +265,8 @@ pub fn rom() -> Result<Vec<u8>, IcedError> {
     g.a.jmp(stop)?;
     g.subroutines()?;
     let mut image = g.a.assemble(0)?;
+    image.resize(screen::TABLES.into(), 0);
+    image.extend(screen::tables());
     image.resize(TEXTS as usize, 0);
     image.append(&mut g.texts);
     image.resize(SIZE, 0);

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
+pub mod builtin_screen;
 pub mod contract;
 pub mod guest;
 pub mod guest_programs;
