@@ -286,8 +286,11 @@ pub trait Interrupts: Send + Sync {
     fn write_msr(&self, msr: u32, v: u64) -> bool;
     /// Writes IA32_TSC_DEADLINE; `ticks` is the deadline by [`Tsc::now`], without the guest's offset.
     fn set_deadline(&self, v: u64, ticks: u64);
-    /// FERR#: an x87 exception is pending while CR0.NE = 0 (IRQ 13 on a PC).
-    fn ferr(&self) {}
+    /// Drives FERR#: an x87 exception is pending while CR0.NE = 0 (IRQ 13 on a PC). True: the processor waits for the
+    /// interrupt; false: nobody is there, or IGNNE# is asserted.
+    fn ferr(&self, _level: bool) -> bool {
+        false
+    }
     /// The local APIC was reset by INIT.
     fn init(&self);
 }
@@ -397,6 +400,8 @@ pub struct Regs {
     pub a20_mask: u64,
     /// DR6 bits of data breakpoints hit by the running instruction.
     pub debug_hits: u64,
+    /// FERR# is asserted.
+    pub ferr: bool,
     pub fpu: Fpu,
 }
 
@@ -482,6 +487,7 @@ impl Default for Regs {
             held: 0,
             a20_mask: u64::MAX,
             debug_hits: 0,
+            ferr: false,
             fpu: Fpu::default(),
         }
     }

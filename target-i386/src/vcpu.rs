@@ -203,6 +203,12 @@ impl Interrupts for Controllers {
     fn set_deadline(&self, v: u64, ticks: u64) {
         self.apic(|a| a.set_tsc_deadline(v, ticks));
     }
+    fn ferr(&self, level: bool) -> bool {
+        let Some(cpu) = self.0.upgrade() else { return false };
+        let core = Core::of(&*cpu);
+        let ignored = core.ferr(&mut core.lock(), level);
+        ignored == Some(false)
+    }
     fn init(&self) {
         self.apic(|a| a.init());
     }

@@ -14,4 +14,5 @@ pub mod qmp;
 pub mod qtest;
 pub mod qtest_diff;
 pub mod reset_guest;
+pub mod rom;
 pub mod schema;

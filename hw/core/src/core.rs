@@ -8,7 +8,7 @@ use qom::{Base, ObjRef, Object, Ref};
 
 use crate::clock::Clocks;
 use crate::config::BoardConfig;
-use crate::cpu::{Cpus, PicAck};
+use crate::cpu::{Cpus, FpuError, PicAck};
 use crate::events::Events;
 use crate::loader::Roms;
 use crate::locked::{CoreGuard, Locked, MachineCell, MachineLock};
@@ -41,6 +41,7 @@ pub struct Core {
     bus_numbers: Mutex<Vec<(String, u32)>>,
     ready: AtomicBool,
     pic: OnceLock<Arc<dyn PicAck>>,
+    fpu_error: OnceLock<Arc<dyn FpuError>>,
     accel: Mutex<Option<ObjRef>>,
     board: OnceLock<BoardConfig>,
     event_sink: OnceLock<EventSink>,
@@ -80,6 +81,7 @@ impl Core {
             bus_numbers: Mutex::default(),
             ready: AtomicBool::new(false),
             pic: OnceLock::new(),
+            fpu_error: OnceLock::new(),
             accel: Mutex::default(),
             board: OnceLock::new(),
             event_sink: OnceLock::new(),
@@ -168,6 +170,16 @@ impl Core {
     /// An interrupt acknowledge cycle: the vector of the interrupt controller; `None` if there is no controller.
     pub fn pic_acknowledge(&self, m: &mut Locked) -> Option<u8> {
         self.pic.get().map(|p| p.acknowledge(m))
+    }
+
+    /// Sets where FERR# of the vCPUs leads. The first stays.
+    pub fn set_fpu_error(&self, board: Arc<dyn FpuError>) {
+        _ = self.fpu_error.set(board);
+    }
+
+    /// A vCPU drives FERR#: whether IGNNE# lets it go on. `None` if the board has no such wires.
+    pub fn ferr(&self, m: &mut Locked, level: bool) -> Option<bool> {
+        self.fpu_error.get().map(|b| b.ferr(m, level))
     }
 
     /// Sets what the user chose for the board, before it is built. The first stays.

@@ -101,6 +101,12 @@ pub trait PicAck: Send + Sync {
     fn acknowledge(&self, m: &mut Locked) -> u8;
 }
 
+/// The board's side of FERR# and IGNNE#: what makes an x87 error an interrupt when CR0.NE = 0.
+pub trait FpuError: Send + Sync {
+    /// A vCPU drives FERR#. True: IGNNE# is asserted, it goes on in spite of its error.
+    fn ferr(&self, m: &mut Locked, level: bool) -> bool;
+}
+
 /// Class struct of CPUs. Methods are the architecture's.
 #[derive(Clone)]
 pub struct CpuClass {

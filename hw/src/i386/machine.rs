@@ -1,9 +1,9 @@
 //! The machine types `x86-machine`, `generic-pc-machine` and the versions of `pc`, with their properties.
 
-use super::{pc, topology, versions::VERSIONS};
+use super::{fpu_error::FpuErrorLatch, pc, topology, versions::VERSIONS};
 use crate::nvram::fw_cfg::FwCfg;
 use hw_core::{
-    Device, HotplugHandler, Locked, Machine, MachineClass,
+    Device, HotplugHandler, Locked, Machine, MachineCell, MachineClass,
     machine::{CompatProp, CpuSlot},
 };
 use parking_lot::RwLock;
@@ -93,6 +93,9 @@ pub struct PcMachine {
     /// Southbridge.
     #[property(desc = "Use a different south bridge than PIIX3")]
     pub x_south_bridge: Prop<SouthBridge>,
+    /// FERR# and IGNNE#.
+    #[state]
+    pub(super) fpu_error: MachineCell<FpuErrorLatch>,
     /// What the board made, once it is built.
     pub(super) board: RwLock<pc::Board>,
 }

@@ -2,6 +2,7 @@
 pub mod boot_rom;
 pub mod cmos;
 pub mod firmware_tables;
+pub mod fpu_error;
 pub mod gsi;
 pub mod kernel;
 pub mod kernel_loader;

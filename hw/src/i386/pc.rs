@@ -2,7 +2,7 @@
 //! Source: the composition of QEMU's `pc-i440fx` (tree, memory map and interrupts as read out of 11.1.3).
 
 use super::{
-    cmos, firmware_tables,
+    cmos, firmware_tables, fpu_error,
     gsi::{GSIS, Gsi},
     kernel_loader,
     machine::{PcMachine, SouthBridge},
@@ -43,12 +43,14 @@ pub struct Board {
     pub host: Handle<I440FxHost>,
     /// Memory that only SMM sees.
     pub smram: Option<MemoryRegion>,
+    /// Input of the interrupt controllers for x87 errors.
+    pub irq13: Option<Line>,
     /// RAM below and above the hole.
     pub split: Option<Split>,
 }
 
-/// Ports the board itself answers: the POST code port and the FPU error latch.
-const BOARD_PORTS: [(u64, &str); 2] = [(0x80, "ioport80"), (0xf0, "ioportF0")];
+/// The POST code port, which the board itself answers.
+const POST_PORT: u64 = 0x80;
 
 /// EEPROMs on the SMBus: 0x50 to 0x57.
 const EEPROM_BASE: u8 = 0x50;
@@ -101,7 +103,10 @@ pub fn init(machine: &Machine, m: &mut Locked) -> Result<()> {
     ioapic.mmio_map(m, 0, 0xfec0_0000)?;
     gsi.connect_ioapic((0..GSIS).filter_map(|n| ioapic.gpio_in_line("", n)).collect());
 
-    board_ports(&pc, m, &io);
+    // Reads give all ones.
+    let post: Ops<PcMachine> = Ops { read: |_, _, _, _| u64::MAX, imp: Sizes::new(1, 1), ..Ops::default() };
+    io.add_subregion(m, POST_PORT, &MemoryRegion::io(&*pc, "ioport80", 1, post));
+    fpu_error::create(&pc, m, &io, first(&lines, 13)?);
     create_display(&pc, m, &host)?;
     create_timers(&pc, m, &isa, &lines)?;
     create_isa_devices(&pc, m, &isa)?;
@@ -204,14 +209,6 @@ fn create_south_bridge(pc: &PcMachine, m: &mut Locked, host: &I440FxHost, lines:
     }
     drop(board);
     Ok(isa)
-}
-
-fn board_ports(pc: &PcMachine, m: &mut Locked, io: &MemoryRegion) {
-    for (port, name) in BOARD_PORTS {
-        // Reads give all ones; the FPU's error latch is cleared where it is, in the CPU.
-        let ops: Ops<PcMachine> = Ops { read: |_, _, _, _| u64::MAX, imp: Sizes::new(1, 1), ..Ops::default() };
-        io.add_subregion(m, port, &MemoryRegion::io(pc, name, 1, ops));
-    }
 }
 
 fn create_display(pc: &PcMachine, m: &mut Locked, host: &I440FxHost) -> Result<()> {

@@ -178,7 +178,7 @@ fn special(cpu: &mut X86Cpu<'_>, f: Form, op: SseRare) -> Outcome {
 }
 /// What an MMX instruction checks: a pending x87 exception.
 pub fn mmx_ready(cpu: &mut X86Cpu<'_>) -> Result<(), Exception> {
-    super::x87::wait(cpu)
+    super::x87::wait(cpu).map(drop)
 }
 /// MASKMOVQ and MASKMOVDQU: stores the bytes of `data` whose mask byte has its sign set at DS:(E/R)DI.
 pub fn masked_store(cpu: &mut X86Cpu<'_>, f: Form, data: u128, mask: u128, bytes: u32) -> Result<(), Exception> {

@@ -1,7 +1,8 @@
 //! x87 instructions, FXSAVE and FXRSTOR: rare functions. Source: Intel SDM vol. 1 chapter 8; vol. 2.
 //!
-//! An unmasked exception is reported by the next waiting instruction: #MF, or with CR0.NE = 0 the FERR# line, after which
-//! the instruction runs. FIP and FDP follow every instruction that is no control instruction; FOP, as on parts without
+//! An unmasked exception is reported by the next waiting instruction: #MF, or with CR0.NE = 0 the FERR# line. The processor then
+//! stands before that instruction until the interrupt comes or IGNNE# lets it go on (SDM vol. 1 appendix D); MMX instructions
+//! assert the line, but do not stand still. FIP and FDP follow every instruction that is no control instruction; FOP, as on parts without
 //! the FOP compatibility mode, the last one that raised an unmasked exception.
 
 use crate::{
@@ -204,17 +205,25 @@ pub fn classify(i: &Instruction) -> Option<(Op, W)> {
     Some((Op::X87(op), W::B2))
 }
 
-/// Reports a pending exception before a waiting instruction.
-pub fn wait(cpu: &mut X86Cpu<'_>) -> Result<(), Exception> {
-    if cpu.state.fpu.pending() {
-        if cpu.state.cr0 & CR0_NE != 0 {
-            return Err(Exception::mf());
-        }
+/// Reports a pending exception before a waiting instruction; true: the processor stands still.
+pub fn wait(cpu: &mut X86Cpu<'_>) -> Result<bool, Exception> {
+    if !cpu.state.fpu.pending() {
+        return Ok(false);
+    }
+    if cpu.state.cr0 & CR0_NE != 0 {
+        return Err(Exception::mf());
+    }
+    cpu.state.ferr = true;
+    Ok(cpu.state.interrupts.as_ref().is_some_and(|i| i.ferr(true)))
+}
+/// FERR# falls with the last pending exception.
+fn release(cpu: &mut X86Cpu<'_>) {
+    if cpu.state.ferr && !cpu.state.fpu.pending() {
+        cpu.state.ferr = false;
         if let Some(i) = &cpu.state.interrupts {
-            i.ferr();
+            i.ferr(false);
         }
     }
-    Ok(())
 }
 /// The number of the register operand that is not ST(0).
 fn sti(cpu: &X86Cpu<'_>, f: Form) -> u8 {
@@ -306,12 +315,6 @@ fn load_env(cpu: &mut X86Cpu<'_>, f: Form, wide: bool, registers: bool) -> Resul
 /// Control instructions: true if `op` was one.
 fn control(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Result<bool, Exception> {
     match op {
-        // WAIT heeds TS only together with MP, and not EM (SDM vol. 3A §2.5).
-        X87::Fwait if cpu.state.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS => return Err(Exception::nm()),
-        X87::Fldcw | X87::Fldenv(_) | X87::Frstor(_) | X87::Fwait => wait(cpu)?,
-        _ => {}
-    }
-    match op {
         X87::Fninit => cpu.state.fpu.init(),
         X87::Fnclex => cpu.state.fpu.clear_exceptions(),
         X87::Fnstcw => operand::write(cpu, W::B2, f, f.dst, DST, cpu.state.fpu.fcw as u64)?,
@@ -345,14 +348,24 @@ fn control(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Result<bool, Exception> {
 
 /// Runs it.
 pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Outcome {
+    let at_once = match op {
+        // WAIT heeds TS only together with MP, and not EM (SDM vol. 3A §2.5).
+        X87::Fwait if cpu.state.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS => return Err(Exception::nm()),
+        X87::Fninit | X87::Fnclex | X87::Fnstcw | X87::Fnstsw | X87::Fnstenv(_) | X87::Fnsave(_) => true,
+        X87::Ignored | X87::Fxsave(_) | X87::Fxrstor(_) => true,
+        _ => false,
+    };
+    if !at_once && wait(cpu)? {
+        return Ok(Rare::To(cpu.op.ip));
+    }
     if control(cpu, f, op)? {
+        release(cpu);
         return Ok(match op {
             // MXCSR may select other code.
             X87::Fxrstor(_) => Rare::To(cpu.op.next_ip),
             _ => Rare::Next,
         });
     }
-    wait(cpu)?;
     let p = pointer(cpu, f);
     let pending = cpu.state.fpu.pending();
     let i = sti(cpu, f);

@@ -1,8 +1,12 @@
 //! Interrupts between instructions: shadows, NMI, priorities, INIT and start-up, HLT.
 use crate::machine::*;
-use accel::tcg::Exit;
+use accel::tcg::{Exit, Kick};
 use iced_x86::code_asm::*;
-use target_i386::{reg::*, state::signal};
+use std::sync::{Arc, Mutex};
+use target_i386::{
+    reg::*,
+    state::{Interrupts, Signals, bits::CR0_NE, signal},
+};
 
 const IF: u64 = 1 << 9;
 
@@ -181,4 +185,71 @@ fn rare_instructions_use_no_stack() {
         assert_eq!(m.cpu.run(10_000_000), Exit::Halted);
     };
     std::thread::Builder::new().stack_size(256 << 10).spawn(run).expect("a thread").join().expect("no overflow");
+}
+
+/// A controller that makes FERR# an interrupt.
+struct Ferr {
+    signals: Arc<Signals>,
+    kick: Kick,
+    levels: Mutex<Vec<bool>>,
+}
+impl Interrupts for Ferr {
+    fn acknowledge(&self) -> Option<u8> {
+        Some(0x91)
+    }
+    fn ferr(&self, level: bool) -> bool {
+        self.levels.lock().unwrap().push(level);
+        if level {
+            self.signals.set(signal::HARD);
+            self.kick.service();
+        }
+        level
+    }
+    fn tpr(&self) -> u8 {
+        0
+    }
+    fn set_tpr(&self, _: u8) {}
+    fn base(&self) -> u64 {
+        0
+    }
+    fn set_base(&self, _: u64) -> bool {
+        false
+    }
+    fn read_msr(&self, _: u32) -> Option<u64> {
+        None
+    }
+    fn write_msr(&self, _: u32, _: u64) -> bool {
+        false
+    }
+    fn set_deadline(&self, _: u64, _: u64) {}
+    fn init(&self) {}
+}
+#[test]
+fn x87_errors_without_ne_are_interrupts_before_the_next_waiting_instruction() {
+    let mut m = Machine::protected();
+    m.set_flags(2 | IF);
+    let (signals, kick) = (m.cpu.state().signals.clone(), m.cpu.kick());
+    let ferr = Arc::new(Ferr { signals, kick, levels: Mutex::default() });
+    let s = m.cpu.state();
+    s.interrupts = Some(ferr.clone());
+    s.cr0 &= !CR0_NE;
+    m.put16(CODE + 0x800, 0x37b); // ZE unmasked
+    m.run(|a| {
+        a.fninit()?; // two bytes
+        a.fldcw(word_ptr(CODE + 0x800))?; // six
+        a.fld1()?;
+        a.fldz()?;
+        a.fdivp(st1, st0)?;
+        a.fld1()?; // waits
+        a.mov(eax, 1)
+    });
+    assert_eq!((m.vector(), m.frame::<1>(), m.reg(RAX)), (Some(0x91), [CODE + 14], 0));
+    assert_eq!(*ferr.levels.lock().unwrap(), [true]);
+    // FNCLEX lets the line fall.
+    m.run(|a| {
+        a.fnclex()?;
+        a.fnclex()?;
+        a.hlt()
+    });
+    assert_eq!(*ferr.levels.lock().unwrap(), [true, false]);
 }
