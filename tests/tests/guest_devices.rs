@@ -107,3 +107,50 @@ fn x87_errors_come_as_irq_13_until_the_handler_writes_port_f0() {
     let round = |n: u8, fsw: u8| [n, b'I', fsw, 0x9b, b'E'];
     assert_eq!(said, [&round(b'1', 0x84)[..], &round(b'2', 0x84), b"X"].concat());
 }
+
+/// A command of VMware's port; EAX, EBX, ECX, EDX after it go out.
+fn backdoor(a: &mut CodeAssembler, ecx_: u32, ebx_: u32) -> Result<(), IcedError> {
+    a.mov(eax, 0x564d_5868u32)?;
+    a.mov(ebx, ebx_)?;
+    a.mov(ecx, ecx_)?;
+    a.mov(edx, 0x5658u32)?;
+    a.in_(eax, dx)?;
+    for r in [eax, ebx, ecx, edx] {
+        a.mov(esi, r)?;
+        a.mov(edi, eax)?;
+        a.mov(eax, esi)?;
+        for _ in 0..4 {
+            a.out(0xe9, al)?;
+            a.shr(eax, 8)?;
+        }
+        a.mov(eax, edi)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn guests_find_vmwares_port_and_mouse() {
+    const COMMANDS: [(u32, u32); 8] =
+        [(10, 0), (20, 0), (19, 0), (0x15, 0), (40, 0), (41, 0x4541_4552), (40, 0), (39, 1)];
+    let main = |a: &mut CodeAssembler| {
+        start(a)?;
+        COMMANDS.into_iter().try_for_each(|(c, b)| backdoor(a, c, b))?;
+        rom::end(a)
+    };
+    let image = rom::image(&[(0, &main)]);
+    let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+    let said = rom::run(&image, &["-m", "64", "-uuid", uuid]);
+    let words: Vec<u32> = said.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
+    let answers: Vec<&[u32]> = words.chunks_exact(4).collect();
+    let port = 0x5658;
+    assert_eq!(answers[0], [6, 0x564d_5868, 2, port]);
+    assert_eq!(answers[1], [64 << 20, 0x1177, 20, port]);
+    assert_eq!(answers[2], [0x3322_1100, 0x7766_5544, 0xbbaa_9988, 0xffee_ddcc]);
+    assert_eq!(answers[3], [u32::MAX, 0, 0x15, port]);
+    assert_eq!(answers[4][0], 0xffff_0000, "switched off");
+    assert_eq!(answers[6][0], 1, "one word waits");
+    assert_eq!(answers[7], [0x3442_554a, 1, 39, port]);
+    // Without it the port reads as one that nobody answers.
+    let said = rom::run(&image, &["-machine", "vmport=off"]);
+    assert_eq!(said[..8], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+}

@@ -81,6 +81,35 @@ fn keys_reach_the_keyboard_controller() {
 }
 
 #[test]
+fn the_pointer_reaches_the_ps2_mouse() {
+    let mut q = pc(&[]);
+    // The controller's way to the mouse, and the mouse's command to report.
+    q.hmp("o /b 0x64 0xd4");
+    q.hmp("o /b 0x60 0xf4");
+    let take = |q: &mut Qmp, n: usize| -> Vec<String> {
+        (0..n).map(|_| q.hmp("i /b 0x60").trim_end().replace("portb[0x0060] = ", "")).collect()
+    };
+    assert_eq!(take(&mut q, 1), ["0xfa"]);
+    assert_eq!(q.hmp("mouse_move 3 4"), "");
+    assert_eq!(take(&mut q, 3), ["0x28", "0x3", "0xfc"]);
+    q.hmp("mouse_button 5");
+    assert_eq!(take(&mut q, 3), ["0xb", "0x0", "0x0"], "left and right");
+    let events = json!([
+        {"type": "btn", "data": {"button": "left", "down": false}},
+        {"type": "rel", "data": {"axis": "x", "value": -1}},
+    ]);
+    q.run("input-send-event", json!({"events": events}));
+    assert_eq!(take(&mut q, 3), ["0x1a", "0xff", "0x0"]);
+    // Nobody takes positions, and nobody has that many buttons.
+    let to = |axis: &str| json!({"type": "abs", "data": {"axis": axis, "value": 9}});
+    let (_, text) = q.error("input-send-event", json!({"events": [to("x"), to("y")]}));
+    assert_eq!(text, "Input handler not found for event type abs");
+    let touch = json!({"type": "btn", "data": {"button": "touch", "down": true}});
+    assert!(q.error("input-send-event", json!({"events": [touch]})).1.contains("'touch'"));
+    assert!(q.hmp("mouse_move x 1").contains("'x' is not a number"));
+}
+
+#[test]
 fn the_screen_goes_into_a_file() {
     let mut q = pc(&[]);
     let at = |q: &Qmp, name: &str| q.dir().join(name).to_str().unwrap().to_owned();

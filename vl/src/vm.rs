@@ -62,6 +62,8 @@ pub struct Vm {
     /// Status to end with, once that is decided.
     pub(crate) exit: Mutex<Option<i32>>,
     pub(crate) report: Arc<Reporter>,
+    /// The pointer's last position and the buttons held, as monitors moved it.
+    pub(crate) pointer: Mutex<ui::input::PointerEvent>,
     pub(crate) qtest: Mutex<Option<Arc<qtest::Server>>>,
     core: Arc<Core>,
     world: World,
@@ -125,6 +127,7 @@ impl Vm {
             monitors: Monitors::default(),
             slept: AtomicBool::default(),
             exit: Mutex::default(),
+            pointer: Mutex::default(),
             report,
             qtest: Mutex::default(),
             core,

@@ -36,7 +36,7 @@ fn hpet_item(present: bool) -> Vec<u8> {
 }
 
 /// Text of a UUID as bytes; `None` if it is not one.
-fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
+pub(super) fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     let n = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
     Some(n.to_be_bytes())

@@ -12,3 +12,5 @@ pub mod memory;
 pub mod pc;
 pub mod topology;
 pub mod versions;
+pub mod vmmouse;
+pub mod vmport;

@@ -126,8 +126,12 @@ fn check_options(pc: &PcMachine) -> Result<()> {
     if pc.usb.get() {
         return Err(Error::generic("usb=on is not supported yet"));
     }
-    if pc.vmport.get() == OnOffAuto::On {
-        return Err(Error::generic("vmport=on is not supported yet"));
+    // As on QEMU, the machine then shows what auto meant.
+    if pc.vmport.get() == OnOffAuto::Auto {
+        pc.vmport.set(if pc.i8042.get() { OnOffAuto::On } else { OnOffAuto::Off });
+    }
+    if pc.vmport.get() == OnOffAuto::On && !pc.i8042.get() {
+        return Err(Error::generic("vmport requires the i8042 controller to be enabled"));
     }
     if pc.smbios_entry_point_type.get() == "64" {
         return Err(Error::generic("smbios-entry-point-type=64 is not supported: use 32 or auto"));
@@ -292,6 +296,12 @@ fn create_isa_devices(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>) -> Resu
         let dev = create("i8042")?;
         realize_isa(m, isa, &dev)?;
         dev.connect("a20", 0, first(&a20, 0)?)?;
+        if pc.vmport.get() == OnOffAuto::On {
+            realize_isa(m, isa, &*create("vmport")?)?;
+            let mouse = create("vmmouse")?;
+            mouse.set_str("i8042", &dev.path())?;
+            realize_isa(m, isa, &mouse)?;
+        }
     }
     let port92 = create("port92")?;
     realize_isa(m, isa, &port92)?;

@@ -61,6 +61,13 @@ impl I8042 {
         self.links.read().as_ref().map(|l| l.1.clone())
     }
 
+    /// Has the mouse interrupt its driver on behalf of another pointer (`vmmouse`).
+    pub fn fake_mouse_event(&self, m: &mut Locked) {
+        if let Some(mouse) = self.mouse() {
+            mouse.fake_event(m);
+        }
+    }
+
     /// Changes the registers, then drives the lines.
     fn change<R>(&self, m: &mut Locked, f: impl FnOnce(&mut I8042Regs) -> R) -> R {
         let regs = self.regs.rw(m);

@@ -110,6 +110,13 @@ impl Ps2Mouse {
     }
 }
 
+impl Ps2Mouse {
+    /// Interrupts the driver on behalf of another pointer.
+    pub fn fake_event(&self, m: &mut Locked) {
+        self.change(m, Ps2MouseRegs::fake_event);
+    }
+}
+
 impl Pointer for Ps2Mouse {
     fn is_absolute(&self, _m: &mut Locked) -> bool {
         false

@@ -178,6 +178,11 @@ impl Ps2MouseRegs {
         if self.kind == Kind::Standard { 3 } else { 4 }
     }
 
+    /// Announces that another device has events for the driver: a movement by one.
+    pub fn fake_event(&mut self) {
+        self.event(1, 0, 0, self.buttons);
+    }
+
     fn packet(&mut self) {
         let (dx, dy) = (self.dx.clamp(-255, 255), self.dy.clamp(-255, 255));
         self.dx -= dx;

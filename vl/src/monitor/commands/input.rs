@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ui::keys::Key;
 
-const KEY: Ty = Ty::Union(&Union {
+pub(super) const KEY: Ty = Ty::Union(&Union {
     base: &[req("type", Ty::Enum(&["number", "qcode"]))],
     tag: "type",
     variants: &[
@@ -35,7 +35,7 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
 ];
 
-fn key(v: &Value) -> QmpResult<&'static Key> {
+pub(super) fn key(v: &Value) -> QmpResult<&'static Key> {
     let data = v.get("data").unwrap_or(&Value::Null);
     let found = match (data.as_i64(), data.as_str()) {
         (Some(number), _) => ui::keys::by_number(number),

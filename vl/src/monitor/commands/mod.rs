@@ -6,6 +6,7 @@ mod input;
 mod machine;
 mod memory;
 mod meta;
+mod pointer;
 mod qom;
 pub(crate) mod run;
 
@@ -57,6 +58,7 @@ static COMMANDS: &[&[Command]] = &[
     chardevs::COMMANDS,
     memory::COMMANDS,
     input::COMMANDS,
+    pointer::COMMANDS,
 ];
 
 /// All commands.

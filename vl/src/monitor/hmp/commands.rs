@@ -52,6 +52,8 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
         send_key,
     ),
+    command(&["mouse_move"], "dx dy [dz]", "send mouse move events", mouse_move),
+    command(&["mouse_button"], "state", "change mouse button state (1=L, 2=M, 4=R)", mouse_button),
     command(&["screendump"], "filename [-f format] [device [head]]", "save screen into image 'filename'", screendump),
     command(&["device_add"], "driver[,prop=value][,...]", "add device, like -device on the command line", |c| {
         props(c, &desc::DEVICE, "driver", crate::start::device_add)
@@ -138,6 +140,26 @@ fn send_key(c: &mut Call<'_>) -> Result {
         map.insert("hold-time".into(), x::number(hold)?.into());
     }
     qmp(c, "send-key", args)
+}
+
+fn mouse_move(c: &mut Call<'_>) -> Result {
+    let mut words = c.args.split_whitespace();
+    let mut next = || words.next().map(|w| w.parse::<i32>().map_err(|_| format!("'{w}' is not a number"))).transpose();
+    let (Some(dx), Some(dy)) = (next()?, next()?) else { return Err("expected: dx dy [dz]".into()) };
+    let step = |axis: &str, value: i32| json!({"type": "rel", "data": {"axis": axis, "value": value}});
+    let mut events = vec![step("x", dx), step("y", dy)];
+    if let Some(dz) = next()?.filter(|dz| *dz != 0) {
+        let wheel = if dz > 0 { "wheel-up" } else { "wheel-down" };
+        events.push(json!({"type": "btn", "data": {"button": wheel, "down": true}}));
+    }
+    qmp(c, "input-send-event", json!({"events": events}))
+}
+
+fn mouse_button(c: &mut Call<'_>) -> Result {
+    let state = x::number(c.args)?;
+    let button = |(name, bit): (&str, u64)| json!({"type": "btn", "data": {"button": name, "down": state & bit != 0}});
+    let events: Vec<_> = [("left", 1), ("middle", 2), ("right", 4)].map(button).into();
+    qmp(c, "input-send-event", json!({"events": events}))
 }
 
 fn screendump(c: &mut Call<'_>) -> Result {
