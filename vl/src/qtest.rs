@@ -5,7 +5,7 @@
 
 use crate::vm::Vm;
 use chardev::{Channel, CharFrontend, Event, Handlers};
-use hw_core::{ClockType, Device, Line, Locked};
+use hw_core::{ClockType, Device, Line, Locked, MemTxError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs::File;
@@ -123,18 +123,20 @@ impl Server {
             ["inb" | "inw" | "inl", port] => {
                 let port = number(port)? & 0xffff;
                 let size = width(words);
-                let v = core.io.load(&mut core.lock(), port, size).unwrap_or(u64::MAX);
+                let v = core.io.load(&mut core.lock(), port, size).unwrap_or_else(MemTxError::read_value);
                 Ok(format!("{:#06x}", v & mask(size)))
             }
             ["writeb" | "writew" | "writel" | "writeq", addr, value] => {
                 let (addr, value) = (number(addr)?, number(value)?);
-                let _ = core.memory.store(&mut core.lock(), addr, width(words), value);
+                let bytes = value.to_le_bytes();
+                let _ = core.memory.write(&mut core.lock(), addr, bytes.get(..width(words) as usize).unwrap_or(&bytes));
                 Ok(String::new())
             }
             ["readb" | "readw" | "readl" | "readq", addr] => {
-                let size = width(words);
-                let v = core.memory.load(&mut core.lock(), number(addr)?, size).unwrap_or(u64::MAX);
-                Ok(format!("{:#018x}", v & mask(size)))
+                // As a transfer: what a device does not take in one piece is taken apart.
+                let bytes = read(vm, number(addr)?, width(words).into())?;
+                let v = bytes.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+                Ok(format!("{v:#018x}"))
             }
             ["read", addr, size] => {
                 let bytes = read(vm, number(addr)?, number(size)?)?;
