@@ -290,6 +290,8 @@ impl DeviceImpl for PciVga {
 #[qom(name = "VGA", parent = PciVga, methods(DeviceClass), class_init = Vga::class_init)]
 pub struct Vga {
     parent: PciVga,
+    /// The mapped legacy window and ports.
+    legacy: RwLock<Vec<MemoryRegion>>,
 }
 
 impl Vga {
@@ -335,10 +337,14 @@ impl DeviceImpl for Vga {
             imp: Sizes::new(1, 1).unaligned(),
             ..Ops::default()
         };
-        bus.memory().add_subregion_overlap(m, LEGACY, &MemoryRegion::io(self, "vga-lowmem", 0x2_0000, window), 1);
+        let window = MemoryRegion::io(self, "vga-lowmem", 0x2_0000, window);
+        bus.memory().add_subregion_overlap(m, LEGACY, &window, 1);
+        let mut mapped = vec![window];
         let handlers = [port_ops::<0>(), port_ops::<1>(), port_ops::<2>(), port_ops::<3>(), port_ops::<4>()];
         for ((port, size), ops) in PORTS.into_iter().zip(handlers) {
-            bus.io().add_subregion(m, port.into(), &MemoryRegion::io(self, "vga", size, ops));
+            let region = MemoryRegion::io(self, "vga", size, ops);
+            bus.io().add_subregion(m, port.into(), &region);
+            mapped.push(region);
         }
         let dispi = Ops::<Vga> {
             read: |d, m, off, size| d.read_dispi_port(m, off, size),
@@ -348,7 +354,16 @@ impl DeviceImpl for Vga {
             imp: Sizes::new(1, 4).unaligned(),
             ..Ops::default()
         };
-        bus.io().add_subregion(m, DISPI_PORT, &MemoryRegion::io(self, "vbe", 4, dispi));
+        let dispi = MemoryRegion::io(self, "vbe", 4, dispi);
+        bus.io().add_subregion(m, DISPI_PORT, &dispi);
+        mapped.push(dispi);
+        *self.legacy.write() = mapped;
         Ok(())
+    }
+
+    fn unrealize(&self, m: &mut Locked) {
+        let mapped = std::mem::take(&mut *self.legacy.write());
+        mapped.iter().for_each(|r| r.unmap(m));
+        self.parent_unrealize(m);
     }
 }

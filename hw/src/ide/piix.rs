@@ -7,6 +7,7 @@ use hw_core::{
     ide::IdeBus,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
+use parking_lot::RwLock;
 use qom::{Object, Result};
 
 /// Command block and control port of each channel.
@@ -94,6 +95,8 @@ impl DeviceImpl for PciIde {
 #[qom(name = "piix3-ide", parent = PciIde, methods(DeviceClass), class_init = Piix3Ide::class_init)]
 pub struct Piix3Ide {
     parent: PciIde,
+    /// The mapped legacy ports.
+    legacy: RwLock<Vec<MemoryRegion>>,
 }
 
 impl Piix3Ide {
@@ -123,9 +126,20 @@ impl DeviceImpl for Piix3Ide {
                     Ops { valid: any, imp: any, ..Ops::default() },
                 );
                 bus.io().add_subregion(m, port, &region);
+                self.legacy.write().push(region);
             }
             IdeBus::create(self, None)?;
         }
         Ok(())
+    }
+
+    fn unrealize(&self, m: &mut Locked) {
+        for region in std::mem::take(&mut *self.legacy.write()) {
+            region.unmap(m);
+            if let Some(node) = region.node() {
+                node.unparent();
+            }
+        }
+        self.parent_unrealize(m);
     }
 }

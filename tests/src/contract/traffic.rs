@@ -171,17 +171,26 @@ impl<'a> Traffic<'a> {
         self.windows.len() + self.functions.len()
     }
 
-    /// Fills a part of guest memory with what may be taken for descriptors: small numbers and addresses of registers.
+    /// Fills a part of guest memory with what may be taken for descriptors, big-endian (fw_cfg) and little-endian by turns: a
+    /// command, a length, an address, often of registers.
     pub fn fill_memory(mut self) {
         let (start, len) = DESCRIPTORS;
-        for at in (start..start + len).step_by(8) {
-            let v = match self.rng.below(4) {
-                0 => self.address(),
-                1 => self.address().swap_bytes(),
-                _ => self.value() & 0xffff_ffff | self.value() << 32,
+        for (n, at) in (start..start + len).step_by(16).enumerate() {
+            let (command, length, address) = (self.value() as u32, self.rng.below(64) as u32, self.address());
+            let words = match n % 2 {
+                0 => [command.to_be(), length.to_be(), (address >> 32) as u32, (address as u32).to_be()],
+                _ => [command, length, address as u32, (address >> 32) as u32],
             };
-            self.board.locked(|m| _ = self.board.core().memory.store(m, at, 8, v));
+            let memory = &self.board.core().memory;
+            for (i, w) in (0..).zip(words) {
+                self.board.locked(|m| _ = memory.store(m, at + 4 * i, 4, w.into()));
+            }
         }
+    }
+
+    /// The ranges of memory-mapped registers: address and length.
+    pub fn registers(&self) -> Vec<(u64, u64)> {
+        self.windows.iter().filter(|w| w.space == Space::Memory).map(|w| (w.start, w.len)).collect()
     }
 
     /// Reads the first registers of each range once: what a later run writes first is seen as well.

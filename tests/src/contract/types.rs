@@ -24,33 +24,40 @@ struct Need {
     type_name: &'static str,
     /// Arguments besides the board's.
     args: &'static [&'static str],
+    /// Properties of the device.
+    props: &'static [(&'static str, &'static str)],
     /// Why.
     #[expect(dead_code, reason = "for the reader; a row without one cannot be written")]
     why: &'static str,
 }
 
+const NO_CHANNEL: &str = "a port is refused without a character device";
+const CHANNEL: &[&str] = &["-chardev", "null,id=c"];
+
 const NEEDS: &[Need] = &[
-    Need {
-        type_name: "isa-serial",
-        args: &["-chardev", "null,id=c", "-device", "isa-serial,chardev=c"],
-        why: "a port is refused without a character device",
-    },
-    Need {
-        type_name: "serial",
-        args: &["-chardev", "null,id=c", "-device", "isa-serial,chardev=c"],
-        why: "the UART is a part of port devices and has no registers of its own",
-    },
-    Need {
-        type_name: "isa-parallel",
-        args: &["-chardev", "null,id=c", "-device", "isa-parallel,chardev=c"],
-        why: "a port is refused without a character device",
-    },
-    Need {
-        type_name: "isa-debugcon",
-        args: &["-chardev", "null,id=c", "-device", "isa-debugcon,chardev=c"],
-        why: "a port is refused without a character device",
-    },
+    Need { type_name: "isa-serial", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
+    Need { type_name: "isa-parallel", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
+    Need { type_name: "isa-debugcon", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
 ];
+
+/// Types that exist as a part of another: part, whole, and why not alone.
+const PARTS: &[(&str, &str, &str)] =
+    &[("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own")];
+
+/// Arguments that type `name` needs besides the board's, and properties of the device.
+pub fn needs(name: &str) -> (&'static [&'static str], &'static [(&'static str, &'static str)]) {
+    NEEDS.iter().find(|n| n.type_name == name).map_or((&[], &[]), |n| (n.args, n.props))
+}
+
+/// A board with `-device name,id=ID` and what that needs.
+///
+/// # Errors
+/// As start-up.
+pub fn with_device(name: &str, id: &str) -> Result<Board, String> {
+    let (args, props) = needs(name);
+    let props: String = props.iter().map(|(k, v)| format!(",{k}={v}")).collect();
+    Board::pc(&[args, &["-device", &format!("{name},id={id}{props}")]].concat())
+}
 
 /// Registers that nothing random finds: configuration that firmware writes first.
 struct Setup {
@@ -87,6 +94,7 @@ const SURVIVES: &[(&str, &str, &str, &str)] = &[
     ("mc146818rtc", "regs", "", "battery-backed"),
     ("smbus-eeprom", "regs", "data", "an EEPROM"),
     ("i8257", "regs", "channels", "a reset concerns command, status, request and mask registers (8237A, Reset)"),
+    ("PIIX4_PM", "cpus", "slots", "processors and what the OS said of them stay"),
     (
         "pci-device",
         "config",
@@ -135,22 +143,20 @@ const IO_BARS: u64 = 0xc000;
 /// Nothing makes such a device.
 pub fn create(class: &'static Class) -> Result<(Board, Vec<Ref<Device>>), String> {
     let name = class.name();
+    let whole = PARTS.iter().find(|p| p.0 == name).map(|p| p.1);
     let board = if let Some(model) = name.strip_suffix("-x86_64-cpu") {
         Board::pc(&["-cpu", model])?
-    } else if let Some(need) = NEEDS.iter().find(|n| n.type_name == name) {
-        Board::pc(need.args)?
+    } else if let Some(whole) = whole {
+        with_device(whole, "d")?
     } else {
         let plain = Board::pc(&[])?;
-        if plain.devices_of(name).is_empty() {
-            let dc = class.get::<DeviceClass>().ok_or("not a device class")?;
-            if dc.user_creatable {
-                drop(plain);
-                Board::pc(&["-device", name])?
-            } else {
-                by_hand(&plain, class)?;
-                plain
-            }
+        if !plain.devices_of(name).is_empty() {
+            plain
+        } else if class.get::<DeviceClass>().is_some_and(|d| d.user_creatable) {
+            drop(plain);
+            with_device(name, "d")?
         } else {
+            by_hand(&plain, class)?;
             plain
         }
     };
@@ -162,10 +168,16 @@ pub fn create(class: &'static Class) -> Result<(Board, Vec<Ref<Device>>), String
 }
 
 /// Creates the device as a board does: on the first bus of its kind, regions mapped where there is room.
-fn by_hand(board: &Board, class: &'static Class) -> Result<(), String> {
+///
+/// # Errors
+/// What the device or its bus says.
+pub fn by_hand(board: &Board, class: &'static Class) -> Result<Ref<Device>, String> {
     let text = |e: qom::Error| e.to_string();
     let dev: Ref<Device> = board.scope().object_new_as(class.name()).map_err(text)?;
     let o = dev.object();
+    for (name, value) in needs(class.name()).1 {
+        o.set_str(name, value).map_err(text)?;
+    }
     board.locked(|m| {
         if let Some(s) = o.cast::<SysBusDevice>() {
             s.realize_sysbus(m).map_err(text)?;
@@ -180,7 +192,8 @@ fn by_hand(board: &Board, class: &'static Class) -> Result<(), String> {
             (Some(_), Some(bus)) => dev.realize_on(m, &bus).map_err(text),
             (Some(t), None) => Err(format!("the board has no '{t}' bus")),
         }
-    })
+    })?;
+    Ok(dev)
 }
 
 fn bus_of(board: &Board, type_name: &str) -> Option<Ref<Bus>> {
@@ -200,7 +213,7 @@ pub fn map_functions(board: &Board, target: &Target) {
             }
             let wanted = match target {
                 Target::Everything => true,
-                Target::Devices(all) => all.iter().any(|d| d.type_name() == f.type_name()),
+                Target::Devices(all) => all.iter().any(|d| d.path() == f.path()),
             };
             if wanted {
                 map_bars(m, &f, &mut memory, &mut large, &mut io);

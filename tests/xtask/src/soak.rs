@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: runs too long for `cargo test`, which has a short form of each. A run that fails panics with what it saw.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use std::{
     process::Command,
     sync::{
@@ -21,16 +21,33 @@ const ROUNDS: usize = 50;
 /// What the process may grow by over them, in KiB: less than a leak of one page table, buffer or view per reset would make.
 const GROWTH: u64 = 1024;
 
+/// `--seed=N` and `--seconds=N`, for runs that are random.
+struct Options {
+    seed: u64,
+    time: Duration,
+}
+
 /// Name, what it shows, how.
-type Run = (&'static str, &'static str, fn() -> Result<()>);
+type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 2] = [
+const RUNS: [Run; 3] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
+    ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
 /// Runs those named, or all.
-pub fn run(names: &[&str]) -> Result<()> {
+pub fn run(args: &[&str]) -> Result<()> {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let mut options = Options { seed: clock.as_secs(), time: Duration::from_secs(60) };
+    let mut names = vec![];
+    for arg in args {
+        match arg.strip_prefix("--").and_then(|a| a.split_once('=')) {
+            Some(("seed", n)) => options.seed = n.parse().context("--seed=NUMBER")?,
+            Some(("seconds", n)) => options.time = Duration::from_secs(n.parse().context("--seconds=NUMBER")?),
+            _ => names.push(*arg),
+        }
+    }
     if let Some(unknown) = names.iter().find(|n| RUNS.iter().all(|r| r.0 != **n)) {
         let known: Vec<&str> = RUNS.iter().map(|r| r.0).collect();
         bail!("no soak run '{unknown}'; there are {}", known.join(", "));
@@ -38,13 +55,13 @@ pub fn run(names: &[&str]) -> Result<()> {
     for (name, what, run) in RUNS {
         if names.is_empty() || names.contains(&name) {
             println!("{name}: {what}");
-            run()?;
+            run(&options)?;
         }
     }
     Ok(())
 }
 
-fn resets() -> Result<()> {
+fn resets(_: &Options) -> Result<()> {
     let mut guest = reset_guest::boot(Command::new(crate::release_binary()?), LIMIT)?;
     let mut settled = 0;
     for (i, how) in RESETS.iter().cycle().take(ROUNDS).enumerate() {
@@ -60,7 +77,7 @@ fn resets() -> Result<()> {
     Ok(())
 }
 
-fn sleep() -> Result<()> {
+fn sleep(_: &Options) -> Result<()> {
     let linux = Linux::amd64("sleep.cpio", "for i in 1 2 3; do echo SLEEP; sleep 10; echo AWAKE; done")?;
     let mut command = Command::new(crate::release_binary()?);
     command.args(linux.args("")).args(["-m", "512"]);
@@ -81,4 +98,8 @@ fn sleep() -> Result<()> {
     done.store(true, Relaxed);
     busy.into_iter().for_each(|t| t.join().expect("a spinning thread"));
     Ok(())
+}
+
+fn accesses(options: &Options) -> Result<()> {
+    tests::contract::soak::soak(options.seed, options.time, |seed| println!("  seed {seed}")).map_err(Error::msg)
 }
