@@ -276,10 +276,8 @@ impl<'a> Traffic<'a> {
             }
             if let Some(p) = o.interface::<dyn Pointer>() {
                 let small = |v: u64| (v as i8).into();
-                p.pointer(
-                    m,
-                    PointerEvent { x: small(a >> 8), y: small(a), wheel: (a >> 16) as i32 % 3, buttons: b as u8 & 31 },
-                );
+                let (x, y, wheel) = (small(a >> 8), small(a), (a >> 16) as i32 % 3);
+                p.pointer(m, PointerEvent { x, y, absolute: b & 32 != 0, wheel, buttons: b as u8 & 31 });
             }
         });
         self.log.push(Event::Input);
