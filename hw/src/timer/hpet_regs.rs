@@ -256,9 +256,6 @@ impl HpetRegs {
                     (self.base, self.since, self.seen) = (count, now, count);
                 }
                 self.config = new;
-                if self.legacy() {
-                    self.pit_level = false; // it is switched off meanwhile, and drives its line anew when it comes back
-                }
             }
             0x20 => self.isr &= !val,
             0xf0 if !self.enabled() => {

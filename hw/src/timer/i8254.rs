@@ -74,9 +74,11 @@ impl Pit {
         }
     }
 
-    /// Drives OUT 0 and waits for its next edge.
+    /// Drives OUT 0 and waits for its next edge; low while switched off.
     fn update(&self, m: &mut Locked) {
         if *self.irq_disabled.ro(m) {
+            *self.irq_level.rw(m) = false;
+            self.irq.set(m, false);
             self.timer.arm(m, None);
             return;
         }

@@ -74,7 +74,10 @@ pub fn unrealize(class: &'static Class) -> Result<bool, String> {
     let plain = Board::pc(types::needs(name).0)?;
     types::map_functions(&plain, &Target::Devices(vec![]));
     let before = plain.views();
-    let board = types::with_device(name, "d")?;
+    let board = match types::with_device(name, "d") {
+        Err(e) if types::is_refused(class, &e) => return Ok(false),
+        made => made?,
+    };
     let found = board.scope().resolve("/machine/peripheral/d").map_err(|e| e.to_string())?;
     let mut dev: Ref<Device> = Ref::new(found).ok_or("not a device")?;
     for last in [false, true] {

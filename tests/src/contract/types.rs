@@ -91,6 +91,7 @@ const SURVIVES: &[(&str, &str, &str, &str)] = &[
     ("ioapic-common", "regs", "pins", "levels that others drive"),
     ("pic-common", "regs", "lines", "levels that others drive"),
     ("isa-pit", "irq_level", "", "the line keeps its level until OUT's next edge"),
+    ("hpet", "regs", "pit_level", "a level that the PIT drives"),
     ("mc146818rtc", "regs", "", "battery-backed"),
     ("smbus-eeprom", "regs", "data", "an EEPROM"),
     ("i8257", "regs", "channels", "a reset concerns command, status, request and mask registers (8237A, Reset)"),
@@ -125,7 +126,8 @@ pub fn keep_what_survives(board: &Board, before: &Value, state: &mut Value) {
 }
 
 /// Types that cannot be created here, and what is said about it.
-const REFUSED: &[(&str, &str)] = &[("host-x86_64-cpu", "requires the accelerator kvm")];
+const REFUSED: &[(&str, &str)] =
+    &[("host-x86_64-cpu", "requires the accelerator kvm"), ("vmmouse", "'i8042' link is not set")];
 
 /// Whether it is right that `class` is refused with this message.
 pub fn is_refused(class: &Class, message: &str) -> bool {
