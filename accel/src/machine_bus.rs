@@ -3,7 +3,7 @@
 
 use crate::tcg::{Bus, Group, RamPage, W, WeakKick};
 use hw_core::{
-    AddressSpace, Core, Cpu, Locked,
+    AddressSpace, Core, Cpu, Locked, MemTxError,
     memory::{Attrs, CodeWatcher, DirtyClient, FlatView, Listener, PAGE, RamBlock, RangeKind},
 };
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ unsafe impl Bus for MachineBus {
         let (s, attrs) = (self.space(view), self.attrs(view));
         match data.len() {
             n @ (1 | 2 | 4 | 8) => {
-                let v = s.cpu_load(pa, n as u32, attrs).unwrap_or(u64::MAX);
+                let v = s.cpu_load(pa, n as u32, attrs).unwrap_or_else(MemTxError::read_value);
                 data.copy_from_slice(&v.to_le_bytes()[..n]);
             }
             _ => {
@@ -106,7 +106,7 @@ unsafe impl Bus for MachineBus {
         }
     }
     fn io_load(&self, port: u16, w: W) -> u32 {
-        let v = self.io.cpu_load(port.into(), w.bytes(), self.attrs(0)).unwrap_or(u64::MAX);
+        let v = self.io.cpu_load(port.into(), w.bytes(), self.attrs(0)).unwrap_or_else(MemTxError::read_value);
         (v & w.mask()) as u32
     }
     fn io_store(&self, port: u16, w: W, v: u32) {

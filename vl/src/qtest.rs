@@ -5,7 +5,7 @@
 
 use crate::vm::Vm;
 use chardev::{Channel, CharFrontend, Event, Handlers};
-use hw_core::{ClockType, Device, Line, Locked};
+use hw_core::{ClockType, Device, Line, Locked, MemTxError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs::File;
@@ -123,7 +123,7 @@ impl Server {
             ["inb" | "inw" | "inl", port] => {
                 let port = number(port)? & 0xffff;
                 let size = width(words);
-                let v = core.io.load(&mut core.lock(), port, size).unwrap_or(u64::MAX);
+                let v = core.io.load(&mut core.lock(), port, size).unwrap_or_else(MemTxError::read_value);
                 Ok(format!("{:#06x}", v & mask(size)))
             }
             ["writeb" | "writew" | "writel" | "writeq", addr, value] => {
@@ -133,7 +133,7 @@ impl Server {
             }
             ["readb" | "readw" | "readl" | "readq", addr] => {
                 let size = width(words);
-                let v = core.memory.load(&mut core.lock(), number(addr)?, size).unwrap_or(u64::MAX);
+                let v = core.memory.load(&mut core.lock(), number(addr)?, size).unwrap_or_else(MemTxError::read_value);
                 Ok(format!("{:#018x}", v & mask(size)))
             }
             ["read", addr, size] => {

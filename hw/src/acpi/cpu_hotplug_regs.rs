@@ -140,11 +140,11 @@ impl CpuHotplugRegs {
                     if slot.enabled && index != 0 {
                         return Action::Eject(index);
                     }
-                } else if val & flag::FW_REMOVE != 0 {
-                    slot.fw_remove = !slot.fw_remove;
+                } else if val & flag::FW_REMOVE != 0 && slot.enabled && index != 0 {
+                    slot.fw_remove = true;
                 }
             }
-            5 => {
+            5 if val <= command::ARCH_ID.into() => {
                 self.command = val as u8;
                 if self.command == command::NEXT_WITH_EVENT {
                     self.select_next();

@@ -20,7 +20,8 @@ pub struct PciHotplugRegs {
     down: u32,
     removable: u32,
     select: u32,
-    index_slot: u32,
+    /// Looked up for the guest; forgotten when it is read and at any write.
+    acpi_index: u32,
 }
 
 /// What a write asks of the wiring.
@@ -31,12 +32,17 @@ pub enum Action {
     None,
     /// Remove the cards in these slots.
     Eject(u32),
+    /// Look up the `acpi-index` property of the card in this slot, for [`PciHotplugRegs::set_acpi_index`].
+    Lookup(u8),
 }
+
+/// Buses that can be selected.
+const BUSES: u32 = 256;
 
 impl PciHotplugRegs {
     /// A system reset: nothing is selected; events stay.
     pub fn reset(&mut self) {
-        (self.select, self.index_slot) = (0, 0);
+        (self.select, self.acpi_index) = (0, 0);
     }
 
     /// The slots whose cards may be removed.
@@ -65,26 +71,34 @@ impl PciHotplugRegs {
         self.down >> (slot & 31) & 1 != 0
     }
 
-    /// Reads a register; `acpi_index` tells the `acpi-index` property of the card in a slot.
-    pub fn read(&mut self, at: u64, acpi_index: impl FnOnce(u8) -> u32) -> u32 {
+    /// The answer to [`Action::Lookup`]; 0 if the card has no index.
+    pub fn set_acpi_index(&mut self, index: u32) {
+        self.acpi_index = index;
+    }
+
+    /// Reads a register.
+    pub fn read(&mut self, at: u64) -> u32 {
         match (at, self.select) {
+            (_, BUSES..) => 0,
             (offset::SELECT, s) => s,
+            (offset::ACPI_INDEX, _) => std::mem::take(&mut self.acpi_index),
+            (offset::REMOVABLE, 1..) => u32::MAX,
             (_, 1..) => 0,
             (offset::UP, _) => std::mem::take(&mut self.up),
             (offset::DOWN, _) => self.down,
             (offset::REMOVABLE, _) => self.removable,
-            (offset::ACPI_INDEX, _) => acpi_index((self.index_slot & 31) as u8),
             _ => 0,
         }
     }
 
     /// Writes a register.
     pub fn write(&mut self, at: u64, val: u32) -> Action {
+        self.acpi_index = 0;
         match (at, self.select) {
             (offset::SELECT, _) => self.select = val,
             (_, 1..) => {}
             (offset::EJECT, _) => return Action::Eject(val),
-            (offset::ACPI_INDEX, _) => self.index_slot = val,
+            (offset::ACPI_INDEX, _) if val != 0 => return Action::Lookup(val.trailing_zeros() as u8),
             _ => {}
         }
         Action::None
@@ -99,7 +113,7 @@ mod tests {
     fn new_cards_are_told_once() {
         let mut r = PciHotplugRegs::default();
         r.plugged(4);
-        assert_eq!((r.read(0, |_| 0), r.read(0, |_| 0)), (0x10, 0));
+        assert_eq!((r.read(0), r.read(0)), (0x10, 0));
     }
 
     #[test]
@@ -107,10 +121,20 @@ mod tests {
         let mut r = PciHotplugRegs::default();
         r.request_removal(3);
         assert!(r.removal_pending(3));
-        assert_eq!(r.read(4, |_| 0), 8);
+        assert_eq!(r.read(4), 8);
         assert_eq!(r.write(8, 8), Action::Eject(8));
         r.unplugged(3);
-        assert_eq!(r.read(4, |_| 0), 0);
+        assert_eq!(r.read(4), 0);
+    }
+
+    #[test]
+    fn the_index_of_a_card_is_told_once() {
+        let mut r = PciHotplugRegs::default();
+        assert_eq!(r.write(0x14, 0x30), Action::Lookup(4));
+        r.set_acpi_index(7);
+        assert_eq!((r.read(0x14), r.read(0x14)), (7, 0));
+        r.set_acpi_index(7);
+        assert_eq!((r.write(0, 0), r.read(0x14)), (Action::None, 0));
     }
 
     #[test]
@@ -118,6 +142,6 @@ mod tests {
         let mut r = PciHotplugRegs::default();
         r.plugged(4);
         let _ = r.write(0x10, 1);
-        assert_eq!((r.read(0, |_| 0), r.write(8, 16)), (0, Action::None));
+        assert_eq!((r.read(0), r.write(8, 16)), (0, Action::None));
     }
 }

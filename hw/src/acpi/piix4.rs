@@ -172,12 +172,15 @@ impl Piix4Pm {
         self.update(m);
     }
 
-    fn read_cnt(&self, m: &mut Locked, _off: u64, _size: u32) -> u64 {
-        self.pm.ro(m).read_cnt().into()
+    fn read_cnt(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
+        (self.pm.ro(m).read_cnt() >> (8 * (off & 1))).into()
     }
 
-    fn write_cnt(&self, m: &mut Locked, _off: u64, _size: u32, val: u64) {
-        match self.pm.rw(m).write_cnt(val as u16) {
+    fn write_cnt(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
+        let pm = self.pm.rw(m);
+        // A write to the second byte leaves the first alone; one to the first is the whole register's.
+        let val = if off == 0 { val as u16 } else { (val as u16) << 8 | pm.read_cnt() & 0xff };
+        match pm.write_cnt(val) {
             None => {}
             Some(0) => m.request(Request::Shutdown(ShutdownCause::GuestShutdown)),
             Some(1) => m.request(Request::Suspend),
@@ -201,11 +204,11 @@ impl Piix4Pm {
 
     fn read_apm(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
         let apm = self.apm.ro(m);
-        if off == 0 { apm.apmc.into() } else { apm.apms.into() }
+        if off & 1 == 0 { apm.apmc.into() } else { apm.apms.into() }
     }
 
     fn write_apm(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
-        if off != 0 {
+        if off & 1 != 0 {
             self.apm.rw(m).apms = val as u8;
             return;
         }
@@ -221,11 +224,8 @@ impl Piix4Pm {
         }
     }
 
-    fn read_cpus(&self, m: &mut Locked, off: u64, size: u32) -> u64 {
-        // Byte registers inside the dwords are read with the dword they start.
-        let (base, shift) = if !(4..8).contains(&off) { (off & !3, (off & 3) * 8) } else { (off, 0) };
-        let _ = size;
-        u64::from(self.cpus.rw(m).read(base) >> shift)
+    fn read_cpus(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
+        self.cpus.rw(m).read(off).into()
     }
 
     fn write_cpus(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
@@ -261,11 +261,18 @@ impl Piix4Pm {
     }
 
     fn read_smbus(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
-        self.smbus.rw(m).read(off).into()
+        let (v, transfer) = self.smbus.rw(m).read(off);
+        self.carry_out(m, transfer);
+        v.into()
     }
 
     fn write_smbus(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
-        if let Some(t) = self.smbus.rw(m).write(off, val as u8) {
+        let transfer = self.smbus.rw(m).write(off, val as u8);
+        self.carry_out(m, transfer);
+    }
+
+    fn carry_out(&self, m: &mut Locked, transfer: Option<Transfer>) {
+        if let Some(t) = transfer {
             let bus = self.i2c.bus().ok();
             let answer = bus.and_then(|bus| Self::transfer(&bus, m, &t));
             self.smbus.rw(m).finish(answer, &t.protocol);
@@ -286,14 +293,17 @@ impl Piix4Pm {
     }
 
     fn read_slots(&self, m: &mut Locked, off: u64, _size: u32) -> u64 {
-        let bus = self.pci_bus();
-        let index = |slot: u8| bus.as_ref().and_then(|b| b.find(slot << 3)).map_or(0, |d| d.acpi_index());
-        self.slots.rw(m).read(off & !3, index).into()
+        self.slots.rw(m).read(off).into()
     }
 
     fn write_slots(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
-        match self.slots.rw(m).write(off & !3, val as u32) {
+        match self.slots.rw(m).write(off, val as u32) {
             pci_hotplug_regs::Action::None => {}
+            pci_hotplug_regs::Action::Lookup(slot) => {
+                let card = self.pci_bus().and_then(|b| b.functions().into_iter().find(|f| f.slot() == slot));
+                let index = card.map_or(0, |d| d.acpi_index());
+                self.slots.rw(m).set_acpi_index(index);
+            }
             pci_hotplug_regs::Action::Eject(slots) => {
                 (0..32u8).filter(|s| slots >> s & 1 != 0).for_each(|s| self.eject_slot(m, s));
             }
@@ -309,6 +319,18 @@ impl Piix4Pm {
             f.remove(m);
         }
         self.slots.rw(m).unplugged(slot);
+    }
+
+    /// Tells firmware by the device resource registers which ports there are: parallel, serial 1 and 2. §7.1.12-7.1.15.
+    fn note_ports(&self, m: &mut Locked) {
+        let view = self.core().io.view();
+        let there = |port: u64| view.find(port).is_some_and(|r| r.region.name() != "io");
+        let bit = |on: bool, b: u8| if on { b } else { 0 };
+        let (lpt, com1, com2) = (there(0x378), there(0x3f8), there(0x2f8));
+        let c = self.config().rw(m);
+        c.set_byte(0x5f, 0x10 | bit(lpt, 0x80));
+        c.set_byte(0x63, 0x60);
+        c.set_byte(0x67, bit(com1, 0x08) | bit(com2, 0x90));
     }
 
     /// Maps the two windows as their base registers say.
@@ -434,7 +456,7 @@ impl DeviceImpl for Piix4Pm {
         let slots = Ops {
             read: Self::read_slots,
             write: Self::write_slots,
-            valid: words,
+            valid: Sizes::new(4, 4),
             imp: Sizes::new(4, 4),
             endian: Endian::Little,
         };
@@ -478,13 +500,10 @@ impl DeviceImpl for Piix4Pm {
                 if !smm {
                     c.set_byte(DEVACTB + 3, 0x02); // SMM is not available: APMC SMIs appear set up already
                 }
-                // Which ports are there, for firmware: parallel, serial 1 and 2.
-                c.set_byte(0x5f, 0x90);
-                c.set_byte(0x63, 0x60);
-                c.set_byte(0x67, 0x98);
             }
             Phase::Hold => {
                 self.map_windows(m);
+                self.note_ports(m);
                 let removable = self.removable_slots();
                 self.slots.rw(m).set_removable(removable);
                 self.update(m);

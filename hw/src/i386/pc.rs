@@ -245,8 +245,7 @@ fn create_timers(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>, lines: &[Lin
                 if let Some(h) = &hpet {
                     h.connect("", 0, enable)?;
                 }
-                drop(line);
-                pit.connect("", 0, first(lines, 0)?)?;
+                pit.connect("", 0, line)?;
             }
             None => pit.connect("", 0, first(lines, 0)?)?,
         }

@@ -132,11 +132,6 @@ impl Mc146818Rtc {
         self.irq.get()
     }
 
-    /// Sets the base year before realize: 0 makes the century byte count whole centuries, as PC firmware wants.
-    pub fn set_base_year(&self, year: i32) {
-        self.base_year.set(year);
-    }
-
     /// Sets CMOS byte `addr`, for the board.
     pub fn set_cmos(&self, m: &mut Locked, addr: u8, val: u8) {
         self.regs.rw(m).cmos.set(addr, val);
@@ -196,6 +191,10 @@ impl DeviceImpl for Mc146818Rtc {
         }
         if self.irq.get() > 15 {
             return Err(Error::generic(format!("Maximum value for \"irq\" is: {}", 15)));
+        }
+        // Boards say 2000 and mean that the century byte counts whole centuries.
+        if self.base_year.get() == 2000 {
+            self.base_year.set(0);
         }
         let (now, seconds) = (self.now(m), self.base_seconds(m));
         let (seconds, now) = *self.start.get_or_init(|| (seconds, now));

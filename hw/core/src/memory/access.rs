@@ -39,15 +39,25 @@ pub struct Access {
 /// Why an access failed on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemTxError {
-    /// Nobody answers, or not to this width, alignment or direction.
+    /// Nobody answers.
     #[error("no device answers")]
     Decode,
+    /// The device does not take accesses of this width or alignment.
+    #[error("the device does not take this width or alignment")]
+    Refused,
     /// The device does not answer because it is in the middle of an access itself.
     #[error("the device is busy")]
     Busy,
     /// The handler failed: a bug of ours, reported to the main loop.
     #[error("the device failed")]
     Device,
+}
+
+impl MemTxError {
+    /// What a CPU reads: ones where nobody drives the bus, zero from a device that does not take the access, as in QEMU.
+    pub fn read_value(self) -> u64 {
+        if self == Self::Refused { 0 } else { u64::MAX }
+    }
 }
 
 /// Result of an access.

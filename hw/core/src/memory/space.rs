@@ -339,7 +339,7 @@ impl AddressSpace {
                 let v = self.load_by(holder.again(), addr, n as u32, attrs);
                 let v = v.unwrap_or_else(|e| {
                     result = Err(e);
-                    u64::MAX
+                    e.read_value()
                 });
                 piece.iter_mut().zip(v.to_le_bytes()).for_each(|(p, b)| *p = b);
             }
@@ -566,7 +566,7 @@ fn access(off: u64, size: u32, attrs: Attrs) -> Access {
 }
 
 fn check(io: &Io, off: u64, size: u32) -> MemTxResult {
-    if io.valid.accepts(off, size) { Ok(()) } else { Err(MemTxError::Decode) }
+    if io.valid.accepts(off, size) { Ok(()) } else { Err(MemTxError::Refused) }
 }
 
 /// Width of the handler's calls for an access of `size`.

@@ -71,17 +71,18 @@ impl PciHostBridge {
         }
     }
 
+    // The byte lanes come from the port; what stands in bits 1:0 of the register is not masked, as in QEMU.
     fn data_read(&self, m: &mut Locked, off: u64, size: u32) -> u64 {
         match self.config_address(m) {
             a if a >> 31 == 0 => u64::MAX,
-            a => self.config_read(m, (a & !3) | (off as u32 & 3), size).into(),
+            a => self.config_read(m, a | (off as u32 & 3), size).into(),
         }
     }
 
     fn data_write(&self, m: &mut Locked, off: u64, size: u32, val: u64) {
         let a = self.config_address(m);
         if a >> 31 != 0 {
-            self.config_write(m, (a & !3) | (off as u32 & 3), size, val as u32);
+            self.config_write(m, a | (off as u32 & 3), size, val as u32);
         }
     }
 

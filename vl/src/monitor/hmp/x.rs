@@ -106,7 +106,8 @@ pub(super) fn port_in(c: &mut Call<'_>) -> Result {
     let port = number(rest)? & 0xffff;
     let size = f.size.min(4);
     let core = c.vm.core();
-    let v = core.io.load(&mut core.lock(), port, size).unwrap_or(u64::MAX) & (u64::MAX >> (64 - 8 * size));
+    let v = core.io.load(&mut core.lock(), port, size).unwrap_or_else(hw_core::MemTxError::read_value)
+        & (u64::MAX >> (64 - 8 * size));
     let letter = match size {
         1 => 'b',
         2 => 'w',
