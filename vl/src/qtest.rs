@@ -128,13 +128,15 @@ impl Server {
             }
             ["writeb" | "writew" | "writel" | "writeq", addr, value] => {
                 let (addr, value) = (number(addr)?, number(value)?);
-                let _ = core.memory.store(&mut core.lock(), addr, width(words), value);
+                let bytes = value.to_le_bytes();
+                let _ = core.memory.write(&mut core.lock(), addr, bytes.get(..width(words) as usize).unwrap_or(&bytes));
                 Ok(String::new())
             }
             ["readb" | "readw" | "readl" | "readq", addr] => {
-                let size = width(words);
-                let v = core.memory.load(&mut core.lock(), number(addr)?, size).unwrap_or_else(MemTxError::read_value);
-                Ok(format!("{:#018x}", v & mask(size)))
+                // As a transfer: what a device does not take in one piece is taken apart.
+                let bytes = read(vm, number(addr)?, width(words).into())?;
+                let v = bytes.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+                Ok(format!("{v:#018x}"))
             }
             ["read", addr, size] => {
                 let bytes = read(vm, number(addr)?, number(size)?)?;
