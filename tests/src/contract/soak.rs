@@ -34,9 +34,10 @@ pub fn within_limit(f: impl FnOnce() -> Result<(), String> + Send + 'static) -> 
 /// # Errors
 /// As start-up.
 pub fn full_board() -> Result<Board, String> {
-    let mut args: Vec<String> = ["-vga", "std", "-serial", "null", "-parallel", "null", "-debugcon", "null"]
+    let mut args: Vec<String> = ["-serial", "null", "-parallel", "null", "-debugcon", "null"]
         .into_iter()
-        .chain(["-device", "isa-debug-exit"])
+        // Little video memory, because every snapshot copies it.
+        .chain(["-device", "isa-debug-exit", "-device", "VGA,vgamem_mb=1"])
         // What the guest ejects would be missing afterwards; the registers for that are among those of the plain board.
         .chain(["-global", "PIIX4_PM.acpi-root-pci-hotplug=off"])
         .map(str::to_owned)
