@@ -202,6 +202,8 @@ impl DeviceImpl for Piix {
         crate::dma::i8257::i8257_dma_init(m, &self.object(), &isa, false)?;
         let rtc = self.object().child("rtc").ok_or("PIIX without its RTC")?;
         let rtc: Ref<hw_core::Device> = Ref::new(rtc).ok_or("not a device")?;
+        // The century byte counts whole centuries, as PC firmware wants.
+        rtc.set("base_year", serde_json::json!(0))?;
         rtc.realize_on(m, &base)?;
         self.set_write_mask(PIRQ, PIRQS, 0x8f8f_8f8f);
         Ok(())
