@@ -92,9 +92,11 @@ impl Ps2MouseRegs {
         }
     }
 
+    /// Command F6: what is queued stays.
     fn defaults(&mut self) {
-        let (kind, last) = (self.kind, self.last);
-        *self = Ps2MouseRegs { kind, last, ..Ps2MouseRegs::default() };
+        let Ps2MouseRegs { sample_rate, resolution, .. } = Ps2MouseRegs::default();
+        (self.sample_rate, self.resolution) = (sample_rate, resolution);
+        (self.remote, self.enabled, self.scaling) = (false, false, false);
     }
 
     /// A command or parameter from the host.
@@ -133,8 +135,7 @@ impl Ps2MouseRegs {
             0xf5 => self.enabled = false,
             0xf6 => self.defaults(),
             0xff => {
-                self.kind = Kind::Standard;
-                self.defaults();
+                *self = Ps2MouseRegs { last: self.last, ..Ps2MouseRegs::default() };
                 return self.push(&[ACK, 0xaa, 0x00]);
             }
             _ => return self.push(&[0xfe]),
@@ -260,6 +261,17 @@ mod tests {
         assert_eq!((got.len(), got.last()), (14, Some(&100)));
         m.event(1, 0, 0, 0);
         assert_eq!(all(&mut m), [8, 8, 0]);
+    }
+
+    #[test]
+    fn defaults_keep_the_queue_and_a_reset_empties_it() {
+        let mut m = Ps2MouseRegs::default();
+        m.write(0xf2);
+        m.write(0xf6);
+        assert_eq!(all(&mut m), [ACK, 0, ACK]);
+        m.write(0xf2);
+        m.write(0xff);
+        assert_eq!(all(&mut m), [ACK, 0xaa, 0]);
     }
 
     #[test]

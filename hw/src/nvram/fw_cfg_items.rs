@@ -273,14 +273,14 @@ impl FwCfgRegs {
             return if ok { 0 } else { control::ERROR };
         }
         if request.control & control::WRITE != 0 {
-            let left = self.rest(items).len();
-            if length > left {
-                return control::ERROR;
-            }
-            let mut data = vec![0; length];
-            let ok = guest(request.address, GuestAccess::Read(&mut data))
-                && items.write(self.cur_entry, self.cur_offset as usize, &data);
-            self.advance(length);
+            let fits = length.min(self.rest(items).len());
+            let mut data = vec![0; fits];
+            let ok = length == 0
+                || fits == length
+                    && guest(request.address, GuestAccess::Read(&mut data))
+                    && items.write(self.cur_entry, self.cur_offset as usize, &data);
+            // What is refused is passed over as well.
+            self.advance(fits);
             return if ok { 0 } else { control::ERROR };
         }
         if request.control & control::SKIP != 0 {

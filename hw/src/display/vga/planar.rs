@@ -47,6 +47,12 @@ fn chained_odd_even(r: &VgaRegs) -> bool {
     g6 & 2 != 0
 }
 
+/// Where an even or odd byte goes. In word mode (CR17 bit 6 clear) the CRT controller skips every other byte of a plane;
+/// here they are left out instead.
+fn odd_even_cell(r: &VgaRegs, at: u64) -> u64 {
+    if r.crtc(0x17) & 0x40 == 0 { at >> 1 } else { at & !1 }
+}
+
 /// Planes that the map mask (SR2) enables.
 fn writes(r: &VgaRegs, plane: u64) -> bool {
     r.seq(2) >> (plane & 3) & 1 != 0
@@ -64,7 +70,7 @@ pub fn read(r: &mut VgaRegs, vram: &dyn Vram, addr: u32) -> u8 {
     }
     let [_, _, g2, _, g4, g5, _, g7, ..] = r.gr;
     let (at, plane) = if odd_even_read(r) {
-        (at >> 1, g4 & 2 | (at & 1) as u8)
+        (odd_even_cell(r, at), g4 & 2 | (at & 1) as u8)
     } else if chained_odd_even(r) {
         (at & !1, g4 & 3)
     } else {
@@ -102,8 +108,8 @@ pub fn write(r: &mut VgaRegs, vram: &dyn Vram, addr: u32, val: u8) {
     }
     let [g0, g1, _, g3, _, g5, _, _, g8, ..] = r.gr;
     let (at, reached) = match (odd_even_write(r), at & 1) {
-        (true, 0) => (at >> 1, 0b0101),
-        (true, _) => (at >> 1, 0b1010),
+        (true, 0) => (odd_even_cell(r, at), 0b0101),
+        (true, _) => (odd_even_cell(r, at), 0b1010),
         (false, _) if chained_odd_even(r) => (at & !1, 0b1111),
         (false, _) => (at, 0b1111),
     };
