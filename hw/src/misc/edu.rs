@@ -1,7 +1,7 @@
 //! The teaching device, type `edu`: an inverter, a slow factorial, interrupts by line or message, a DMA engine.
 //! Source: QEMU's `docs/specs/edu.rst` (registers) and the behaviour of its device where the text is silent.
 //! Differences: a transfer that leaves the device's buffer moves nothing; the factorial takes a fixed time by the machine's clock
-//! instead of a thread's.
+//! instead of a thread's; a reset clears the registers, which QEMU's device keeps.
 
 use hw_core::{
     Category, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,

@@ -184,7 +184,7 @@ impl DeviceImpl for PciTestdev {
 
     fn reset(&self, m: &mut Locked, phase: Phase) {
         if phase == Phase::Enter {
-            self.regs.rw(m).current = None;
+            *self.regs.rw(m) = TestdevRegs::default();
         }
         self.parent_reset(m, phase);
     }
