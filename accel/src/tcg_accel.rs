@@ -42,7 +42,7 @@ pub trait VcpuThread: Send + Sync {
 #[qom(name = "tcg-accel", parent = Accel, class_init = TcgAccel::class_init, instance_init = TcgAccel::instance_init)]
 pub struct TcgAccel {
     parent: Accel,
-    #[property(name = "thread", default = Threads::Multi, desc = "single or multi")]
+    #[property(name = "thread", type = "string", default = Threads::Multi, desc = "single or multi")]
     thread: qom::Prop<Threads>,
     #[property(name = "tb-size", type = "int", desc = "Translation block cache size, in MiB; 0 for the default")]
     tb_size: qom::Prop<u32>,

@@ -1,10 +1,12 @@
 //! What whole-machine tests and project tasks share: packages, guests ([`guest`] watches one), clients ([`process`] runs the
-//! binary, [`qmp`] and [`qtest`] speak to it, [`schema`] knows QMP's types; [`qtest_diff`] compares with the peer).
+//! binary, [`qmp`] and [`qtest`] speak to it, [`schema`] knows QMP's types; [`qtest_diff`] compares with the peer, [`golden`] with its
+//! descriptions).
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
 pub mod builtin_screen;
 pub mod contract;
+pub mod golden;
 pub mod guest;
 pub mod guest_programs;
 pub mod initramfs;

@@ -5,9 +5,10 @@ use crate::schema::Schema;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 /// One connection, and the process behind it if this started one.
 pub struct Qmp {
@@ -56,6 +57,23 @@ impl Qmp {
         qmp
     }
 
+    /// Starts the binary with `args`, which say `-qmp stdio`, and negotiates: standard input and output are two ends of one socket.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_stdio(args: &[&str]) -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        let both = theirs.try_clone().expect("a socket can be cloned");
+        let mut command = Command::new(process::binary());
+        command.args(args).stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(both));
+        let child = command.spawn().expect("the binary starts");
+        drop(command); // and with it our copies of its end
+        let mut qmp = Self::over(ours);
+        qmp.run("qmp_capabilities", json!({}));
+        qmp.child = Some(child);
+        qmp
+    }
+
     /// Connects and reads the greeting; negotiation is left to the caller.
     ///
     /// # Panics
@@ -66,7 +84,11 @@ impl Qmp {
             stream = UnixStream::connect(path).ok();
             stream.is_some()
         });
-        let writer = stream.expect("connected");
+        Self::over(stream.expect("connected"))
+    }
+
+    /// Reads the greeting from a connected socket.
+    fn over(writer: UnixStream) -> Self {
         writer.set_read_timeout(Some(LIMIT)).expect("a socket takes a timeout");
         let reader = BufReader::new(writer.try_clone().expect("a socket can be cloned"));
         let mut qmp = Self {

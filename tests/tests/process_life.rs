@@ -167,7 +167,7 @@ fn the_keys_of_the_multiplexer() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("qmp");
     let mut child = Command::new(binary())
-        .args(["-accel", "qtest", "-nographic", "-echr", "0x02", "-L"])
+        .args(["-accel", "qtest", "-nographic", "-serial", "mon:stdio", "-echr", "0x02", "-L"])
         .arg(folder)
         .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
         .stdin(tty())

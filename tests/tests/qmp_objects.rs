@@ -102,9 +102,9 @@ fn the_human_monitor_answers_through_qmp() {
     assert!(q.hmp("info qtree").starts_with("bus: main-system-bus\r\n  type System\r\n"));
     assert!(
         q.hmp("info mtree")
-            .contains("address-space: memory\r\n  0000000000000000-ffffffffffffffff (prio 0, i/o): system\r\n")
+            .contains("address-space: memory\r\n  0000000000000000-ffffffffffffffff (prio 0, container): system\r\n")
     );
-    assert!(q.hmp("info mtree -f").contains("(prio 0, i/o): io\r\n"));
+    assert!(q.hmp("info mtree -f").contains("(prio 0, container): io\r\n"));
     assert!(q.hmp("info version").starts_with("11.1.3"));
     assert_eq!(q.hmp("info roms"), "");
     assert_eq!(q.hmp("info registers"), "Error: No CPU available\r\n");

@@ -1,7 +1,7 @@
 //! Start-up in QEMU's phases, one function each. [`start`] is the order.
 
 use crate::defaults::Ports;
-use crate::monitor::hmp;
+use crate::monitor::{self, hmp};
 use crate::options::chardev::{Short, from_opts, from_short};
 use crate::options::{Accel, CommandLine, FwCfgArg, Located, MonitorMode, OptError, PropArgs, PropInput};
 use crate::qtest;
@@ -86,11 +86,8 @@ fn create_chardevs(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
         open_chardev(vm, &config).map_err(at(&arg.at))?;
     }
     for port in ports.all() {
-        if let Short::New { config, monitor } = &port.short {
-            let channel = open_chardev(vm, config).map_err(at(&port.at))?;
-            if *monitor {
-                vm.monitors.add_hmp(vm, &channel).map_err(at(&port.at))?;
-            }
+        if let Short::New { config, .. } = &port.short {
+            open_chardev(vm, config).map_err(at(&port.at))?;
         }
     }
     Ok(())
@@ -225,17 +222,17 @@ fn register_globals(vm: &Vm, _machine: &Ref<Machine>) {
 }
 
 /// `-object`.
-fn create_objects(vm: &Vm) -> Result<()> {
+fn create_objects(vm: &Arc<Vm>) -> Result<()> {
     for o in vm.options.objects.iter().filter(|o| !o.value.help) {
         object_add(vm, &o.value).map_err(at(&o.at))?;
     }
     Ok(())
 }
 
-pub(crate) fn object_add(vm: &Vm, args: &PropArgs) -> qom::Result<()> {
+pub(crate) fn object_add(vm: &Arc<Vm>, args: &PropArgs) -> qom::Result<()> {
     let id = args.id.as_deref().ok_or("Parameter 'id' is missing")?;
     let (props, text) = prop_map(&args.props);
-    vm.scope().object_add(&args.type_name, id, &props, text).map(drop)
+    monitor::object::object_add(vm, &args.type_name, id, &props, text).map(drop)
 }
 
 /// Properties as a map; dotted keys of the text form become objects. Whether the leaves are text.
@@ -252,33 +249,48 @@ pub(crate) fn prop_map(props: &[(String, PropInput)]) -> (Map<String, Value>, bo
     (map, text)
 }
 
-/// `-monitor`, `-qmp`, `-mon`, and the default monitor.
+/// `-monitor`, `-qmp`, the default monitor, `-mon` and `mon:`, called `compat_monitorN` in this order, as are their character devices.
 fn create_monitors(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
-    let attach = |at_: &str, channel: &Arc<Channel>, mode: MonitorMode, pretty: bool| {
-        let added = match mode {
-            MonitorMode::Control => vm.monitors.add_qmp(vm, channel, pretty),
-            MonitorMode::Human => vm.monitors.add_hmp(vm, channel),
-        };
-        added.map_err(at(at_))
+    let mut count = 0;
+    let mut name = || {
+        count += 1;
+        format!("compat_monitor{}", count - 1)
     };
-    for (i, m) in vm.options.monitors.iter().enumerate() {
-        let v = &m.value;
-        let short = if v.by_id {
-            Short::Existing(v.chardev.clone())
-        } else {
-            from_short(&format!("compat_monitor{i}"), &v.chardev).map_err(at(&m.at))?
+    let attach = |at_: &str, id: &str, chardev: &str, mode: MonitorMode, pretty: bool| {
+        let mut props = Map::new();
+        props.insert("chardev".into(), chardev.into());
+        let type_name = match mode {
+            MonitorMode::Control => {
+                props.insert("pretty".into(), pretty.into());
+                "monitor-qmp"
+            }
+            MonitorMode::Human => "monitor-hmp",
         };
-        let channel = match short {
+        monitor::object::object_add(vm, type_name, id, &props, false).map(drop).map_err(at(at_))
+    };
+    let (by_id, own): (Vec<_>, Vec<_>) = vm.options.monitors.iter().partition(|m| m.value.by_id);
+    for m in own {
+        let id = name();
+        let chardev = match from_short(&id, &m.value.chardev).map_err(at(&m.at))? {
             Short::None => continue,
-            Short::Existing(id) => chardev::find(vm.scope(), &id).map_err(at(&m.at))?,
-            Short::New { config, .. } => open_chardev(vm, &config).map_err(at(&m.at))?,
+            Short::Existing(chardev) => chardev,
+            Short::New { config, .. } => open_chardev(vm, &config).map_err(at(&m.at))?.label().to_owned(),
         };
-        attach(&m.at, &channel, v.mode, v.pretty)?;
+        attach(&m.at, &id, &chardev, m.value.mode, m.value.pretty)?;
     }
     if let Some(text) = &ports.default_monitor {
-        let id = format!("compat_monitor{}", vm.options.monitors.len());
+        let id = name();
         if let Short::New { config, .. } = from_short(&id, text).map_err(at(text))? {
-            attach("", &open_chardev(vm, &config).map_err(at(text))?, MonitorMode::Human, false)?;
+            open_chardev(vm, &config).map_err(at(text))?;
+            attach("", &id, &id, MonitorMode::Human, false)?;
+        }
+    }
+    for m in by_id {
+        attach(&m.at, &name(), &m.value.chardev, m.value.mode, m.value.pretty)?;
+    }
+    for port in ports.all() {
+        if let Short::New { config, monitor: true } = &port.short {
+            attach(&port.at, &name(), &config.id, MonitorMode::Human, false)?;
         }
     }
     hmp::check_table();

@@ -193,7 +193,7 @@ impl Vm {
             channel.drain(limit);
         }
         drop(self.qtest.lock().take());
-        self.monitors.close();
+        self.monitors.close(self.scope());
         self.chardevs.close_all();
         self.core.shut_down();
     }

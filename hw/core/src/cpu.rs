@@ -473,10 +473,16 @@ impl Cpu {
 }
 
 /// The machine's vCPUs.
-#[derive(Default)]
 pub struct Cpus {
     all: RwLock<Vec<qom::Handle<Cpu>>>,
     paused: AtomicBool,
+}
+
+impl Default for Cpus {
+    /// None, and those to come stand still until [`Cpus::resume_all`].
+    fn default() -> Self {
+        Self { all: RwLock::default(), paused: AtomicBool::new(true) }
+    }
 }
 
 impl Cpus {
@@ -488,7 +494,7 @@ impl Cpus {
             Some(_) => {}
             None => cpu.set_index((0..NO_INDEX).find(|n| !taken(*n)).unwrap_or(0)),
         }
-        cpu.run.sleep.lock().stopped = true; // until the machine starts
+        cpu.run.sleep.lock().stopped = self.are_paused();
         all.push(cpu.this());
         all.sort_by_key(|c| c.upgrade().and_then(|c| c.index()));
         Ok(())
@@ -511,7 +517,7 @@ impl Cpus {
         self.list().into_iter().find(|c| c.index() == Some(index))
     }
 
-    /// Whether [`Cpus::pause_all`] was the last word.
+    /// Whether [`Cpus::pause_all`] was the last word, or nothing ran yet.
     pub fn are_paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
     }

@@ -101,6 +101,15 @@ impl HostMemory {
                 },
             ),
         );
+        c.property(Property::new("prealloc-context", "link<thread-context>").reader(|_| Ok("".into())).writer(
+            |_, input| {
+                if input.string()?.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Error::generic("'prealloc-context' is not supported").into())
+                }
+            },
+        ));
         c.property(
             Property::computed::<Vec<u64>>("host-nodes")
                 .type_named("int")

@@ -77,7 +77,7 @@ impl I2cSlaveClass {
 pub struct I2cSlave {
     parent: Device,
     /// Seven-bit address.
-    #[property]
+    #[property(default = 0)]
     pub address: Prop<u8>,
 }
 

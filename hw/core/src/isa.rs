@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 use qom::{Class, Error, Handle, ObjRef, Ref, Result, Scope};
 
 use crate::core::Core;
-use crate::irq::{IrqOut, Line};
+use crate::irq::Line;
 use crate::locked::Locked;
 use crate::memory::MemoryRegion;
 use crate::qdev::{Bus, BusClass, BusImpl, Category, Device, DeviceClass};
@@ -162,17 +162,6 @@ impl IsaDevice {
     pub fn isa_irq(&self, n: u32) -> Result<Line> {
         let line = self.isa_bus()?.irq(n as usize);
         line.ok_or_else(|| Error::generic(format!("Invalid IRQ {n} for ISA device '{}'", self.type_name())))
-    }
-
-    /// Makes `out` the next unnamed output and connects it to line `n` of the bus.
-    ///
-    /// # Errors
-    /// There is no line of this number.
-    pub fn connect_isa_irq(&self, out: &IrqOut, n: u32) -> Result<()> {
-        let line = self.isa_irq(n)?;
-        self.gpio_out("", out);
-        let at = self.gpio_out_list().iter().find(|o| o.0.is_empty()).map_or(0, |o| o.1.len().saturating_sub(1));
-        self.connect("", at, line)
     }
 }
 

@@ -21,7 +21,7 @@ pub enum RomPlace {
     Address(u64),
     /// Into a region's memory, at its start.
     Region(MemoryRegion),
-    /// Nowhere: fw_cfg hands it out under this name.
+    /// Nowhere: a file of fw_cfg. This is what `info roms` calls it.
     FwCfg(String),
 }
 

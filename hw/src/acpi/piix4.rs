@@ -14,10 +14,10 @@ use hw_core::{
     ShutdownCause, Sizes, Timer, WakeupReason,
     i2c::{I2cBus, I2cMaster, Nack},
     memory::Endian,
-    pci::{PciDevice, PciDeviceClass, PciImpl},
+    pci::{PciBus, PciDevice, PciDeviceClass, PciImpl},
 };
 use parking_lot::RwLock;
-use qom::{Error, Object, Prop, Property, Ref, Result};
+use qom::{Error, Link, Object, Prop, Property, Ref, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -54,25 +54,28 @@ pub struct ApmRegs {
     interfaces(dyn HotplugHandler, "acpi-device-interface", "conventional-pci-device"))]
 pub struct Piix4Pm {
     parent: PciDevice,
-    #[property(name = "smb_io_base")]
+    #[property(name = "smb_io_base", default = 0)]
     smb_io_base: Prop<u32>,
-    #[property(name = "disable_s3")]
+    #[property(name = "disable_s3", default = 0)]
     disable_s3: Prop<u8>,
-    #[property(name = "disable_s4")]
+    #[property(name = "disable_s4", default = 0)]
     disable_s4: Prop<u8>,
     #[property(name = "s4_val", default = 2)]
     s4_val: Prop<u8>,
+    /// The bus whose slots it plugs.
+    #[property(link)]
+    bus: Link<PciBus>,
     #[property(default = true)]
     acpi_pci_hotplug_with_bridge_support: Prop<bool>,
     #[property(default = true)]
     acpi_root_pci_hotplug: Prop<bool>,
     #[property(default = true)]
     memory_hotplug_support: Prop<bool>,
-    #[property]
+    #[property(default = false)]
     smm_compat: Prop<bool>,
-    #[property]
+    #[property(default = false)]
     smm_enabled: Prop<bool>,
-    #[property]
+    #[property(default = false)]
     x_not_migrate_acpi_index: Prop<bool>,
     #[state]
     pm: MachineCell<PmRegs>,
@@ -104,24 +107,36 @@ impl Piix4Pm {
         d.desc = "PM";
         let p = c.edit::<PciDeviceClass>();
         (p.vendor_id, p.device_id, p.revision, p.class_id) = (0x8086, 0x7113, 0x03, 0x0680);
-        let constant = |name: &'static str, v: u32| Property::computed::<u32>(name).getter(move |_: &Piix4Pm| Ok(v));
-        c.property(constant("gpe0_blk", GPE_BASE as u32));
-        c.property(constant("gpe0_blk_len", 4));
-        c.property(Property::computed::<u8>("acpi_enable_cmd").getter(|_: &Piix4Pm| Ok(ACPI_ENABLE)));
-        c.property(Property::computed::<u8>("acpi_disable_cmd").getter(|_: &Piix4Pm| Ok(ACPI_DISABLE)));
-        c.property(Property::computed::<u16>("sci_int").getter(|_: &Piix4Pm| Ok(9)));
-        c.property(Property::computed::<u16>("acpi-pcihp-io-base").getter(|_: &Piix4Pm| Ok(PCI_HOTPLUG_BASE as u16)));
-        c.property(Property::computed::<u16>("acpi-pcihp-io-len").getter(|_: &Piix4Pm| Ok(0x18)));
-        c.property(Property::computed::<u32>("pm_io_base").getter(|d: &Piix4Pm| {
-            let window = d.windows.read().as_ref().map(|w| w.pm.clone());
-            Ok(window.filter(MemoryRegion::is_enabled).map_or(0, |w| w.addr() as u32))
-        }));
     }
 
     fn instance_init(&self) -> Result<()> {
         self.gpio_out("", &self.sci);
         self.gpio_out("smi-irq", &self.smi);
         self.timer.init(self, Self::update);
+        Ok(())
+    }
+
+    /// What firmware tables are made from, as properties of the realized device.
+    fn show_constants(&self) -> Result<()> {
+        let word = |name: &'static str, v: u16| Property::computed::<u16>(name).getter(move |_: &Piix4Pm| Ok(v));
+        let byte = |name: &'static str, v: u8| Property::computed::<u8>(name).getter(move |_: &Piix4Pm| Ok(v));
+        let long = |name: &'static str, v: u32| Property::computed::<u32>(name).getter(move |_: &Piix4Pm| Ok(v));
+        let pm_base = Property::computed::<u32>("pm_io_base").getter(|d: &Piix4Pm| {
+            let window = d.windows.read().as_ref().map(|w| w.pm.clone());
+            Ok(window.filter(MemoryRegion::is_enabled).map_or(0, |w| w.addr() as u32))
+        });
+        for property in [
+            long("gpe0_blk", GPE_BASE as u32),
+            long("gpe0_blk_len", 4),
+            byte("acpi_enable_cmd", ACPI_ENABLE),
+            byte("acpi_disable_cmd", ACPI_DISABLE),
+            word("sci_int", 9),
+            word("acpi-pcihp-io-base", PCI_HOTPLUG_BASE as u16),
+            word("acpi-pcihp-io-len", 0x18),
+            pm_base,
+        ] {
+            self.add_property(property)?;
+        }
         Ok(())
     }
 
@@ -495,8 +510,12 @@ impl DeviceImpl for Piix4Pm {
         c.set_byte(SMBHSTCFG, 0x09);
         self.core().events.powerdown.add_for(self, |d: &Piix4Pm, m, ()| d.power_button(m));
         self.core().events.wakeup.add_for(self, |d: &Piix4Pm, m, reason| d.wake(m, *reason));
+        self.show_constants()?;
+        self.bus.set(Some(Ref::object(&bus)))?;
         if self.acpi_root_pci_hotplug.get() {
             bus.set_hotplug_handler(Some(&self.object()))?;
+            // Number of the bus in the slot registers (BSEL); the firmware tables use it.
+            bus.add_property(Property::computed::<u32>("acpi-pcihp-bsel").getter(|_: &PciBus| Ok(0)))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use hw_core::{
     Bus, BusClass, BusImpl, Category, DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion,
     Ops, Phase, Sizes,
 };
-use qom::{Error, Object, Prop, PropEnum, Result};
+use qom::{Error, Object, Prop, PropEnum, Property, Result};
 
 /// Kinds of floppy drives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PropEnum)]
@@ -48,9 +48,9 @@ pub struct IsaFdc {
     irq: Prop<u32>,
     #[property(default = 2)]
     dma: Prop<u32>,
-    #[property(name = "fdtypeA")]
+    #[property(name = "fdtypeA", default = FloppyDriveType::Auto)]
     fdtype_a: Prop<FloppyDriveType>,
-    #[property(name = "fdtypeB")]
+    #[property(name = "fdtypeB", default = FloppyDriveType::Auto)]
     fdtype_b: Prop<FloppyDriveType>,
     #[property(default = FloppyDriveType::D288)]
     fallback: Prop<FloppyDriveType>,
@@ -65,6 +65,13 @@ impl IsaFdc {
         d.categories = vec![Category::Storage];
         d.desc = "virtual floppy controller";
         d.fw_name = Some("fdc");
+        for name in ["bootindexA", "bootindexB"] {
+            let set = |_: &IsaFdc, index: i32| match index {
+                ..0 => Ok(()),
+                _ => Err(Error::generic("isa-fdc: there are no floppy drives to boot from yet")),
+            };
+            c.property(Property::computed::<i32>(name).getter(|_: &IsaFdc| Ok(-1)).setter(set));
+        }
     }
 
     fn drive(&self, m: &mut Locked) {

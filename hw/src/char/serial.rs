@@ -16,7 +16,7 @@ pub struct Serial {
     parent: Device,
     #[property(default = 115_200)]
     baudbase: Prop<u32>,
-    #[property]
+    #[property(default = false)]
     wakeup: Prop<bool>,
     #[property]
     chardev: CharFrontend,

@@ -16,7 +16,7 @@ use hw_core::{
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
 use parking_lot::RwLock;
-use qom::{Error, Object, Prop, Result};
+use qom::{Error, Object, Prop, Property, Result};
 use std::sync::Arc;
 use ui::{GraphicConsole, GraphicHw, Picture};
 
@@ -51,15 +51,15 @@ pub struct PciVga {
     qemu_extended_regs: Prop<bool>,
     #[property(default = true)]
     edid: Prop<bool>,
-    #[property]
+    #[property(default = 0)]
     xres: Prop<u32>,
-    #[property]
+    #[property(default = 0)]
     yres: Prop<u32>,
-    #[property]
+    #[property(default = 0)]
     xmax: Prop<u32>,
-    #[property]
+    #[property(default = 0)]
     ymax: Prop<u32>,
-    #[property(name = "refresh_rate")]
+    #[property(name = "refresh_rate", default = 0)]
     refresh_rate: Prop<u32>,
     #[state]
     regs: MachineCell<VgaRegs>,
@@ -299,6 +299,10 @@ impl Vga {
         let p = c.edit::<PciDeviceClass>();
         (p.class_id, p.romfile) = (0x0300, Some("vgabios-stdvga.bin"));
         c.edit::<DeviceClass>().hotpluggable = false;
+        let set = |_: &Vga, on: bool| {
+            if on { Err(Error::generic("a big-endian frame buffer is not supported")) } else { Ok(()) }
+        };
+        c.property(Property::computed::<bool>("big-endian-framebuffer").getter(|_: &Vga| Ok(false)).setter(set));
     }
 }
 

@@ -17,6 +17,11 @@ const IRQ0_OVERRIDE_ITEM: u16 = key::ARCH_LOCAL | 2;
 const HPET_ID: u32 = 0x8086_a201;
 const HPET_BASE: u64 = 0xfed0_0000;
 
+/// How large the ACPI files may become as CPUs and cards are plugged.
+const MAX_TABLES: u64 = 2 << 20;
+const MAX_LOADER: u64 = 64 << 10;
+const MAX_RSDP: u64 = 4 << 10;
+
 /// The first CPU says it is AMD's.
 fn is_amd(pc: &PcMachine) -> bool {
     let cpu = pc.core().cpus.get(0);
@@ -170,9 +175,9 @@ fn smbios_files(pc: &PcMachine) -> smbios::SmbiosFiles {
 
 fn put_acpi(pc: &PcMachine, fw: &FwCfg) -> Result<()> {
     let files = acpi_files(pc);
-    fw.modify_file(tables::TABLES_FILE, files.tables)?;
-    fw.modify_file(tables::RSDP_FILE, files.rsdp)?;
-    fw.modify_file(tables::LOADER_FILE, files.loader)
+    fw.modify_rom_file(tables::TABLES_FILE, files.tables)?;
+    fw.modify_rom_file(tables::RSDP_FILE, files.rsdp)?;
+    fw.modify_rom_file(tables::LOADER_FILE, files.loader)
 }
 
 /// Publishes the tables once the machine is complete; the ACPI files are made anew whenever firmware reads them, for
@@ -183,7 +188,10 @@ fn put_acpi(pc: &PcMachine, fw: &FwCfg) -> Result<()> {
 pub fn publish(pc: &PcMachine, _m: &mut Locked) -> Result<()> {
     let fw = pc.fw_cfg().ok_or("no fw_cfg")?;
     if pc.has_acpi() {
-        put_acpi(pc, &fw)?;
+        let files = acpi_files(pc);
+        fw.add_rom_file(tables::TABLES_FILE, files.tables, MAX_TABLES)?;
+        fw.add_rom_file(tables::LOADER_FILE, files.loader, MAX_LOADER)?;
+        fw.add_rom_file(tables::RSDP_FILE, files.rsdp, MAX_RSDP)?;
         for file in [tables::TABLES_FILE, tables::RSDP_FILE, tables::LOADER_FILE] {
             let pc = qom::Level::this(pc);
             fw.on_select(file, move |fw, _| {

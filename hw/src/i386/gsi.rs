@@ -2,7 +2,6 @@
 //! I/O APIC alone.
 
 use hw_core::{Line, Locked};
-use qom::{Object, Result};
 use std::sync::{Arc, OnceLock};
 
 /// Number of interrupts.
@@ -41,18 +40,12 @@ impl Gsi {
         self.ends.ioapic.get_or_init(|| lines);
     }
 
-    /// The wires, published below `parent` as QEMU's `non-qdev-gpio`.
-    ///
-    /// # Errors
-    /// The tree refuses them.
-    pub fn lines(&self, parent: &dyn Object) -> Result<Vec<Line>> {
-        let mut all = Vec::with_capacity(GSIS);
-        for n in 0..GSIS {
+    /// The wires. Connecting one shows it in the tree.
+    pub fn lines(&self) -> Vec<Line> {
+        let line = |n| {
             let ends = self.ends.clone();
-            let line = Line::new(move |m, level| ends.set(m, n, level));
-            line.publish(parent, "non-qdev-gpio[*]")?;
-            all.push(line);
-        }
-        Ok(all)
+            Line::new(move |m, level| ends.set(m, n, level))
+        };
+        (0..GSIS).map(line).collect()
     }
 }

@@ -90,6 +90,9 @@ pub struct PcMachine {
     /// Entry point of the SMBIOS tables.
     #[property(default = "auto".to_owned(), type = "str", desc = "SMBIOS Entry Point type [32, 64]")]
     pub smbios_entry_point_type: Prop<String>,
+    /// Back end of the speaker's sound.
+    #[property(type = "str")]
+    pub pcspk_audiodev: Prop<String>,
     /// Southbridge.
     #[property(desc = "Use a different south bridge than PIIX3")]
     pub x_south_bridge: Prop<SouthBridge>,
@@ -98,6 +101,20 @@ pub struct PcMachine {
     pub(super) fpu_error: MachineCell<FpuErrorLatch>,
     /// What the board made, once it is built.
     pub(super) board: RwLock<pc::Board>,
+}
+
+/// Parts of the reference that nobody can configure here: property, type, value, why.
+const ABSENT: [(&str, &str, Absent, &str); 3] = [
+    ("cxl-fmw", "CXLFixedMemoryWindow", Absent::List, "CXL memory is not supported"),
+    ("nvdimm-persistence", "string", Absent::Text, "NVDIMMs are not supported"),
+    ("sgx-epc", "SgxEPC", Absent::List, "SGX is not supported"),
+];
+
+/// What the property of an absent part reads as.
+#[derive(Clone, Copy)]
+enum Absent {
+    List,
+    Text,
 }
 
 /// Features of the reference that are switched off and stay so.
@@ -131,14 +148,27 @@ impl PcMachine {
                 },
             ));
         }
+        for (name, ty, value, why) in ABSENT {
+            let value = match value {
+                Absent::List => json!([]),
+                Absent::Text => json!(""),
+            };
+            let refuse = move |_: &dyn Object, _: qom::Input<'_>| Err(Error::generic(why).into());
+            c.property(Property::new(name, ty).reader(move |_| Ok(value.clone())).writer(refuse));
+        }
+    }
+
+    /// Links to parts of the board, once there is one.
+    pub(super) fn show_board(&self) -> Result<()> {
         let link = |name: &'static str, ty: &'static str, get: fn(&pc::Board) -> Option<ObjRef>| {
             Property::new(name, format!("link<{ty}>")).reader(move |o| {
                 let target = PcMachine::of(o).and_then(|p| get(&p.board.read()));
                 Ok(target.map_or_else(String::new, |t| t.path()).into())
             })
         };
-        c.property(link("acpi-device", "hotplug-handler", |b| b.acpi_device.upgrade().map(Ref::into_object)));
-        c.property(link("smram", "memory-region", |b| b.smram.as_ref().and_then(hw_core::MemoryRegion::node)));
+        self.add_property(link("acpi-device", "hotplug-handler", |b| b.acpi_device.upgrade().map(Ref::into_object)))?;
+        self.add_property(link("smram", "memory-region", |b| b.smram.as_ref().and_then(hw_core::MemoryRegion::node)))?;
+        Ok(())
     }
 
     /// The machine of a scope, if it is a PC.

@@ -76,6 +76,7 @@ pub fn init(machine: &Machine, m: &mut Locked) -> Result<()> {
     let split = Split::new(machine.ram_size(), pc.max_ram_below_4g.get().0);
     pc.board.write().split = Some(split);
 
+    pc.show_board()?;
     create_cpus(&pc, m)?;
     let (system, io, ram) = (core.system_memory(), core.system_io(), machine.ram()?);
     let pci_memory = MemoryRegion::container(&*unattached, "pci", u64::MAX);
@@ -91,7 +92,7 @@ pub fn init(machine: &Machine, m: &mut Locked) -> Result<()> {
     }
 
     let gsi = Gsi::default();
-    let lines = gsi.lines(&*unattached)?;
+    let lines = gsi.lines();
     let isa = create_south_bridge(&pc, m, &host, &lines)?;
     if pc.pic.get() != OnOffAuto::Off {
         let (_, inputs) = i8259_init(m, &isa, cpu_interrupt_line(machine.scope()))?;
@@ -164,6 +165,7 @@ fn create_host(
         let node = region.node().ok_or("a region without a node")?;
         host.set_str(name, &node.path())?;
     }
+    host.set_str("pci-type", "i440FX")?;
     host.set("below-4g-mem-size", json!(split.below))?;
     host.set("above-4g-mem-size", json!(split.above))?;
     host.realize_sysbus(m)?;
@@ -206,6 +208,7 @@ fn create_south_bridge(pc: &PcMachine, m: &mut Locked, host: &I440FxHost, lines:
     bus.realize_function(m, &function)?;
     let isa = piix.isa_bus()?;
     let rtc: Ref<Mc146818Rtc> = strong(&piix.object().child("rtc").ok_or("PIIX3 without its RTC")?)?;
+    pc.object().add_alias("rtc-time", Ref::object(&rtc), "date")?;
     let mut board = pc.board.write();
     (board.isa, board.rtc) = (weak(&isa), weak(&rtc));
     if let Some(pm) = piix.object().child("pm") {
@@ -252,6 +255,10 @@ fn create_timers(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>, lines: &[Lin
         }
         let speaker: Ref<Device> = scope.object_new_as("isa-pcspk")?;
         speaker.set_str("pit", &pit.path())?;
+        let audiodev = pc.pcspk_audiodev.get();
+        if !audiodev.is_empty() {
+            speaker.set_str("audiodev", &audiodev)?;
+        }
         realize_isa(m, isa, &speaker)?;
     }
     let rtc_line = match hpet.as_ref().and_then(|h| h.gpio_in_line("", 1)) {

@@ -44,10 +44,10 @@ pub const VERSIONS: &[Version] = &[
         ("mch", "extended-tseg-mbytes", "16"),
     ] },
     Version { number: "10.0", deprecated: false, compat: &[
-        ("ramfb", "use-legacy-x86-rom", "true"),
-        ("vfio-pci-nohotplug", "use-legacy-x86-rom", "true"),
         ("scsi-hd", "dpofua", "off"),
         ("vfio-pci", "x-migration-load-config-after-iter", "off"),
+        ("ramfb", "use-legacy-x86-rom", "true"),
+        ("vfio-pci-nohotplug", "use-legacy-x86-rom", "true"),
         ("chardev-qemu-vdagent", "x-migration-blocked", "true"),
         ("x86_64-cpu", "x-consistent-cache", "false"),
         ("x86_64-cpu", "x-vendor-cpuid-only-v2", "false"),

@@ -3,7 +3,7 @@
 
 use super::bmdma_regs::BmdmaRegs;
 use hw_core::{
-    Category, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    Category, DeviceClass, DeviceImpl, IrqOut, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
     ide::IdeBus,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
@@ -18,6 +18,7 @@ const STATUS: u16 = 0x0280;
 /// Type `pci-ide`.
 #[derive(Object)]
 #[qom(name = "pci-ide", parent = PciDevice, abstract, methods(DeviceClass), class_init = PciIde::class_init,
+    instance_init = PciIde::instance_init,
     interfaces("conventional-pci-device"))]
 pub struct PciIde {
     parent: PciDevice,
@@ -25,6 +26,8 @@ pub struct PciIde {
     primary: MachineCell<BmdmaRegs>,
     #[state]
     secondary: MachineCell<BmdmaRegs>,
+    /// Interrupts of the channels in legacy mode.
+    isa_irqs: [IrqOut; 2],
 }
 
 impl PciIde {
@@ -33,6 +36,11 @@ impl PciIde {
         d.categories = vec![Category::Storage];
         let p = c.edit::<PciDeviceClass>();
         (p.vendor_id, p.class_id, p.prog_if) = (0x8086, 0x0101, 0x80);
+    }
+
+    fn instance_init(&self) -> Result<()> {
+        self.gpio_outs("isa-irq", &self.isa_irqs);
+        Ok(())
     }
 
     fn channel(&self, second: bool) -> &MachineCell<BmdmaRegs> {

@@ -10,6 +10,7 @@ use hw_core::{
 };
 use parking_lot::RwLock;
 use qom::{Error, Object, Prop, Ref, Result};
+use std::sync::OnceLock;
 
 const DATA: u64 = 0x60;
 const COMMAND: u64 = 0x64;
@@ -34,6 +35,7 @@ pub struct I8042 {
     mouse_out: IrqOut,
     a20: IrqOut,
     links: RwLock<Option<(Ref<Ps2Kbd>, Ref<Ps2Mouse>)>>,
+    ports: OnceLock<[(u64, MemoryRegion); 2]>,
 }
 
 impl I8042 {
@@ -48,6 +50,15 @@ impl I8042 {
         self.object().add_child("ps2mouse", &mouse)?;
         *self.links.write() = Ref::new(kbd).zip(Ref::new(mouse));
         self.gpio_out("a20", &self.a20);
+        self.gpio_out("", &self.kbd_out);
+        self.gpio_out("", &self.mouse_out);
+        let sizes = Sizes::new(1, 1);
+        let data = Ops { read: Self::read_data, write: Self::write_data, imp: sizes, ..Ops::default() };
+        let command = Ops { read: Self::read_status, write: Self::write_command, imp: sizes, ..Ops::default() };
+        _ = self.ports.set([
+            (DATA, MemoryRegion::io(self, "i8042-data", 1, data)),
+            (COMMAND, MemoryRegion::io(self, "i8042-cmd", 1, command)),
+        ]);
         self.gpio_in("ps2-kbd-input-irq", 1, |d: &I8042, m, _, level| d.change(m, |r| r.keyboard_line(level)));
         self.gpio_in("ps2-mouse-input-irq", 1, |d: &I8042, m, _, level| d.change(m, |r| r.aux_line(level)));
         Ok(())
@@ -141,13 +152,11 @@ impl DeviceImpl for I8042 {
             device.realize_sysbus(m)?;
             device.connect("", 0, line)?;
         }
-        let sizes = Sizes::new(1, 1);
-        let data = Ops { read: Self::read_data, write: Self::write_data, imp: sizes, ..Ops::default() };
-        let command = Ops { read: Self::read_status, write: Self::write_command, imp: sizes, ..Ops::default() };
-        self.map_io(m, DATA, &MemoryRegion::io(self, "i8042-data", 1, data))?;
-        self.map_io(m, COMMAND, &MemoryRegion::io(self, "i8042-cmd", 1, command))?;
-        self.connect_isa_irq(&self.kbd_out, self.kbd_irq.get().into())?;
-        self.connect_isa_irq(&self.mouse_out, self.mouse_irq.get().into())
+        for (port, region) in self.ports.get().into_iter().flatten() {
+            self.map_io(m, *port, region)?;
+        }
+        self.connect("", 0, self.isa_irq(self.kbd_irq.get().into())?)?;
+        self.connect("", 1, self.isa_irq(self.mouse_irq.get().into())?)
     }
 
     fn unrealize(&self, m: &mut Locked) {

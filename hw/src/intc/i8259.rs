@@ -58,7 +58,7 @@ impl InterruptStats for PicCommon {
 
 /// Type `isa-i8259`.
 #[derive(Object)]
-#[qom(name = "isa-i8259", parent = PicCommon, methods(DeviceClass), instance_init = I8259::instance_init)]
+#[qom(name = "isa-i8259", parent = PicCommon, methods(DeviceClass))]
 pub struct I8259 {
     parent: PicCommon,
     int: IrqOut,
@@ -66,12 +66,6 @@ pub struct I8259 {
 }
 
 impl I8259 {
-    fn instance_init(&self) -> Result<()> {
-        self.gpio_out("", &self.int);
-        self.gpio_in("", 8, Self::on_line);
-        Ok(())
-    }
-
     fn on_line(&self, m: &mut Locked, n: usize, level: bool) {
         let r = self.regs.rw(m);
         let before = r.irr;
@@ -153,6 +147,8 @@ impl I8259 {
 impl DeviceImpl for I8259 {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.parent_realize(m)?;
+        self.gpio_out("", &self.int);
+        self.gpio_in("", 8, Self::on_line);
         let sizes = Sizes::new(1, 1);
         let ops = Ops { read: Self::read, write: Self::write, imp: sizes, ..Ops::default() };
         let base = MemoryRegion::io(self, "pic", 2, ops);

@@ -54,7 +54,7 @@ impl InterruptStats for IoapicCommon {
 
 /// Type `ioapic`.
 #[derive(Object)]
-#[qom(name = "ioapic", parent = IoapicCommon, methods(DeviceClass), instance_init = Ioapic::instance_init)]
+#[qom(name = "ioapic", parent = IoapicCommon, methods(DeviceClass))]
 pub struct Ioapic {
     parent: IoapicCommon,
     #[property(default = 0x20)]
@@ -62,11 +62,6 @@ pub struct Ioapic {
 }
 
 impl Ioapic {
-    fn instance_init(&self) -> Result<()> {
-        self.gpio_in("", PINS, Self::on_pin);
-        Ok(())
-    }
-
     fn on_pin(&self, m: &mut Locked, n: usize, level: bool) {
         let n = if n == 0 { 2 } else { n };
         // A level that is set again is no new interrupt: loading a snapshot does it to all of them.
@@ -110,6 +105,7 @@ impl DeviceImpl for Ioapic {
             return Err(Error::generic("IOAPIC only supports version 0x11 or 0x20 (default: 0x20)."));
         }
         self.parent_realize(m)?;
+        self.gpio_in("", PINS, Self::on_pin);
         let imp = Sizes::new(1, 4);
         let ops = Ops { read: Self::read, write: Self::write, imp, ..Ops::default() };
         self.init_mmio(&MemoryRegion::io(self, "ioapic", 0x1000, ops));

@@ -62,7 +62,7 @@ pub struct PiixRegs {
     interfaces("acpi-dev-aml-interface", "conventional-pci-device"))]
 pub struct Piix {
     parent: PciDevice,
-    #[property(name = "smb_io_base")]
+    #[property(name = "smb_io_base", default = 0)]
     smb_io_base: Prop<u32>,
     #[property(default = true)]
     has_acpi: Prop<bool>,
@@ -72,7 +72,7 @@ pub struct Piix {
     has_pit: Prop<bool>,
     #[property(default = true)]
     has_usb: Prop<bool>,
-    #[property]
+    #[property(default = false)]
     smm_enabled: Prop<bool>,
     #[state]
     regs: MachineCell<PiixRegs>,
@@ -229,7 +229,8 @@ impl DeviceImpl for Piix {
 
 /// Type `PIIX3`.
 #[derive(Object)]
-#[qom(name = "PIIX3", parent = Piix, methods(DeviceClass), class_init = Piix3::class_init)]
+#[qom(name = "PIIX3", parent = Piix, methods(DeviceClass), class_init = Piix3::class_init,
+    instance_init = Piix3::instance_init)]
 pub struct Piix3 {
     parent: Piix,
 }
@@ -238,6 +239,11 @@ impl Piix3 {
     fn class_init(c: &mut qom::Class) {
         c.edit::<PciDeviceClass>().device_id = 0x7000;
         c.edit::<DeviceClass>().desc = "PIIX3 ISA bridge";
+    }
+
+    fn instance_init(&self) -> Result<()> {
+        let ide = self.scope().object_new("piix3-ide")?;
+        self.object().add_child("ide", &ide).map(drop)
     }
 
     /// Line of an INTx pin: slot 1's INTA is PIRQA (§2.2.9 as wired on PCs of its time).
@@ -255,7 +261,10 @@ impl DeviceImpl for Piix3 {
             chip.with(|c| c.set_pirq(m, n, level));
         };
         bus.set_irqs(m, PIRQS, Arc::new(Self::pirq_of), Some(Arc::new(set)));
-        self.function(m, "ide", "piix3-ide", 1)?;
+        let ide: Ref<PciDevice> =
+            self.object().child("ide").and_then(Ref::new).ok_or("PIIX3 without its IDE function")?;
+        ide.set("addr", serde_json::json!(i32::from(self.devfn() & !7) + 1))?;
+        bus.realize_function(m, &ide)?;
         if self.has_acpi.get() {
             self.function(m, "pm", "PIIX4_PM", 3)?;
         }

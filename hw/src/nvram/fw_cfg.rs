@@ -4,7 +4,9 @@
 use super::fw_cfg_data::Data;
 use super::fw_cfg_items::{DmaRequest, FwCfgRegs, GuestAccess, Items, control, key};
 use hw_core::{
-    DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, SysBusDevice, memory::Endian,
+    DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, SysBusDevice,
+    loader::{Rom, RomPlace},
+    memory::{Endian, RamBlock},
 };
 use parking_lot::Mutex;
 use qom::{Error, Object, Prop, Result};
@@ -26,13 +28,15 @@ type OnSelect = Arc<dyn Fn(&FwCfg, &mut Locked) + Send + Sync>;
 #[qom(name = "fw_cfg", parent = SysBusDevice, abstract, methods(DeviceClass))]
 pub struct FwCfg {
     parent: SysBusDevice,
-    #[property(default = true)]
+    #[property(name = "dma_enabled", default = true)]
     dma_enabled: Prop<bool>,
     #[property(default = 0x20)]
     x_file_slots: Prop<u16>,
     #[property(default = true)]
     acpi_mr_restore: Prop<bool>,
     items: Mutex<Option<Items>>,
+    /// Memory that mirrors files, see [`FwCfg::add_rom_file`].
+    roms: Mutex<Vec<(String, MemoryRegion)>>,
     on_select: Mutex<Vec<(String, OnSelect)>>,
     #[state]
     regs: MachineCell<FwCfgRegs>,
@@ -86,6 +90,40 @@ impl FwCfg {
     /// As [`FwCfg::add_file`].
     pub fn modify_file(&self, name: &str, data: impl Into<Data>) -> Result<()> {
         self.with(|i| i.modify_file(name, data)).map_err(|e| Error::generic(e.to_string()))
+    }
+
+    /// Adds a file that is also one of the machine's ROMs, `max` bytes large at most: it is seen in the tree and in the list of ROMs, and
+    /// its memory holds what the file holds.
+    ///
+    /// # Errors
+    /// As [`FwCfg::add_file`]; the host has no memory.
+    pub fn add_rom_file(&self, name: &str, data: impl Into<Arc<[u8]>>, max: u64) -> Result<()> {
+        let (data, path): (Arc<[u8]>, _) = (data.into(), format!("/rom@{name}"));
+        let block = RamBlock::new(&self.core().ram, &path, max)
+            .map_err(|e| Error::generic(format!("cannot set up guest memory '{path}': {e}")))?;
+        // The region shows what is used at first; regions are not resized.
+        let region = MemoryRegion::ram_from(self, &path, data.len() as u64, block);
+        self.roms.lock().push((name.to_owned(), region));
+        self.modify_rom_file(name, data.clone())?;
+        self.core().roms.add(Rom { name: name.to_owned(), data, size: max, place: RomPlace::FwCfg(path) })
+    }
+
+    /// Replaces a file that [`FwCfg::add_rom_file`] added, and what its memory holds.
+    ///
+    /// # Errors
+    /// It is too large, or no such file.
+    pub fn modify_rom_file(&self, name: &str, data: impl Into<Arc<[u8]>>) -> Result<()> {
+        let data = data.into();
+        let rom = self.roms.lock().iter().find(|(n, _)| n == name).map(|(_, r)| r.clone());
+        let rom = rom.ok_or_else(|| Error::generic(format!("fw_cfg: '{name}' is no ROM")))?;
+        let block = rom.ram_block().ok_or("a ROM without memory")?;
+        let (len, old) = (data.len() as u64, self.file(name).map_or(0, |f| f.len() as u64));
+        if len > block.len() {
+            return Err(Error::generic(format!("fw_cfg: '{name}' has outgrown its {} bytes", block.len())));
+        }
+        block.write(0, &data);
+        block.fill(len, old.saturating_sub(len), 0);
+        self.modify_file(name, data)
     }
 
     /// Contents of a file.

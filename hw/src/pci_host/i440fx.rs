@@ -10,6 +10,7 @@ use hw_core::{
 };
 use parking_lot::RwLock;
 use qom::{Error, Link, Object, Prop, Property, Result, Size};
+use std::sync::OnceLock;
 
 const PAM: u32 = 0x59;
 const PAM_COUNT: usize = 7;
@@ -26,7 +27,8 @@ const HOLE_END: u32 = 0xfec0_0000;
 
 /// Type `i440FX-pcihost`.
 #[derive(Object)]
-#[qom(name = "i440FX-pcihost", parent = PciHostBridge, methods(DeviceClass), class_init = I440FxHost::class_init)]
+#[qom(name = "i440FX-pcihost", parent = PciHostBridge, methods(DeviceClass), class_init = I440FxHost::class_init,
+    instance_init = I440FxHost::instance_init)]
 pub struct I440FxHost {
     parent: PciHostBridge,
     #[property(link)]
@@ -37,9 +39,9 @@ pub struct I440FxHost {
     system_mem: Link<RegionNode>,
     #[property(link)]
     io_mem: Link<RegionNode>,
-    #[property]
+    #[property(default = Size(0))]
     below_4g_mem_size: Prop<Size>,
-    #[property]
+    #[property(default = Size(0))]
     above_4g_mem_size: Prop<Size>,
     #[property(default = Size(2 << 30))]
     pci_hole64_size: Prop<Size>,
@@ -47,6 +49,8 @@ pub struct I440FxHost {
     x_pci_hole64_fix: Prop<bool>,
     #[property]
     pci_type: Prop<String>,
+    /// CONFIG_ADDRESS and CONFIG_DATA.
+    config: OnceLock<(MemoryRegion, MemoryRegion)>,
 }
 
 impl I440FxHost {
@@ -59,6 +63,11 @@ impl I440FxHost {
         c.property(Property::computed::<u32>("pci-hole-end").getter(|_: &I440FxHost| Ok(HOLE_END)));
         c.property(Property::computed::<u64>("pci-hole64-start").getter(|h: &I440FxHost| Ok(h.hole64().0)));
         c.property(Property::computed::<u64>("pci-hole64-end").getter(|h: &I440FxHost| Ok(h.hole64().1)));
+    }
+
+    fn instance_init(&self) -> Result<()> {
+        _ = self.config.set(self.config_regions());
+        Ok(())
     }
 
     /// The window below 4 GiB that functions may be mapped in: start, end (exclusive).
@@ -86,11 +95,11 @@ impl DeviceImpl for I440FxHost {
         let io = Self::region(&self.io_mem, "io-mem")?;
         let system = Self::region(&self.system_mem, "system-mem")?;
         let ram = Self::region(&self.ram_mem, "ram-mem")?;
-        let (idx, data) = self.config_regions();
-        io.add_subregion(m, 0xcf8, &idx);
-        io.add_subregion(m, 0xcfc, &data);
-        self.init_ioport(&idx);
-        self.init_ioport(&data);
+        let (idx, data) = self.config.get().ok_or("i440FX-pcihost without its registers")?;
+        io.add_subregion(m, 0xcf8, idx);
+        io.add_subregion(m, 0xcfc, data);
+        self.init_ioport(idx);
+        self.init_ioport(data);
         let bus = hw_core::pci::PciBus::create_root(self, Some("pci.0"), &pci, &io, 0)?;
         self.set_root_bus(&bus);
         let name = if self.pci_type.get().is_empty() { "i440FX".to_owned() } else { self.pci_type.get() };

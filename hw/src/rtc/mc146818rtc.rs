@@ -93,7 +93,6 @@ impl Mc146818Rtc {
     }
 
     fn instance_init(&self) -> Result<()> {
-        self.gpio_out("", &self.out);
         self.timer.init_on(self, self.clock(), Self::expired);
         Ok(())
     }
@@ -185,6 +184,7 @@ impl Mc146818Rtc {
 impl DeviceImpl for Mc146818Rtc {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.parent_realize(m)?;
+        self.gpio_out("", &self.out);
         let policy = self.lost_tick_policy.get();
         if policy == LostTickPolicy::Delay {
             return Err(Error::generic("Invalid lost tick policy."));

@@ -49,11 +49,6 @@ impl Hpet {
     }
 
     fn instance_init(&self) -> Result<()> {
-        self.gpio_in("", 2, Self::on_line);
-        self.gpio_out("", &self.pit_enabled);
-        for out in &self.irqs.0 {
-            self.init_irq(out);
-        }
         self.timer.init(self, Self::expired);
         let sizes = Sizes::new(4, 8);
         let ops = Ops { read: Self::read, write: Self::write, valid: sizes, imp: sizes, ..Ops::default() };
@@ -132,6 +127,11 @@ impl DeviceImpl for Hpet {
         self.parent_realize(m)?;
         if self.hpet_intcap.get() == 0 {
             return Err(Error::generic("hpet.hpet-intcap property not initialized"));
+        }
+        self.gpio_in("", 2, Self::on_line);
+        self.gpio_out("", &self.pit_enabled);
+        for out in &self.irqs.0 {
+            self.init_irq(out);
         }
         self.timers.set(self.timers.get().clamp(MIN_TIMERS, MAX_TIMERS));
         self.regs.rw(m).reset(self.timers.get(), self.hpet_intcap.get(), self.msi.get());

@@ -61,8 +61,6 @@ pub struct Pit {
 
 impl Pit {
     fn instance_init(&self) -> Result<()> {
-        self.gpio_out("", &self.irq);
-        self.gpio_in("", 1, Self::on_enable);
         self.timer.init(self, Self::update);
         Ok(())
     }
@@ -112,6 +110,8 @@ impl Pit {
 impl DeviceImpl for Pit {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.parent_realize(m)?;
+        self.gpio_out("", &self.irq);
+        self.gpio_in("", 1, Self::on_enable);
         let now = m.clock.now();
         *self.regs.rw(m) = I8254Regs::power_on(now);
         let ops = Ops { read: Self::read, write: Self::write, imp: Sizes::new(1, 1), ..Ops::default() };

@@ -4,6 +4,7 @@ pub mod commands;
 pub mod error;
 pub mod events;
 pub mod hmp;
+pub mod object;
 pub mod qmp;
 mod readline;
 pub mod schema;
@@ -13,39 +14,19 @@ pub use events::Events;
 
 use crate::vm::Vm;
 use parking_lot::Mutex;
+use qom::Scope;
 use serde_json::Value;
 use std::sync::{Arc, Weak};
 
-/// All monitors of one machine.
+/// All monitors of one machine. They are objects below `/objects`, see [`object`].
 #[derive(Default)]
 pub struct Monitors {
     qmp: Mutex<Vec<Arc<qmp::Session>>>,
-    hmp: Mutex<Vec<Arc<hmp::Session>>>,
     /// Event throttling.
     pub events: Events,
 }
 
 impl Monitors {
-    /// Adds a QMP monitor on `channel`.
-    ///
-    /// # Errors
-    /// When the channel belongs to somebody else.
-    pub fn add_qmp(&self, vm: &Arc<Vm>, channel: &Arc<chardev::Channel>, pretty: bool) -> chardev::Result<()> {
-        let session = qmp::Session::new(vm, channel, pretty)?;
-        self.qmp.lock().push(session);
-        Ok(())
-    }
-
-    /// Adds a human monitor on `channel`.
-    ///
-    /// # Errors
-    /// When the channel belongs to somebody else.
-    pub fn add_hmp(&self, vm: &Arc<Vm>, channel: &Arc<chardev::Channel>) -> chardev::Result<()> {
-        let session = hmp::Session::new(vm, channel)?;
-        self.hmp.lock().push(session);
-        Ok(())
-    }
-
     /// Sends `event` to every QMP monitor that finished its negotiation.
     pub(crate) fn broadcast(&self, event: &Value) {
         let sessions: Vec<_> = self.qmp.lock().clone();
@@ -54,10 +35,10 @@ impl Monitors {
         }
     }
 
-    /// Ends all monitors; their channels are free again.
-    pub fn close(&self) {
-        let gone = (std::mem::take(&mut *self.qmp.lock()), std::mem::take(&mut *self.hmp.lock()));
-        drop(gone);
+    /// Ends all monitors of `scope`'s machine; their channels are free again.
+    pub fn close(&self, scope: &Arc<Scope>) {
+        let objects = scope.container("/objects").map(|o| o.children()).unwrap_or_default();
+        objects.iter().filter_map(|(_, o)| o.cast::<object::Monitor>()).for_each(object::Monitor::stop);
     }
 }
 

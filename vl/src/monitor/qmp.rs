@@ -12,6 +12,7 @@ use crate::vm::Vm;
 use chardev::{Channel, CharFrontend, Event, Handlers};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Replies that may wait before requests are no longer read.
@@ -23,6 +24,8 @@ pub struct Session {
     vm: VmRef,
     front: CharFrontend,
     pretty: bool,
+    /// A command is running.
+    busy: Arc<AtomicBool>,
     reader: Mutex<json::Reader>,
     mode: Mutex<Mode>,
 }
@@ -47,12 +50,18 @@ pub(crate) fn version() -> Value {
 }
 
 impl Session {
-    pub(crate) fn new(vm: &Arc<Vm>, channel: &Arc<Channel>, pretty: bool) -> chardev::Result<Arc<Self>> {
+    pub(crate) fn new(
+        vm: &Arc<Vm>,
+        channel: &Arc<Channel>,
+        pretty: bool,
+        busy: Arc<AtomicBool>,
+    ) -> chardev::Result<Arc<Self>> {
         let session = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             vm: Arc::downgrade(vm),
             front: CharFrontend::default(),
             pretty,
+            busy,
             reader: Mutex::default(),
             mode: Mutex::default(),
         });
@@ -107,7 +116,10 @@ impl Session {
 
     fn request(&self, request: Value) {
         let id = request.get("id").cloned();
-        let (key, value) = match self.dispatch(request) {
+        self.busy.store(true, Ordering::Relaxed);
+        let answer = self.dispatch(request);
+        self.busy.store(false, Ordering::Relaxed);
+        let (key, value) = match answer {
             Ok(v) => ("return", v),
             Err(e) => ("error", e.to_value()),
         };

@@ -149,7 +149,8 @@ mod tests {
             (c.monitors[1].value.mode, c.monitors[1].value.pretty, c.monitors[1].value.by_id),
             (MonitorMode::Control, true, true)
         );
-        assert!(!run(&["-qmp", "stdio"]).unwrap().monitor_given);
+        assert!(run(&["-qmp", "stdio"]).unwrap().monitor_given);
+        assert!(!run(&[]).unwrap().monitor_given);
         let none = run(&["-monitor", "none"]).unwrap();
         assert!(none.monitor_given && none.monitors.is_empty());
         assert!(error(&["-mon", "m,mode=x"]).contains("does not accept value 'x' (expected readline, control)"));

@@ -500,8 +500,8 @@ fn fw_cfg(c: &mut CommandLine, at: &str, text: &str) -> Result<(), OptError> {
 }
 
 fn monitor(c: &mut CommandLine, at: &str, text: &str, mode: MonitorMode, pretty: bool) -> Result<(), OptError> {
-    // As in QEMU, -qmp takes nothing away from the default human monitor, -monitor and -mon do.
-    c.monitor_given |= mode == MonitorMode::Human;
+    // As in QEMU, -qmp takes the place of the default human monitor too.
+    c.monitor_given = true;
     if text != "none" {
         c.monitors.push(located(at, MonitorArg { chardev: text.into(), by_id: false, mode, pretty }));
     }

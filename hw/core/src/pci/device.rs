@@ -102,7 +102,7 @@ impl Default for MaskCell {
 #[qom(name = "pci-device", parent = Device, abstract, methods(DeviceClass), class_init = PciDevice::class_init)]
 pub struct PciDevice {
     parent: Device,
-    #[property(desc = "Slot and optional function number, example: 06.0 or 06")]
+    #[property(default = Devfn(-1), desc = "Slot and optional function number, example: 06.0 or 06")]
     addr: Prop<Devfn>,
     #[property]
     pub(super) romfile: Prop<String>,
@@ -110,7 +110,7 @@ pub struct PciDevice {
     pub(super) romsize: Prop<u32>,
     #[property(default = -1)]
     pub(super) rombar: Prop<i32>,
-    #[property]
+    #[property(default = false)]
     multifunction: Prop<bool>,
     #[property(name = "x-pcie-lnksta-dllla", default = true)]
     lnksta_dllla: Prop<bool>,
@@ -118,11 +118,11 @@ pub struct PciDevice {
     ext_tag: Prop<bool>,
     #[property(name = "failover_pair_id")]
     failover_pair_id: Prop<String>,
-    #[property(name = "acpi-index")]
+    #[property(name = "acpi-index", default = 0)]
     acpi_index: Prop<u32>,
     #[property(name = "x-pcie-err-unc-mask", default = true)]
     err_unc_mask: Prop<bool>,
-    #[property(name = "x-pcie-ari-nextfn-1")]
+    #[property(name = "x-pcie-ari-nextfn-1", default = false)]
     ari_nextfn_1: Prop<bool>,
     #[property(name = "x-max-bounce-buffer-size", default = Size(4096))]
     bounce: Prop<Size>,

@@ -22,7 +22,7 @@ pub struct PciHostBridge {
     parent: SysBusDevice,
     #[property(name = "x-config-reg-migration-enabled", default = true)]
     migrate_config_reg: Prop<bool>,
-    #[property(name = "bypass-iommu")]
+    #[property(name = "bypass-iommu", default = false)]
     bypass_iommu: Prop<bool>,
     #[state]
     regs: MachineCell<HostRegs>,

@@ -2,6 +2,7 @@
 
 use super::{Args, Command, command};
 use crate::monitor::error::{QmpError, QmpResult};
+use crate::monitor::object::object_add;
 use crate::monitor::schema::{Ty, opt, req};
 use crate::vm::Vm;
 use qom::{ObjRef, PropertyInfo, Registry};
@@ -46,7 +47,7 @@ pub(super) static COMMANDS: &[Command] = &[
         if !Registry::global().class(name).is_ok_and(|c| c.is_a("device")) {
             return Err(QmpError { class: "DeviceNotFound", desc: format!("Device '{name}' not found") });
         }
-        type_properties(name, is_device_property)
+        type_properties(name, |p| is_device_property(p) || is_child(p))
     }),
     Command {
         open: true,
@@ -55,7 +56,7 @@ pub(super) static COMMANDS: &[Command] = &[
             let mut props = args.0.clone();
             props.shift_remove("qom-type");
             props.shift_remove("id");
-            vm.scope().object_add(args.str("qom-type"), args.str("id"), &props, false)?;
+            object_add(vm, args.str("qom-type"), args.str("id"), &props, false)?;
             Ok(json!({}))
         })
     },
@@ -103,8 +104,12 @@ fn list_types(_: &Arc<Vm>, args: Args<'_>) -> QmpResult {
 /// What QEMU leaves out of `device-list-properties`: what every object and every device has.
 pub(crate) fn is_device_property(p: &PropertyInfo) -> bool {
     !matches!(p.name.as_str(), "type" | "realized" | "hotpluggable" | "hotplugged" | "parent_bus")
-        && !p.ty.starts_with("child<")
+        && !is_child(p)
         && !p.name.starts_with("legacy-")
+}
+
+fn is_child(p: &PropertyInfo) -> bool {
+    p.ty.starts_with("child<")
 }
 
 /// Properties of a type: of its class, and those that a fresh instance has on top.
@@ -122,6 +127,7 @@ pub(crate) fn properties_of(name: &str) -> QmpResult<Vec<PropertyInfo>> {
 }
 
 fn type_properties(name: &str, keep: fn(&PropertyInfo) -> bool) -> QmpResult {
+    let device = Registry::global().class(name).is_ok_and(|c| c.is_a("device"));
     let describe = |p: &PropertyInfo| {
         let mut v = Map::new();
         v.insert("name".into(), p.name.as_str().into());
@@ -129,7 +135,8 @@ fn type_properties(name: &str, keep: fn(&PropertyInfo) -> bool) -> QmpResult {
         if let Some(d) = &p.description {
             v.insert("description".into(), d.as_str().into());
         }
-        if let Some(d) = &p.default {
+        // Of other types QEMU shows none.
+        if let Some(d) = p.default.as_ref().filter(|_| device) {
             v.insert("default-value".into(), d.clone());
         }
         Value::from(v)

@@ -7,6 +7,7 @@ use crate::options::desc;
 use crate::options::opts::Opts;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
+use std::sync::Arc;
 
 pub(super) static COMMANDS: &[HmpCommand] = &[
     command(&["help", "?"], "[cmd]", "show the help", |c| {
@@ -56,7 +57,7 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
     command(&["mouse_button"], "state", "change mouse button state (1=L, 2=M, 4=R)", mouse_button),
     command(&["screendump"], "filename [-f format] [device [head]]", "save screen into image 'filename'", screendump),
     command(&["device_add"], "driver[,prop=value][,...]", "add device, like -device on the command line", |c| {
-        props(c, &desc::DEVICE, "driver", crate::start::device_add)
+        props(c, &desc::DEVICE, "driver", |vm, args| crate::start::device_add(vm, args))
     }),
     command(&["device_del"], "device", "remove device", |c| {
         let id = c.args;
@@ -194,7 +195,7 @@ fn props(
     c: &mut Call<'_>,
     desc: &desc::Desc,
     key: &str,
-    add: fn(&crate::Vm, &crate::options::PropArgs) -> qom::Result<()>,
+    add: fn(&Arc<crate::Vm>, &crate::options::PropArgs) -> qom::Result<()>,
 ) -> Result {
     let mut o = Opts::parse(c.args, desc).map_err(text)?;
     let type_name = o.take(key).ok_or_else(|| format!("Parameter '{key}' is missing"))?;

@@ -147,7 +147,7 @@ fn roms(c: &mut Call<'_>) -> Result {
         let _ = match &rom.place {
             RomPlace::Address(addr) => writeln!(c.out, "addr={addr:016x} size={size:#08x} mem=ram name=\"{name}\""),
             RomPlace::Region(r) => writeln!(c.out, "{} size={size:#08x} name=\"{name}\"", r.name()),
-            RomPlace::FwCfg(file) => writeln!(c.out, "fw={file} size={size:#08x} name=\"{name}\""),
+            RomPlace::FwCfg(file) => writeln!(c.out, "{file} size={size:#08x} name=\"{name}\""),
         };
     }
     Ok(())

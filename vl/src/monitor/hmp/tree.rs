@@ -83,6 +83,32 @@ pub(super) fn mtree(c: &mut Call<'_>) -> Result {
     Ok(())
 }
 
+/// QEMU's word for what a region is. One that only holds others is told apart while it is in no container itself.
+fn kind(r: &MemoryRegion) -> &'static str {
+    let info = r.info();
+    match &info.alias {
+        Some((target, _)) => kind(target),
+        None => match info.kind {
+            RegionKind::Container | RegionKind::Io if r.parent_region().is_none() => "container",
+            kind => kind.name(),
+        },
+    }
+}
+
+/// Whose a region is: its owner, or the folder it is in.
+fn owner(r: &MemoryRegion) -> String {
+    let Some(object) = r.node().and_then(|n| n.parent()) else { return " orphan".into() };
+    let label = if object.type_name() == "container" { "parent" } else { "owner" };
+    let (kind, id) = match object.cast::<Device>() {
+        Some(d) => ("dev", d.id()),
+        None => ("obj", None),
+    };
+    match id {
+        Some(id) => format!(" {label}:{{{kind} id={id}}}"),
+        None => format!(" {label}:{{{kind} path={}}}", object.path()),
+    }
+}
+
 /// The numbers of one line: a region of 2^64 bytes ends at the last address.
 fn last(start: u64, size: u128) -> u64 {
     u64::try_from(u128::from(start) + size.saturating_sub(1)).unwrap_or(u64::MAX)
@@ -115,7 +141,7 @@ fn region(out: &mut String, r: &MemoryRegion, base: u64, indent: usize, owners: 
             if !aliased.iter().any(|a| a.is(target)) && target.parent_region().is_none() {
                 aliased.push(target.clone());
             }
-            let (kind, name) = (target.info().kind.name(), target.name());
+            let (kind, name) = (kind(target), target.name());
             let to = last(*offset, info.size);
             write!(
                 out,
@@ -123,13 +149,13 @@ fn region(out: &mut String, r: &MemoryRegion, base: u64, indent: usize, owners: 
                 "", info.name
             )
         }
-        None => write!(out, "{:indent$}{start:016x}-{end:016x} (prio {prio}, {}): {}", "", info.kind.name(), info.name),
+        None => write!(out, "{:indent$}{start:016x}-{end:016x} (prio {prio}, {}): {}", "", kind(r), info.name),
     };
     if !info.enabled {
         out.push_str(" [disabled]");
     }
-    if owners && !info.owner.is_empty() {
-        let _ = write!(out, " owner:{{obj path={}}}", info.owner);
+    if owners {
+        out.push_str(&owner(r));
     }
     out.push('\n');
     if info.kind != RegionKind::Alias {
@@ -170,14 +196,14 @@ fn flat_views(out: &mut String, spaces: &[AddressSpace], owners: bool) {
                 RangeKind::Ram(_) => "ram",
                 RangeKind::Rom(_) => "rom",
                 RangeKind::RomDevice(_) => "romd",
-                RangeKind::Io => "i/o",
+                RangeKind::Io => kind(&r.region),
             };
             let _ = write!(out, "  {:016x}-{:016x} (prio {}, {kind}): {}", r.start, r.last, info.priority, info.name);
             if r.offset != 0 {
                 let _ = write!(out, " @{:016x}", r.offset);
             }
-            if owners && !info.owner.is_empty() {
-                let _ = write!(out, " owner:{{obj path={}}}", info.owner);
+            if owners {
+                out.push_str(&owner(&r.region));
             }
             out.push('\n');
         }
