@@ -76,7 +76,7 @@ fn the_properties_of_our_types_are_the_references() {
             found.insert(format!("{what} property {name} {property}"));
         }
     }
-    golden::check("type-differences.txt", &found, &[("property", 12)]);
+    golden::check("type-differences.txt", &found, &[("property", 10)]);
 }
 
 /// The versions of the `pc` machine: names, aliases, limits, and the compat properties that make them what they were.

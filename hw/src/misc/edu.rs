@@ -187,7 +187,7 @@ impl EduRegs {
     class_init = Edu::class_init, instance_init = Edu::instance_init)]
 pub struct Edu {
     parent: PciDevice,
-    #[property(name = "dma_mask", default = 0x0fff_ffff, live)]
+    #[property(name = "dma_mask", live)]
     dma_mask: Prop<u64>,
     #[state]
     regs: MachineCell<EduRegs>,
@@ -203,6 +203,7 @@ impl Edu {
     }
 
     fn instance_init(&self) -> Result<()> {
+        self.dma_mask.set(0x0fff_ffff); // as on QEMU no default of the type
         self.fact_timer.init(self, Self::fact_expired);
         self.dma_timer.init(self, Self::dma_expired);
         Ok(())

@@ -123,9 +123,9 @@ impl TestdevRegs {
     class_init = PciTestdev::class_init)]
 pub struct PciTestdev {
     parent: PciDevice,
-    #[property]
+    #[property(default = Size(0))]
     membar: Prop<Size>,
-    #[property]
+    #[property(default = false)]
     membar_backed: Prop<bool>,
     #[state]
     regs: MachineCell<TestdevRegs>,
