@@ -86,6 +86,18 @@ pub struct Socket {
     pub reconnect_ms: u64,
 }
 
+/// Which of a host's addresses are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// The first that works.
+    #[default]
+    Any,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
 /// Where a socket is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Address {
@@ -104,6 +116,8 @@ pub enum Address {
         port: String,
         /// Highest port to try as a server.
         to: Option<u16>,
+        /// Which addresses of the host.
+        family: Family,
     },
     /// A descriptor this process was started with.
     Fd(i32),

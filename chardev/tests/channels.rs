@@ -1,6 +1,6 @@
 //! Channels through real files, sockets, pipes and pseudo-terminals.
 
-use chardev::config::{Address, Backend, Socket};
+use chardev::config::{Address, Backend, Family, Socket};
 use chardev::{Channel, CharFrontend, Config, Event, Handlers, Host, Hub};
 use hw_core::event_loop::EventLoop;
 use std::io::{Read, Write};
@@ -190,7 +190,7 @@ fn a_client_connects_again() {
 #[test]
 fn telnet_offers_character_mode_and_doubles_255() {
     let w = world();
-    let address = Address::Inet { host: "127.0.0.1".into(), port: "0".into(), to: None };
+    let address = Address::Inet { host: "127.0.0.1".into(), port: "0".into(), to: None, family: Family::Any };
     let config = Socket { address, server: true, wait: false, nodelay: true, telnet: true, reconnect_ms: 0 };
     let ch = w.hub.open(&Config::new("c0", Backend::Socket(config))).unwrap();
     let s = sink(&ch);

@@ -99,6 +99,14 @@ impl Qmp {
         self.writer.write_all(text.as_bytes()).expect("the monitor reads");
     }
 
+    /// Sends bytes as they are.
+    ///
+    /// # Panics
+    /// When the other end is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.writer.write_all(bytes).expect("the monitor reads");
+    }
+
     /// The next line, events included.
     ///
     /// # Panics

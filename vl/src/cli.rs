@@ -18,7 +18,12 @@ pub fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             chardev::terminal::restore();
-            Reporter::stderr(&program).say(&format!("{e:#}"));
+            let report = Reporter::stderr(&program);
+            let report = match options::parse(&args) {
+                Ok(options::Parsed::Run(line)) => report.for_line(&line),
+                _ => report,
+            };
+            report.say(&format!("{e:#}"));
             ExitCode::FAILURE
         }
     }

@@ -6,8 +6,33 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 /// QEMU's items that exist here: name and what is logged. The name is the `tracing` target.
-pub const ITEMS: &[(&str, &str)] =
-    &[("guest_errors", "when the guest OS does something invalid (e.g. accessing a non-existent register)")];
+pub const ITEMS: &[(&str, &str)] = &[
+    ("int", "interrupts and exceptions, one line each"),
+    ("cpu_reset", "a CPU's state before it is reset"),
+    ("unimp", "what the guest asks for that is not modelled"),
+    ("guest_errors", "when the guest OS does something invalid (e.g. accessing a non-existent register)"),
+];
+
+/// QEMU's items that do not exist here: named so that the message can tell.
+const NOT_BUILT: &[&str] = &[
+    "out_asm",
+    "in_asm",
+    "op",
+    "op_opt",
+    "op_ind",
+    "op_plugin",
+    "exec",
+    "cpu",
+    "fpu",
+    "mmu",
+    "pcall",
+    "page",
+    "plugin",
+    "strace",
+    "tid",
+    "vpu",
+    "invalid_mem",
+];
 
 /// Text of `-d help`.
 pub fn help() -> String {
@@ -33,6 +58,9 @@ pub fn filter(items: &[String], traces: &[String]) -> Result<String, String> {
             _ if ITEMS.iter().any(|(n, _)| n == item) => targets.push(format!("{item}=trace")),
             _ => match item.strip_prefix("trace:") {
                 Some(pattern) => targets.push(target(pattern)),
+                None if NOT_BUILT.contains(&item.as_str()) => {
+                    return Err(format!("log item '{item}' of QEMU is not built yet; '-d help' lists those that are"));
+                }
                 None => {
                     let hint = crate::nearest::did_you_mean(item, ITEMS.iter().map(|(n, _)| *n));
                     return Err(format!("Unknown log item '{item}'{hint}; '-d help' lists them"));
@@ -78,6 +106,7 @@ mod tests {
             filter(&s(&["guest_errors", "trace:pit_*"]), &s(&["memory*"])),
             Ok("warn,guest_errors=trace,pit_=trace,memory=trace".into())
         );
+        assert!(filter(&s(&["int", "in_asm"]), &[]).unwrap_err().contains("'in_asm' of QEMU is not built yet"));
         assert!(filter(&s(&["guest_error"]), &[]).unwrap_err().contains("did you mean 'guest_errors'"));
     }
 }

@@ -1,5 +1,6 @@
 //! Messages to the user: one line each on standard error, with the program's name and, on request, the time.
 
+use crate::options::CommandLine;
 use parking_lot::Mutex;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,6 +31,13 @@ impl Reporter {
     pub fn with_format(mut self, timestamp: bool, guest_name: Option<String>) -> Self {
         (self.timestamp, self.guest_name) = (timestamp, guest_name);
         self
+    }
+
+    /// The format that a command line's `-msg` asks for.
+    pub fn for_line(self, line: &CommandLine) -> Self {
+        let on = |key: &str| line.msg.switch(key).ok().flatten().unwrap_or(false);
+        let guest = on("guest-name").then(|| line.name.text("guest")).flatten();
+        self.with_format(on("timestamp"), guest)
     }
 
     /// One message. `info: ` in front of it is for people and stays away from what tools parse as an error.

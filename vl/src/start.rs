@@ -32,17 +32,22 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     vm.options.warnings.iter().for_each(|w| vm.warn(w));
     let machine = create_machine(&vm, class)?;
     let ports = crate::defaults::plan(&vm.options, class)?;
-    hint_at_display(&vm, &ports);
+    let unseen = is_unseen(&vm.options, &ports);
     create_chardevs(&vm, &ports)?;
     set_machine_properties(&vm, &machine)?;
     configure_accelerator(&vm, &machine)?;
     register_globals(&vm, &machine);
     create_objects(&vm)?;
+    set_machine_links(&vm, &machine)?;
     create_monitors(&vm, &ports)?;
     create_qtest(&vm)?;
     configure_board(&vm, &machine, ports)?;
     init_board(&vm, &machine)?;
     create_devices(&vm)?;
+    if unseen {
+        vm.report
+            .say("info: no display is built in: use -nographic for the serial console, or screendump in a monitor");
+    }
     finish(&vm, &machine);
     Ok(vm)
 }
@@ -70,13 +75,9 @@ fn create_machine(vm: &Arc<Vm>, class: &'static Class) -> Result<Ref<Machine>> {
 }
 
 /// There is no window: whoever did not ask for that is told where the guest can be seen.
-fn hint_at_display(vm: &Vm, ports: &Ports) {
-    let line = &vm.options;
-    let unseen = ports.vga.is_some() || ports.serial.iter().any(|p| p.at.is_empty());
-    if line.display.is_none() && !line.nographic && unseen {
-        vm.report
-            .say("info: no display is built in: use -nographic for the serial console, or screendump in a monitor");
-    }
+fn is_unseen(line: &CommandLine, ports: &Ports) -> bool {
+    let something = ports.vga.is_some() || ports.serial.iter().any(|p| p.at.is_empty());
+    line.display.is_none() && !line.nographic && something
 }
 
 /// `-chardev`, then what the short forms of `-serial`, `-parallel` and friends ask for.
@@ -107,6 +108,23 @@ pub(crate) fn open_chardev(vm: &Vm, config: &chardev::Config) -> qom::Result<Arc
     Ok(channel)
 }
 
+/// Whether a property of the machine refers to an object: those that `-object` makes do not exist yet when the others are set.
+fn is_link(machine: &Ref<Machine>, key: &str) -> bool {
+    Ref::object(machine).properties().iter().any(|p| p.name == key && p.ty.starts_with("link<"))
+}
+
+/// `-machine memory-backend=ID` and its like.
+fn set_machine_links(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
+    let pairs = vm.options.machine.pairs.iter().filter(|(key, _)| is_link(machine, key));
+    for (key, value) in pairs {
+        machine.set_str(key, value).map_err(at(&vm.options.machine_at))?;
+    }
+    Ok(())
+}
+
+/// QEMU's machine properties that only hold a value here: nothing looks at them.
+const NOT_BUILT: [&str; 3] = ["dumpdtb", "memory-encryption", "shim"];
+
 /// `-machine key=value`, and the options that are properties of the machine: `-m`, `-smp`, `-boot`, `-kernel` …
 fn set_machine_properties(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
     let line = &vm.options;
@@ -125,8 +143,11 @@ fn set_machine_properties(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
         *slot = (name, option, opts.pairs.iter().map(pair).collect());
     }
     for (key, value) in &line.machine.pairs {
-        if key == "type" || key == "accel" {
+        if key == "type" || key == "accel" || is_link(machine, key) {
             continue;
+        }
+        if NOT_BUILT.contains(&key.as_str()) {
+            return fail(format!("{}: '{key}' is not built yet", line.machine_at));
         }
         let member =
             key.split_once('.').and_then(|(head, rest)| Some((structs.iter_mut().find(|s| s.0 == head)?, rest)));
@@ -355,7 +376,13 @@ fn rtc(line: &CommandLine) -> std::result::Result<RtcConfig, OptError> {
 /// Memory, then the board: CPUs, chipset, devices.
 fn init_board(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
     machine.set_up_memory().map_err(at(""))?;
-    machine.run_board_init(&mut vm.core().lock()).map_err(at(""))
+    machine.run_board_init(&mut vm.core().lock()).map_err(at(""))?;
+    let mut has_fw_cfg = false;
+    vm.scope().root().walk(&mut |o| has_fw_cfg |= o.is_a("fw_cfg"));
+    match vm.options.fw_cfg.first() {
+        Some(f) if !has_fw_cfg => fail(format!("{}: fw_cfg device not available", f.at)),
+        _ => Ok(()),
+    }
 }
 
 /// `-device`.

@@ -98,10 +98,7 @@ impl Vm {
     pub(crate) fn empty(line: CommandLine, env: Env) -> Result<Arc<Self>, StartError> {
         let events = EventLoop::new().map_err(|e| StartError(format!("cannot make an event loop: {e}")))?;
         let core = Core::new();
-        let timestamp = line.msg.switch("timestamp").ok().flatten().unwrap_or(false);
-        let guest = line.msg.switch("guest-name").ok().flatten().unwrap_or(false);
-        let guest = guest.then(|| line.name.text("guest")).flatten();
-        let report = Arc::new(env.report.with_format(timestamp, guest));
+        let report = Arc::new(env.report.for_line(&line));
         let requests = core.requests.clone();
         let for_chardevs = report.clone();
         let chardevs = Hub::new(Host {

@@ -6,7 +6,7 @@
 use super::fd::{FdPair, Filter};
 use super::{Backend, telnet};
 use crate::channel::Channel;
-use crate::config::{self, Address};
+use crate::config::{self, Address, Family};
 use crate::frontend::Event;
 use crate::{Error, Result, fdpass};
 use hw_core::event_loop::{HostTimer, Job, Ready, Watch};
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, accept_with, sockopt};
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -128,16 +128,21 @@ fn bind(address: &Address) -> Result<OwnedFd> {
             }
             UnixListener::bind_addr(&addr).map(Into::into).map_err(fail)
         }
-        Address::Inet { host, port, to } => {
+        Address::Inet { host, port, to, family } => {
             let first = port_number(port).map_err(fail)?;
-            let host = if host.is_empty() { "0.0.0.0" } else { host };
+            let host = match (host.as_str(), family) {
+                ("", Family::V6) => "::",
+                ("", _) => "0.0.0.0",
+                (host, _) => host,
+            };
             let last = to.map_or(first, |t| t.max(first));
-            let mut result = TcpListener::bind((host, first));
+            let try_port = |p| TcpListener::bind(&*addresses(host, p, *family)?);
+            let mut result = try_port(first);
             for p in first.saturating_add(1)..=last {
                 if result.is_ok() {
                     break;
                 }
-                result = TcpListener::bind((host, p));
+                result = try_port(p);
             }
             result.map(Into::into).map_err(fail)
         }
@@ -153,6 +158,21 @@ fn unlink_stale(path: &str) {
     }
 }
 
+/// The addresses that a name stands for, of the family that is wanted.
+fn addresses(host: &str, port: u16, family: Family) -> io::Result<Vec<std::net::SocketAddr>> {
+    let fits = |a: &std::net::SocketAddr| match family {
+        Family::Any => true,
+        Family::V4 => a.is_ipv4(),
+        Family::V6 => a.is_ipv6(),
+    };
+    let found: Vec<_> = (host, port).to_socket_addrs()?.filter(fits).collect();
+    if found.is_empty() {
+        let text = format!("address resolution failed for {host}:{port}: no address of the family asked for");
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
+    }
+    Ok(found)
+}
+
 fn port_number(port: &str) -> io::Result<u16> {
     port.parse().map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("port '{port}' is not a number from 0 to 65535"))
@@ -164,9 +184,9 @@ fn connect(address: &Address) -> io::Result<OwnedFd> {
         Address::Unix { path, is_abstract } => {
             UnixStream::connect_addr(&unix_addr(path, *is_abstract)?).map(Into::into)
         }
-        Address::Inet { host, port, .. } => {
+        Address::Inet { host, port, family, .. } => {
             let host = if host.is_empty() { "localhost" } else { host };
-            TcpStream::connect((host, port_number(port)?)).map(Into::into)
+            TcpStream::connect(&*addresses(host, port_number(port)?, *family)?).map(Into::into)
         }
         Address::Fd(_) => Err(io::ErrorKind::InvalidInput.into()),
     }

@@ -78,10 +78,16 @@ impl Roms {
         use std::io::Read;
         let fail = |e: std::io::Error| Error::generic(format!("Could not open '{}': {e}", path.display()));
         let max = max.min(MAX_FILE);
+        let too_large = || Error::generic(format!("'{}' is larger than {max} bytes", path.display()));
         let mut data = vec![];
-        std::fs::File::open(path).map_err(fail)?.take(max + 1).read_to_end(&mut data).map_err(fail)?;
+        let file = std::fs::File::open(path).map_err(fail)?;
+        // A regular file tells before it is read; a pipe does not.
+        if file.metadata().is_ok_and(|m| m.is_file() && m.len() > max) {
+            return Err(too_large());
+        }
+        file.take(max + 1).read_to_end(&mut data).map_err(fail)?;
         if data.len() as u64 > max {
-            return Err(Error::generic(format!("'{}' is larger than {max} bytes", path.display())));
+            return Err(too_large());
         }
         if data.is_empty() {
             return Err(Error::generic(format!("'{}' is empty", path.display())));

@@ -14,6 +14,9 @@ use crate::request::ShutdownCause;
 use crate::smp::{SmpCaches, SmpConfig, SmpRules, Topology};
 use crate::sysbus::system_bus;
 
+/// Most slots for memory modules: what ACPI's memory hotplug registers address.
+const MAX_RAM_SLOTS: u64 = 256;
+
 /// One compat property: `driver.property=value`.
 #[derive(Clone, Debug)]
 pub struct CompatProp {
@@ -377,7 +380,9 @@ impl Machine {
     }
 
     fn set_memory(&self, mut v: MemorySizeConfiguration) -> Result<()> {
-        let size = v.size.map_or(self.class_of().default_ram_size, |s| s.0).checked_next_multiple_of(8192);
+        // No size and size 0 mean the machine's default.
+        let wanted = v.size.map_or(0, |s| s.0);
+        let size = if wanted == 0 { self.class_of().default_ram_size } else { wanted }.checked_next_multiple_of(8192);
         let size = size.ok_or("ram size too large")?;
         match (v.max_size, v.slots) {
             (Some(max), _) if max.0 < size => {
@@ -386,10 +391,10 @@ impl Machine {
                     max.0
                 )));
             }
-            (Some(max), slots) if max.0 > size && slots.unwrap_or(0) == 0 => {
-                return Err(Error::generic(
-                    "invalid value of maxmem: memory slots were not specified but maximum memory size is more than the initial one",
-                ));
+            (_, Some(slots)) if slots > MAX_RAM_SLOTS => {
+                return Err(Error::generic(format!(
+                    "unsupported amount of memory slots: {slots} (at most {MAX_RAM_SLOTS})"
+                )));
             }
             (None, Some(_)) => return Err(Error::generic("slots specified but no max-size")),
             _ => {}

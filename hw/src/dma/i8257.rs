@@ -169,7 +169,7 @@ impl IsaDma for I8257 {
                 bytes.reverse();
             }
             if writing && let Err(e) = self.core().memory.write(m, span.addr, &bytes) {
-                tracing::debug!(channel, addr = span.addr, "DMA write to nowhere: {e}");
+                tracing::debug!(target: "guest_errors", channel, addr = span.addr, "DMA write to nowhere: {e}");
             }
             at += span.len;
         }

@@ -14,8 +14,9 @@ const LIMIT: u64 = 2 << 30;
 fn read(what: &str, name: &str) -> Result<Image> {
     let fail = |e: &dyn std::fmt::Display| Error::generic(format!("could not open {what} file '{name}': {e}"));
     let mut image = Image::from(Roms::read_file(Path::new(name), LIMIT).map_err(|e| fail(&e))?);
-    let file = File::open(name).ok().filter(|f| f.metadata().is_ok_and(|m| m.is_file()));
-    if let Some(file) = file {
+    // Looked at before it is opened: opening a pipe a second time would wait for a second writer.
+    let regular = std::fs::metadata(name).is_ok_and(|m| m.is_file());
+    if let Some(file) = regular.then(|| File::open(name).ok()).flatten() {
         image.data = Data::file(file, image.bytes.len());
     }
     Ok(image)

@@ -22,7 +22,7 @@ impl KvmVapic {
 
     fn write(&self, m: &mut Locked, off: u64, size: u32, val: u64) {
         if size < 4 {
-            tracing::debug!(off, val, "kvmvapic: no option ROM, command ignored");
+            tracing::debug!(target: "unimp", off, val, "kvmvapic: no option ROM, command ignored");
             return;
         }
         if let Some(cpu) = m.cpu().and_then(|n| self.core().cpus.get(n)) {

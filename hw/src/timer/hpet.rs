@@ -101,7 +101,7 @@ impl Hpet {
         }
         for (addr, data) in e.messages {
             if let Err(err) = self.core().memory.store(m, addr.into(), 4, data.into()) {
-                tracing::debug!(addr, "HPET message to nowhere: {err}");
+                tracing::debug!(target: "guest_errors", addr, "HPET message to nowhere: {err}");
             }
         }
         self.timer.arm(m, e.deadline);

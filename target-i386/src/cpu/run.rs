@@ -45,6 +45,10 @@ impl X86Cpu {
 /// Reset of the vCPU's own state, after its local APIC's; parked.
 pub(super) fn reset(cpu: &X86Cpu) {
     let bsp = cpu.is_bsp();
+    if tracing::enabled!(target: "cpu_reset", tracing::Level::TRACE) {
+        let state = cpu.with_vcpu(dump::registers).unwrap_or_default();
+        tracing::trace!(target: "cpu_reset", "CPU Reset (CPU {})\n{}", cpu.index().unwrap_or(0), state.trim_end());
+    }
     if let Some(v) = cpu.vcpu() {
         v.reset(bsp);
     }

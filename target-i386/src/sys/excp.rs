@@ -118,6 +118,18 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
 
 /// Enters a handler: pushes the frame, loads CS and the stack, clears flags. The new instruction pointer.
 pub fn enter(c: &mut X86Cpu<'_>, e: &Event) -> Result<u64, Exception> {
+    tracing::trace!(
+        target: "int",
+        "v={:02x} e={:04x} i={} cpl={} IP={:04x}:{:016x} SP={:04x} CR2={:016x}",
+        e.vector,
+        e.error.unwrap_or(0),
+        u8::from(e.software),
+        c.cpl(),
+        c.state.segs[CS].sel,
+        e.ip,
+        c.state.segs[SS].sel,
+        c.state.cr2,
+    );
     if c.lma() {
         enter_long(c, e)
     } else if c.protected() {

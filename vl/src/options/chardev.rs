@@ -4,7 +4,7 @@ use super::desc;
 use super::opts::{OptError, Opts};
 use crate::nearest::did_you_mean;
 use chardev::Config;
-use chardev::config::{Address, Backend, Socket};
+use chardev::config::{Address, Backend, Family, Socket};
 
 /// The kinds `-chardev help` lists.
 pub const BACKENDS: &[&str] = &["file", "memory", "mux", "null", "pipe", "pty", "ringbuf", "socket", "stdio", "vc"];
@@ -24,6 +24,9 @@ pub fn from_opts(o: &Opts) -> Result<Config, OptError> {
     let backend = match kind {
         "null" => Backend::Null,
         "vc" => Backend::Vc,
+        _ if ["width", "height", "cols", "rows"].iter().any(|k| o.get(k).is_some()) && BACKENDS.contains(&kind) => {
+            return Err(other(format!("chardev '{id}' does not support size options")));
+        }
         "stdio" => Backend::Stdio { signal: o.switch("signal")?.unwrap_or(true) },
         "file" => Backend::File {
             path: path("file")?.into(),
@@ -32,7 +35,7 @@ pub fn from_opts(o: &Opts) -> Result<Config, OptError> {
         },
         "pipe" => Backend::Pipe { path: path("pipe")?.into() },
         "pty" => Backend::Pty { path: o.text("path").map(Into::into) },
-        "ringbuf" | "memory" => Backend::Ringbuf { size: o.size("size", 1)?.unwrap_or(65536) },
+        "ringbuf" | "memory" => Backend::Ringbuf { size: o.size("size", 1)?.filter(|s| *s > 0).unwrap_or(65536) },
         "mux" => Backend::Mux { chardev: o.text("chardev").ok_or_else(|| other("chardev: mux: no chardev given"))? },
         "socket" => Backend::Socket(socket(o)?),
         _ => {
@@ -40,9 +43,6 @@ pub fn from_opts(o: &Opts) -> Result<Config, OptError> {
             return Err(other(format!("'{kind}' is not a valid char driver name{hint}")));
         }
     };
-    if o.get("logtimestamp").is_some() {
-        return Err(other("logtimestamp is not built yet"));
-    }
     Ok(Config {
         mux: o.switch("mux")?.unwrap_or(false),
         logfile: o.text("logfile").map(Into::into),
@@ -52,19 +52,15 @@ pub fn from_opts(o: &Opts) -> Result<Config, OptError> {
 }
 
 fn socket(o: &Opts) -> Result<Socket, OptError> {
-    for missing in ["websocket", "tn3270"] {
-        if o.switch(missing)? == Some(true) {
-            return Err(other(format!("chardev: socket: {missing} is not built yet")));
-        }
-    }
-    if o.get("tls-creds").is_some() {
-        return Err(other("chardev: socket: TLS is not built yet"));
-    }
     let server = o.switch("server")?.unwrap_or(false);
     let wait = o.switch("wait")?;
     if wait.is_some() && !server {
         return Err(other("'wait' option is incompatible with socket in client connect mode"));
     }
+    let nodelay = match (o.switch("nodelay")?, o.switch("delay")?) {
+        (Some(_), Some(_)) => return Err(other("'delay' and 'nodelay' are mutually exclusive")),
+        (nodelay, delay) => nodelay.or(delay.map(|d| !d)),
+    };
     let reconnect_ms = o.number("reconnect-ms")?.unwrap_or(0);
     if reconnect_ms > 0 && server {
         return Err(other("'reconnect-ms' option is incompatible with socket in server listen mode"));
@@ -77,7 +73,15 @@ fn socket(o: &Opts) -> Result<Socket, OptError> {
         (None, None, host, Some(port)) => {
             let to =
                 o.number("to")?.map(|t| u16::try_from(t).map_err(|_| OptError::Number("to".into()))).transpose()?;
-            Address::Inet { host: host.unwrap_or_default(), port, to }
+            let family = match (o.switch("ipv4")?, o.switch("ipv6")?) {
+                (Some(true), None | Some(false)) | (None, Some(false)) => Family::V4,
+                (None | Some(false), Some(true)) | (Some(false), None) => Family::V6,
+                (Some(false), Some(false)) => {
+                    return Err(other("chardev: socket: ipv4=off and ipv6=off leave nothing"));
+                }
+                _ => Family::Any,
+            };
+            Address::Inet { host: host.unwrap_or_default(), port, to, family }
         }
         (None, None, Some(_), None) => return Err(other("chardev: socket: no port given")),
         (None, None, None, None) => return Err(other("chardev: socket: no path, host or fd given")),
@@ -87,7 +91,7 @@ fn socket(o: &Opts) -> Result<Socket, OptError> {
         address,
         server,
         wait: server && wait.unwrap_or(true),
-        nodelay: o.switch("nodelay")?.unwrap_or(false),
+        nodelay: nodelay.unwrap_or(false),
         telnet: o.switch("telnet")?.unwrap_or(false),
         reconnect_ms,
     })
@@ -223,10 +227,10 @@ mod tests {
         let Backend::Socket(s) = short("telnet::4444,server").backend else { unreachable!() };
         assert_eq!(
             (s.address, s.telnet, s.wait),
-            (Address::Inet { host: String::new(), port: "4444".into(), to: None }, true, true)
+            (Address::Inet { host: String::new(), port: "4444".into(), to: None, family: Family::Any }, true, true)
         );
         let Backend::Socket(s) = short("tcp:[::1]:5").backend else { unreachable!() };
-        assert_eq!(s.address, Address::Inet { host: "::1".into(), port: "5".into(), to: None });
+        assert_eq!(s.address, Address::Inet { host: "::1".into(), port: "5".into(), to: None, family: Family::Any });
         assert_eq!(from_short("x", "none"), Ok(Short::None));
         assert_eq!(from_short("x", "chardev:c"), Ok(Short::Existing("c".into())));
         assert!(from_short("x", "stdi").unwrap_err().to_string().ends_with("(did you mean 'stdio'?)"));

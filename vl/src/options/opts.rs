@@ -14,6 +14,9 @@ pub enum OptError {
     /// A key the list does not have.
     #[error("Invalid parameter '{0}'{1}")]
     Unknown(String, String),
+    /// A key that only QEMU has.
+    #[error("parameter '{0}' of QEMU is not built yet")]
+    NotBuilt(String),
     /// A key without a value where one is needed.
     #[error("Expected '=' after parameter '{0}'")]
     NoValue(String),
@@ -146,12 +149,16 @@ impl Opts {
         }
         if !desc.params.is_empty() {
             let Some(param) = desc.params.iter().find(|p| p.name == key) else {
-                let hint = did_you_mean(&key, desc.params.iter().map(|p| p.name));
+                let hint = did_you_mean(&key, desc.built().map(|p| p.name));
                 return Err(OptError::Unknown(key, hint));
             };
             match param.kind {
                 Kind::Bool if size::boolean(&value).is_none() => return Err(OptError::Switch(key)),
                 Kind::Number if size::number(&value).is_none() => return Err(OptError::Number(key)),
+                Kind::Signed if size::number(value.strip_prefix('-').unwrap_or(&value)).is_none() => {
+                    return Err(OptError::Number(key));
+                }
+                Kind::NotBuilt => return Err(OptError::NotBuilt(key)),
                 Kind::Size if size::size(&value, 1).is_none() => return Err(OptError::Size(key)),
                 _ => {}
             }

@@ -195,7 +195,7 @@ fn channels() -> Vec<OptionDef> {
 fn display() -> Vec<OptionDef> {
     vec![
         opt("display", "none", "select the display backend: none (the only one, and the default)", |c, _, t| {
-            if t.split(',').next() != Some("none") && t != "help" {
+            if t != "none" && t != "help" {
                 return Err(OptError::Choice { key: "type".into(), value: t.into(), expected: "none".into() });
             }
             c.display = Some(t.into());
@@ -270,6 +270,12 @@ fn running() -> Vec<OptionDef> {
             "reboot=reset|shutdown,shutdown=poweroff|pause,panic=pause|shutdown|exit-failure|none,watchdog=action",
             "action when guest reboots, shuts down, panics, or its watchdog fires",
             action,
+        ),
+        opt(
+            "watchdog-action",
+            "reset|shutdown|poweroff|pause|debug|none|inject-nmi",
+            "what a watchdog does",
+            |c, at, t| action(c, at, &format!("watchdog={t}")),
         ),
         opt("pidfile", "file", "write PID to 'file'", |c, _, t| {
             c.pidfile = Some(t.into());
@@ -369,7 +375,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("usbdevice", true),
     ("virtfs", true),
     ("vnc", true),
-    ("watchdog-action", true),
     ("win2k-hack", false),
     ("xen-attach", false),
     ("xen-domid", true),
@@ -486,9 +491,6 @@ fn fw_cfg(c: &mut CommandLine, at: &str, text: &str) -> Result<(), OptError> {
     let name = o.text("name").ok_or_else(|| OptError::Other("invalid argument(s): a name is needed".into()))?;
     if name.is_empty() || name.len() > 55 {
         return Err(OptError::Other(format!("name '{name}' must have 1 to 55 characters")));
-    }
-    if o.get("gen_id").is_some() {
-        return Err(OptError::Other("gen_id is not built yet".into()));
     }
     let arg = match (o.text("file"), o.text("string")) {
         (Some(path), None) => FwCfgArg::File { name, path: path.into() },

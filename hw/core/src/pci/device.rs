@@ -417,7 +417,7 @@ impl PciDevice {
     pub fn send_message(&self, m: &mut Locked, addr: u64, data: u32) {
         let attrs = self.dma_attrs(m);
         if let Err(e) = self.dma_space().store_with(m, addr, 4, data.into(), attrs) {
-            tracing::debug!(device = self.type_name(), addr, "MSI goes nowhere: {e}");
+            tracing::debug!(target: "guest_errors", device = self.type_name(), addr, "MSI goes nowhere: {e}");
         }
     }
 

@@ -84,7 +84,7 @@ fn accelerators(vm: &Arc<Vm>, _: Args<'_>) -> QmpResult {
 fn command_line_options(_: &Arc<Vm>, args: Args<'_>) -> QmpResult {
     let wanted = args.opt_str("option");
     let describe = |d: &&desc::Desc| {
-        let fixed = d.params.iter().map(|p| json!({"name": p.name, "type": p.kind.qapi()}));
+        let fixed = d.built().map(|p| json!({"name": p.name, "type": p.kind.qapi()}));
         let parameters: Vec<Value> = if d.name == "machine" { machine_parameters() } else { fixed.collect() };
         json!({"option": d.name, "parameters": parameters})
     };
@@ -101,9 +101,9 @@ fn machine_parameters() -> Vec<Value> {
     for property in hw_core::machine::machines().iter().flat_map(|c| c.properties()) {
         let info = PropertyInfo::of(property);
         let kind = match info.ty.as_str() {
-            "bool" => "boolean",
+            "bool" | "OnOffAuto" => "boolean",
             "size" => "size",
-            t if t.starts_with("int") || t.starts_with("uint") => "number",
+            "int" => "number",
             _ => "string",
         };
         if info.writable {
