@@ -6,7 +6,7 @@
 
 use crate::{
     machine_bus::{CodeWrites, MachineBus, watch_page},
-    tcg::{Exit, Group, Target, Vcpu},
+    tcg::{Counters, Exit, Group, Target, Vcpu},
 };
 use hw_core::{
     Core, Cpu, Locked, Machine,
@@ -35,6 +35,8 @@ pub enum Threads {
 pub trait VcpuThread: Send + Sync {
     /// Runs the vCPU until it is unplugged; called on its thread. `turn` is held while guest code runs.
     fn run(&self, cpu: &Ref<Cpu>, turn: Option<&FairMutex<()>>);
+    /// What the vCPU's engine counted. It is parked.
+    fn counters(&self) -> Counters;
 }
 
 /// Type `tcg-accel`.
@@ -75,6 +77,8 @@ impl TcgAccel {
     fn init_machine(accel: &Accel, machine: &Machine, _: &mut Locked) -> Result<()> {
         let this = accel.object();
         let this = this.cast::<TcgAccel>().ok_or_else(|| Error::generic("not a tcg-accel"))?;
+        // (vCPUs are made later.) One instruction at a time is what a loop of handlers does.
+        this.group().set_looped(this.one_insn_per_tb.get());
         let ram = Core::of(machine).ram.clone();
         ram.set_code_watcher(Arc::new(CodeWrites(this.group().clone())));
         // (The list keeps the watcher, so this must not keep the list.)
@@ -115,6 +119,12 @@ impl TcgAccel {
     /// Forgets it: the vCPU was unplugged.
     pub fn detach(&self, index: u32) {
         self.vcpus.lock().remove(&index);
+    }
+    /// What the engines counted, by number of the vCPU. All are parked.
+    pub fn counters(&self) -> Vec<(u32, Counters)> {
+        let mut all: Vec<_> = self.vcpus.lock().iter().map(|(n, v)| (*n, v.clone())).collect();
+        all.sort_by_key(|(n, _)| *n);
+        all.into_iter().map(|(n, v)| (n, v.counters())).collect()
     }
     fn create_vcpu_thread(accel: &Accel, cpu: &Ref<Cpu>) -> Result<()> {
         let this = accel.object();

@@ -59,8 +59,12 @@ impl Bare {
     /// A CPU that runs `bits`-bit code (16: real mode; 32, 64: flat segments, privilege level 0 and SSE on) with `ram`
     /// bytes of memory.
     pub fn new(bits: u32, ram: usize) -> Bare {
+        Bare::in_group(&Group::new(), bits, ram)
+    }
+    /// The same as a member of a group.
+    pub fn in_group(group: &Arc<Group>, bits: u32, ram: usize) -> Bare {
         let bus = Arc::new(FlatBus::new(ram));
-        let mut cpu: Vcpu<X86> = Vcpu::new(&Group::new(), bus.clone(), State::new(Arc::default()));
+        let mut cpu: Vcpu<X86> = Vcpu::new(group, bus.clone(), State::new(Arc::default()));
         set_up(&mut cpu, bits);
         Bare { bus, cpu }
     }

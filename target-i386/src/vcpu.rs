@@ -10,7 +10,7 @@ use crate::{
 };
 use accel::{
     AccelCpu, TcgAccel, VcpuThread,
-    tcg::{Exit, Kick, Vcpu},
+    tcg::{Counters, Exit, Kick, Vcpu},
     tcg_accel::run_vcpu,
 };
 use hw_core::{Clocks, Core, Cpu, Request, ShutdownCause, cpu::interrupt};
@@ -106,6 +106,9 @@ impl X86Vcpu {
     }
 }
 impl VcpuThread for X86Vcpu {
+    fn counters(&self) -> Counters {
+        self.lock().counters()
+    }
     fn run(&self, cpu: &Ref<Cpu>, turn: Option<&FairMutex<()>>) {
         run_vcpu(cpu, &self.0.vcpu, turn, |_, exit| {
             if let Exit::Target(code) = exit {

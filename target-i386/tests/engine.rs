@@ -1,6 +1,8 @@
 //! The engine on small programs: control flow, flags across blocks, memory, budgets, self-modifying code.
 
+use accel::tcg::Group;
 use iced_x86::code_asm::*;
+use std::sync::Arc;
 use target_i386::{exception::Exception, testing::*};
 
 const CODE: u64 = 0x1_0000;
@@ -13,8 +15,14 @@ fn assemble(f: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
 }
 macro_rules! code { ($a:ident: $($e:expr;)*) => { assemble(|$a| { $($e.expect("an instruction");)* }) } }
 
+/// Looped where `looped.rs` runs these tests.
+fn group() -> Arc<Group> {
+    let g = Group::new();
+    g.set_looped(env!("CARGO_CRATE_NAME") == "looped");
+    g
+}
 fn machine(code: &[u8]) -> Bare {
-    let mut m = Bare::new(64, 16 << 20);
+    let mut m = Bare::in_group(&group(), 64, 16 << 20);
     m.poke(CODE, code);
     m.set_pc(CODE);
     m.set_gpr(4, 0x80_0000);
@@ -133,7 +141,7 @@ fn instructions_and_data_across_pages() {
             a.mov(rax, 0x1122_3344_5566_7788u64); a.mov(rbx, DATA + 0xff8 + at);
             a.mov(qword_ptr(rbx), rax); a.add(qword_ptr(rbx), 1); a.mov(rcx, qword_ptr(rbx)); a.push(rcx); a.pop(rdx); a.ud2();
         };
-        let mut m = Bare::new(64, 16 << 20);
+        let mut m = Bare::in_group(&group(), 64, 16 << 20);
         let start = CODE + 0x1000 - 3 - at;
         m.poke(start, &code);
         m.set_pc(start);

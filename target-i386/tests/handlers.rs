@@ -1,7 +1,7 @@
 //! The machine code of tier 0: every handler goes on by a jump, none returns, few make a stack frame.
 //!
 //! Rust does not promise sibling calls; this test notices when a compiler or a change of the code loses them.
-#![cfg(all(target_arch = "x86_64", not(feature = "loop")))]
+#![cfg(target_arch = "x86_64")]
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use object::{Object, ObjectSection, ObjectSymbol};

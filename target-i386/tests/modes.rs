@@ -1,11 +1,18 @@
 //! 16-bit and 32-bit code: addresses, segments, stacks, branches that wrap; mode switches; string instructions.
 
+use accel::tcg::Group;
 use iced_x86::code_asm::*;
 use target_i386::{exception::Exception, reg, state::*, testing::*};
 
 const CODE: u64 = 0x1_0000;
 const END: Outcome = Outcome::Exception(Exception::ud());
 
+/// Looped where `looped.rs` runs these tests.
+fn bare(bits: u32, ram: usize) -> Bare {
+    let g = Group::new();
+    g.set_looped(env!("CARGO_CRATE_NAME") == "looped");
+    Bare::in_group(&g, bits, ram)
+}
 fn assemble(bits: u32, ip: u64, f: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
     let mut a = CodeAssembler::new(bits).expect("16, 32 or 64");
     f(&mut a);
@@ -14,7 +21,7 @@ fn assemble(bits: u32, ip: u64, f: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
 
 #[test]
 fn real_mode_segments_and_wrapping_branches() {
-    let mut m = Bare::new(16, 1 << 20);
+    let mut m = bare(16, 1 << 20);
     // CS = 1000h; a call from the upper to the lower half of the segment wraps around.
     let high = assemble(16, 0xf000, |a| {
         let mut back = a.create_label();
@@ -61,7 +68,7 @@ fn a_word_across_the_segment_limit_faults() {
         a.ud2().unwrap();
     });
     for (offset, fault) in [(0xfffeu64, END), (0xffff, Outcome::Exception(Exception::gp(0)))] {
-        let mut m = Bare::new(16, 1 << 20);
+        let mut m = bare(16, 1 << 20);
         m.poke(CODE, &code);
         m.state().segs[reg::CS].base = CODE;
         m.sync();
@@ -79,7 +86,7 @@ fn protected_mode_limits() {
         a.ud2().unwrap();
     });
     let run = |limit: u32, attr: u16, at: u64| {
-        let mut m = Bare::new(32, 1 << 20);
+        let mut m = bare(32, 1 << 20);
         m.poke(CODE + 0x100, &code);
         let s = m.state();
         s.segs[reg::CS].base = CODE;
@@ -101,7 +108,7 @@ fn protected_mode_limits() {
 
 #[test]
 fn flat_32_bit_code() {
-    let mut m = Bare::new(32, 1 << 20);
+    let mut m = bare(32, 1 << 20);
     m.poke(
         CODE,
         &assemble(32, CODE, |a| {
@@ -130,7 +137,7 @@ fn flat_32_bit_code() {
 
 #[test]
 fn string_instructions_across_pages() {
-    let mut m = Bare::new(64, 1 << 20);
+    let mut m = bare(64, 1 << 20);
     m.poke(
         CODE,
         &assemble(64, CODE, |a| {
@@ -175,7 +182,7 @@ fn string_instructions_across_pages() {
 
 #[test]
 fn byte_registers_with_and_without_rex() {
-    let mut m = Bare::new(64, 1 << 20);
+    let mut m = bare(64, 1 << 20);
     m.poke(
         CODE,
         &assemble(64, CODE, |a| {

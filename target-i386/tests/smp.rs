@@ -13,11 +13,17 @@ fn assemble(f: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
     f(&mut a);
     a.assemble(CODE).expect("assembles")
 }
+/// Looped where `looped.rs` runs these tests.
+fn group() -> Arc<Group> {
+    let g = Group::new();
+    g.set_looped(env!("CARGO_CRATE_NAME") == "looped");
+    g
+}
 /// Runs the code at once on two vCPUs with their numbers in RDI; their RAX at UD2.
 fn both(code: &[u8]) -> ([u64; 2], Arc<FlatBus>) {
     let bus = Arc::new(FlatBus::new(1 << 20));
     assert!(bus.poke(CODE, code));
-    let group = Group::new();
+    let group = group();
     let run = |n: u64| {
         let mut v: Vcpu<X86> = bare_vcpu(&group, bus.clone());
         v.hot().regs[7] = n;
@@ -143,7 +149,7 @@ fn code_patched_by_the_other_takes_effect() {
 fn a_kick_stops_an_endless_loop() {
     let bus = Arc::new(FlatBus::new(1 << 20));
     assert!(bus.poke(CODE, &[0xeb, 0xfe]));
-    let mut v = bare_vcpu(&Group::new(), bus);
+    let mut v = bare_vcpu(&group(), bus);
     v.set_pc(CODE);
     let kick = v.kick();
     let t = std::thread::spawn(move || v.run(u64::MAX));

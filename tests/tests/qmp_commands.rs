@@ -574,6 +574,15 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
         let text = q.hmp("info cpus");
         assert!(text.starts_with("* CPU #0: thread_id=") && text.contains("\r\n  CPU #1: thread_id="), "{text}");
     }
+    info_jit = "jit": {
+        assert_eq!(q.hmp("info jit"), "Error: JIT information is only available with accel=tcg\r\n");
+        let mut tcg = Qmp::start(&["-display", "none", "-L", &firmware()]);
+        let counted = |text: String| {
+            let line = text.lines().find_map(|l| l.trim().strip_prefix("instructions "));
+            line.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or_else(|| panic!("{text}"))
+        };
+        process::until("instructions", || counted(tcg.hmp("info jit")) > 100_000);
+    }
     info_kvm = "kvm": { assert_eq!(q.hmp("info kvm"), "kvm support: not compiled\r\n"); }
     info_lapic = "lapic": {
         assert!(q.hmp("info lapic").starts_with("APIC 0x0 base 0xfee00900"));

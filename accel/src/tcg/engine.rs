@@ -93,7 +93,7 @@ impl<T: Target> Vcpu<T> {
             }
             (&raw mut (*p).state).write(UnsafeCell::new(state));
             (&raw mut (*p).inner).write(UnsafeCell::new(Inner::new(bus, group.clone())));
-            (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new()));
+            (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new(group.looped())));
             (&raw mut (*p).fault).write(UnsafeCell::new(None));
             tlb::select(env, 0);
         }
@@ -166,9 +166,21 @@ impl<T: Target> Vcpu<T> {
 
     /// Runs about `budget` instructions (blocks are not cut).
     pub fn run(&mut self, budget: u64) -> Exit {
-        let env = self.env();
-        self.hot().budget = budget.min(i64::MAX as u64 / 2) as i64;
+        let budget = budget.min(i64::MAX as u64 / 2) as i64;
+        self.hot().budget = budget;
         self.requests_changed();
+        let exit = self.run_on();
+        self.count(budget);
+        exit
+    }
+    /// Counts what a budget was used for.
+    fn count(&mut self, budget: i64) {
+        let done = budget.saturating_sub(self.hot().budget).max(0) as u64;
+        // SAFETY: `&mut self`.
+        unsafe { (*inner(self.env())).counters.instructions += done }
+    }
+    fn run_on(&mut self) -> Exit {
+        let env = self.env();
         loop {
             if let Some(exit) = self.attend() {
                 return exit;
@@ -198,6 +210,7 @@ impl<T: Target> Vcpu<T> {
             return exit;
         }
         let exit = self.step_one();
+        self.count(1);
         // What the instruction asked for is attended to by the next call, but code it overwrote is gone now.
         exit.unwrap_or(Exit::Budget)
     }

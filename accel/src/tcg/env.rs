@@ -161,7 +161,7 @@ impl Hot {
     }
 }
 
-/// A handler: runs an op and those after it; returns null when something stopped them (the loop build returns the next op).
+/// A handler: runs an op and those after it; returns null when something stopped them, or the op at which to go on.
 pub(crate) type Run<T> = unsafe extern "C" fn(NonNull<Env<T>>, *const Op<T>) -> *const Op<T>;
 
 /// A decoded instruction. Built only by `page.rs`, which checks every slot number.
@@ -177,8 +177,8 @@ pub struct Op<T: Target> {
     pub(crate) form: u16,
     /// Offset in the page in the low 12 bits, segment number above.
     pub(crate) off: u16,
-    /// Executions as a block head, for a compiler to come.
-    pub(crate) _hot: u16,
+    /// In a looped vCPU the number of the handler that [`paused`](super::tier0) stands for.
+    pub(crate) handler: u16,
     /// Instructions up to the next branch, this one included.
     pub(crate) n: u8,
     /// Length in the low 4 bits (0: no instruction), scale above.

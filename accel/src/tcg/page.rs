@@ -12,7 +12,7 @@ use super::{
     env::{Op, Reach, Run, request},
     ops::*,
     target::{Decoded, End, Target},
-    tier0::{exec_dyn, leave, link, rare, straddle},
+    tier0::{exec_dyn, leave, link, paused, rare, straddle},
 };
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
@@ -20,7 +20,7 @@ use std::{
     ptr::NonNull,
     sync::{
         OnceLock, Weak,
-        atomic::{AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
 };
 
@@ -82,6 +82,8 @@ pub struct Group {
     on_code: OnceLock<Box<dyn Fn(usize) + Send + Sync>>,
     /// Held for locked accesses that no host instruction covers.
     pub(crate) locked: Mutex<()>,
+    /// vCPUs to come are looped, see [`Group::set_looped`].
+    looped: AtomicBool,
 }
 impl Group {
     /// No vCPUs yet.
@@ -91,7 +93,16 @@ impl Group {
             vcpus: Mutex::default(),
             on_code: OnceLock::new(),
             locked: Mutex::new(()),
+            looped: AtomicBool::new(false),
         })
+    }
+    /// vCPUs that are made from now on run tier 0 by a loop that calls one handler after the other, instead of handlers that
+    /// jump to the next: what is left if a compiler stops turning sibling calls into jumps, and slower.
+    pub fn set_looped(&self, on: bool) {
+        self.looped.store(on, Relaxed)
+    }
+    pub(crate) fn looped(&self) -> bool {
+        self.looped.load(Relaxed)
     }
     /// Sets who is told the host address of each page that begins to hold code. The first stays.
     pub fn on_code(&self, f: impl Fn(usize) + Send + Sync + 'static) {
@@ -175,6 +186,8 @@ pub(crate) struct Pages<T: Target> {
     map: FxHashMap<(usize, u32), Box<Page<T>>>,
     modes: Vec<u32>,
     single: Vec<Single<T>>,
+    /// In a looped vCPU the handlers in use, by the number in their ops.
+    looped: Option<Vec<Run<T>>>,
 }
 /// An instruction run by itself: its op, then one that goes to the next address, then one for the branch target.
 pub(crate) struct Single<T: Target> {
@@ -199,7 +212,7 @@ struct Item<F> {
 }
 
 impl<T: Target> Pages<T> {
-    pub fn new() -> Self {
+    pub fn new(looped: bool) -> Self {
         let h = T::handlers();
         let rows = |t: &'static [[Option<super::Handler<T>>; 16]]| t.iter().flatten().flatten().map(|h| h.0);
         Pages {
@@ -210,6 +223,24 @@ impl<T: Target> Pages<T> {
             map: FxHashMap::default(),
             modes: Vec::new(),
             single: Vec::new(),
+            looped: looped.then(Vec::new),
+        }
+    }
+    /// The handler that an op of a looped vCPU stands for.
+    pub fn looped(&self, op: &Op<T>) -> Run<T> {
+        self.looped.as_ref().and_then(|l| l.get(op.handler as usize)).copied().unwrap_or(op.run)
+    }
+    /// Puts pauses between the ops of a looped vCPU.
+    fn pause(&mut self, ops: &mut [Op<T>]) {
+        let Some(list) = &mut self.looped else { return };
+        for op in ops {
+            let known = list.iter().position(|&h| std::ptr::fn_addr_eq(h, op.run));
+            let n = known.unwrap_or_else(|| {
+                list.push(op.run);
+                list.len() - 1
+            });
+            op.handler = u16::try_from(n).expect("fewer handlers than forms");
+            op.run = paused::<T>;
         }
     }
     /// The op at `off` of a page, if it is decoded.
@@ -260,7 +291,7 @@ impl<T: Target> Pages<T> {
             r: d.r.map(|s| s.0),
             form: self.form_id(d.form),
             off: i.off & 0xfff | (d.seg as u16) << 12,
-            _hot: 0,
+            handler: 0,
             n,
             len_scale: d.len & 15 | (d.scale & 3) << 4,
         }
@@ -274,7 +305,7 @@ impl<T: Target> Pages<T> {
             r: [0; 4],
             form: 0,
             off: 0,
-            _hot: 0,
+            handler: 0,
             n: 0,
             len_scale: 0,
         }
@@ -381,6 +412,7 @@ impl<T: Target> Pages<T> {
                 ops.push(Self::stub(leave::<T>, to, mode));
             }
         }
+        self.pause(&mut ops);
         let count = ops.len();
         let first = Box::into_raw(ops.into_boxed_slice()).cast::<Op<T>>();
         let run = NonNull::new(std::ptr::slice_from_raw_parts_mut(first, count)).expect("a box");
@@ -436,7 +468,9 @@ impl<T: Target> Pages<T> {
             End::Goto(to) | End::If(to) => to,
             _ => 0,
         };
-        let ops = Box::into_raw(Box::new([op, next, Self::stub(leave::<T>, to, mode)]));
+        let mut ops = [op, next, Self::stub(leave::<T>, to, mode)];
+        self.pause(&mut ops);
+        let ops = Box::into_raw(Box::new(ops));
         if matches!(d.end, End::Goto(_) | End::If(_)) {
             // SAFETY: just made.
             unsafe { (*ops)[0].imm = (&raw const (*ops)[2]) as u64 }

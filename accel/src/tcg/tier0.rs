@@ -2,7 +2,10 @@
 //!
 //! A handler ends by calling the next one through its pointer; the optimiser turns that into a jump, which a test that
 //! reads the machine code holds. Every way out of a handler is a sibling call of its own, cold ones included: an ordinary
-//! call would give the whole handler a stack frame. The cargo feature `loop` selects a loop that calls and returns.
+//! call would give the whole handler a stack frame.
+//!
+//! Plan B is a loop that calls one handler after the other. It needs no other code: the ops of a *looped* vCPU all have the
+//! handler [`paused`], which returns; the loop in [`run`] knows the one it stands for.
 //!
 //! Unsafe here stands on: handlers get an env owned by the calling thread and an op of a live page; `page.rs` builds no op
 //! with a slot number out of range, ends every run of ops with one that does not fall through, and gives every direct
@@ -530,13 +533,11 @@ pub(crate) unsafe fn ip_of<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
 }
 #[inline(always)]
 unsafe fn go<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
-    #[cfg(not(feature = "loop"))]
-    return unsafe { ((*op).run)(env, op) };
-    #[cfg(feature = "loop")]
-    {
-        let _ = env;
-        op
-    }
+    unsafe { ((*op).run)(env, op) }
+}
+/// The handler of every op of a looped vCPU: back to the loop.
+pub(crate) unsafe extern "C" fn paused<T: Target>(_: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+    op
 }
 /// Runs from `op` until something stops it; the reason is left in the env.
 /// # Safety
@@ -544,7 +545,7 @@ unsafe fn go<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> 
 pub(crate) unsafe fn run<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) {
     let mut op = unsafe { enter(env, op) };
     while !op.is_null() {
-        op = unsafe { ((*op).run)(env, op) }
+        op = unsafe { ((*pages(env)).looped(&*op))(env, op) }
     }
     unsafe { collect(env) }
 }

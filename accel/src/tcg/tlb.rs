@@ -127,6 +127,8 @@ pub(crate) struct Inner {
 /// What happened, for benches and tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
+    /// Instructions run, up to the last return of the run loop; a page run of a repeated one may count as many.
+    pub instructions: u64,
     /// Page walks.
     pub walks: u64,
     /// First-level misses.

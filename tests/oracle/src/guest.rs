@@ -52,7 +52,9 @@ const NX: u64 = 1 << 63;
 pub enum Drive {
     /// Blocks, as guests run: specialised handlers, flags left out where dead, pairs.
     Run,
-    /// One instruction at a time.
+    /// The same by the loop of handlers.
+    Loop,
+    /// One instruction at a time, by the loop.
     Step,
 }
 
@@ -75,6 +77,7 @@ impl Guest {
         let bus = Arc::new(FlatBus::new(pa::END));
         build_memory(&bus, &layout);
         let group = Group::new();
+        group.set_looped(drive != Drive::Run);
         let state = CpuState::new(Arc::new(cpuid()));
         let vcpu = Vcpu::new(&group, bus.clone(), state);
         let regs = [Mode::Bits64, Mode::Bits32, Mode::Bits16].map(|m| (m, registers(m, &layout))).into();
@@ -123,6 +126,7 @@ impl Executor for Guest {
     fn name(&self) -> &str {
         match self.drive {
             Drive::Run => "interpreter",
+            Drive::Loop => "interpreter, looped",
             Drive::Step => "interpreter, single steps",
         }
     }
@@ -158,7 +162,7 @@ impl Executor for Guest {
         self.vcpu.set_pc(start);
 
         let exit = match self.drive {
-            Drive::Run => self.vcpu.run(10_000),
+            Drive::Run | Drive::Loop => self.vcpu.run(10_000),
             // Repeated instructions take several steps; everything ends in a handler.
             Drive::Step => {
                 let mut steps = (0..10_000).map(|_| self.vcpu.step());

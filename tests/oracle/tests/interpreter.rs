@@ -95,10 +95,19 @@ fn privileged_forms_raise_what_they_raise_on_the_host() {
 
 #[test]
 fn sequences_agree_with_the_host() {
+    sequences(Drive::Run);
+}
+
+#[test]
+fn sequences_agree_when_looped() {
+    sequences(Drive::Loop);
+}
+
+fn sequences(drive: Drive) {
     let (seed, times) = (seed(), number("ORACLE_TIMES", 1));
     println!("ORACLE_SEED={seed}");
     let mut host = Host::new().expect("the host executor");
-    let mut guest = Guest::new(host.layout(), Drive::Run);
+    let mut guest = Guest::new(host.layout(), drive);
     for mode in host.modes() {
         let (runs, failure) = run::sequences(&mut host, &mut guest, mode, 10_000 * times, 6, seed);
         println!("{mode:?}: {runs} runs");

@@ -4,9 +4,11 @@ use super::commands::run as qmp;
 use super::{Call, HmpCommand, Result, command, help, pci, tree};
 use crate::nearest::did_you_mean;
 use crate::options::QEMU_VERSION;
+use accel::TcgAccel;
 use hw::intc::stats::InterruptStats;
 use hw_core::loader::RomPlace;
 use hw_core::{Locked, RunState};
+use qom::Ref;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -24,6 +26,7 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         }
         Ok(())
     }),
+    command(&["jit"], "", "show what the TCG engine of each CPU counted", jit),
     command(&["kvm"], "", "show KVM information", |c| {
         let _ = writeln!(c.out, "kvm support: not compiled");
         Ok(())
@@ -122,6 +125,28 @@ fn lapic(c: &mut Call<'_>) -> Result {
     let apic = cpu.object().child("lapic").and_then(qom::Ref::<hw::intc::apic::Apic>::new);
     let apic = apic.ok_or("the CPU has no local APIC")?;
     let _ = writeln!(c.out, "{}", apic.print_info(&c.vm.core().lock()));
+    Ok(())
+}
+
+fn jit(c: &mut Call<'_>) -> Result {
+    let tcg: Option<Ref<TcgAccel>> = c.vm.core().accel().and_then(Ref::new);
+    let tcg = tcg.ok_or("JIT information is only available with accel=tcg")?;
+    let vm = c.vm.clone();
+    let all = vm.parked(|| tcg.counters());
+    for (cpu, n) in all {
+        let _ = writeln!(c.out, "CPU #{cpu}");
+        for (what, n) in [
+            ("instructions", n.instructions),
+            ("dispatches", n.dispatches),
+            ("decoded runs", n.decoded),
+            ("dropped pages", n.dropped),
+            ("TLB misses", n.misses),
+            ("page walks", n.walks),
+            ("slow accesses", n.slow),
+        ] {
+            let _ = writeln!(c.out, "  {what:<14} {n}");
+        }
+    }
     Ok(())
 }
 
