@@ -89,8 +89,37 @@ fn main() {
     }
     if only.is_none() {
         mmio();
+        pairs();
     }
     println!("geometric mean {:.1} times native", (logs.iter().sum::<f64>() / logs.len() as f64).exp());
+}
+
+/// Instructions that are functions on the whole CPU: the time of two of them, the loop around them included.
+fn pairs() {
+    const N: u64 = 2_000_000;
+    // Between them: dec rcx; jnz top; ud2.
+    let rows: [(&str, &[u8]); 5] = [
+        ("fld, fstp qword", &[0xdd, 0x03, 0xdd, 0x1b]),
+        ("fld qword, fstp dword", &[0xdd, 0x03, 0xd9, 0x1b]),
+        ("fadd, fmul st(0), st(1)", &[0xd8, 0xc1, 0xd8, 0xc9]),
+        ("paddb, pmullw mm0, mm1", &[0x0f, 0xfc, 0xc1, 0x0f, 0xd5, 0xc1]),
+        ("packsswb, psrlw mm0, mm1", &[0x0f, 0x63, 0xc1, 0x0f, 0xd1, 0xc1]),
+    ];
+    for (name, two) in rows {
+        let back = -(two.len() as i8 + 5);
+        let code = [&[0xdb, 0xe3, 0xd9, 0xe8, 0xd9, 0xe8][..], two, &[0x48, 0xff, 0xc9, 0x75, back as u8, 0x0f, 0x0b]];
+        let mut m = Bare::new(64, 1 << 20);
+        m.poke(CODE, &code.concat());
+        m.poke(0x8_0000, &1.75f64.to_le_bytes());
+        m.set_pc(CODE);
+        m.set_gpr(1, N);
+        m.set_gpr(3, 0x8_0000);
+        let t = now();
+        let end = m.run(u64::MAX);
+        let ms = now() - t;
+        assert_eq!(end, Outcome::Exception(Exception::ud()));
+        println!("{name}: {:.1} ns", ms * 1e6 / N as f64);
+    }
 }
 
 /// Loads from an address that is no RAM: the engine's part of an access to a device.

@@ -87,8 +87,7 @@ impl<T: Target> Vcpu<T> {
                 }
             }
             for i in 0..JC {
-                // (Salt 0 is never current.)
-                let e = JcEntry { key: 0, salt: 0, op: std::ptr::null() };
+                let e = JcEntry { key: JcEntry::<T>::NONE, op: std::ptr::null() };
                 UnsafeCell::raw_get(&raw const (*p).jc).cast::<JcEntry<T>>().add(i).write(e)
             }
             (&raw mut (*p).state).write(UnsafeCell::new(state));
@@ -318,6 +317,14 @@ impl<T: Target> Vcpu<T> {
         let salt = match n.salts.iter().find(|s| s.0 == key) {
             Some(s) => s.1,
             None => {
+                if n.next_salt == salt::LAST {
+                    n.next_salt = 0;
+                    n.salts.clear();
+                    for i in 0..JC {
+                        // SAFETY: `&mut self`; the jump cache is another cell.
+                        unsafe { (*jc_entry(env, i)).key = JcEntry::<T>::NONE }
+                    }
+                }
                 n.next_salt += 1;
                 n.salts.push((key, n.next_salt));
                 n.next_salt
@@ -325,7 +332,7 @@ impl<T: Target> Vcpu<T> {
         };
         // SAFETY: `&mut self`.
         unsafe {
-            (*h).salt = salt;
+            (*h).salt = salt << salt::SHIFT;
             tlb::select(env, regime);
         }
     }
@@ -342,7 +349,7 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: `&mut self`.
         let (h, j) = (hot(env), jc(env, pc));
         // SAFETY: `&mut self`; as handlers do at an indirect jump.
-        let known = unsafe { (*j).key == pc && (*j).salt == (*h).salt };
+        let known = unsafe { (*j).key == pc ^ (*h).salt };
         if !known {
             let op = match self.lookup(pc) {
                 Ok(Some(op)) => op,
@@ -355,8 +362,9 @@ impl<T: Target> Vcpu<T> {
             };
             // SAFETY: `&mut self`.
             unsafe {
-                ((*j).key, (*j).salt, (*j).op) = (pc, (*h).salt, op);
-                (*inner(env)).note_jump(pc);
+                ((*j).key, (*j).op) = (pc ^ (*h).salt, op);
+                let regime = T::regime(&*state(env), Who::Current) % tlb::REGIMES;
+                (*inner(env)).note_jump(pc, regime, jc_index(pc));
             }
         }
         // SAFETY: `&mut self`; the op was just found, or the entry is of this mode and epoch.
@@ -457,7 +465,7 @@ impl<T: Target> Vcpu<T> {
             let h = hot(env);
             (*h).regs[PAGE.index()] = pc & !0xfff;
             // No jump cache entry matches: the run ends after the instruction.
-            let salt = std::mem::replace(&mut (*h).salt, u64::MAX);
+            let salt = std::mem::replace(&mut (*h).salt, salt::NONE);
             let budget = (*h).budget;
             (*h).budget = budget.max(8);
             tier0::run(env, op);

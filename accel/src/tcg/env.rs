@@ -95,15 +95,26 @@ pub(crate) trait Reach: Send + Sync {
 }
 
 /// A jump cache entry: the op for a linear address under a mode and epoch.
-#[repr(C, align(32))]
+#[repr(C, align(16))]
 pub(crate) struct JcEntry<T: Target> {
+    /// The address, with the [`salt`] in the upper bits, which in a canonical address say nothing that bit 47 does not.
     pub key: u64,
-    /// Names the mode and the epoch.
-    pub salt: u64,
     pub op: *const Op<T>,
 }
+impl<T: Target> JcEntry<T> {
+    /// Key of an entry that no address matches: no salt is zero.
+    pub const NONE: u64 = 0;
+}
 /// Entries of the jump cache.
-pub(crate) const JC: usize = 4096;
+pub(crate) const JC: usize = 8192;
+/// Names of a mode in an epoch: 1 to [`LAST`](salt::LAST), so that two of them never differ by a sign extension.
+pub(crate) mod salt {
+    /// Place in a key.
+    pub const SHIFT: u32 = 48;
+    pub const LAST: u64 = 0x7ffe;
+    /// Matches no entry.
+    pub const NONE: u64 = 0x7fff << SHIFT;
+}
 
 /// What handlers use most. `regs` and `x` mean what the target says.
 #[repr(C, align(16))]
@@ -114,7 +125,7 @@ pub struct Hot {
     pub(crate) cc_v: [u64; 3],
     pub(crate) budget: i64,
     pub(crate) tlb: *const TlbEntry,
-    /// Names the mode and the epoch of valid jump cache entries.
+    /// Names the mode and the epoch of valid jump cache entries: a [`salt`] in its place.
     pub(crate) salt: u64,
     pub(crate) ip: u64,
     pub(crate) reason: u64,
@@ -136,7 +147,7 @@ impl Hot {
             cc_v: [0; 3],
             budget: 0,
             tlb: null(),
-            salt: 0,
+            salt: salt::NONE,
             ip: 0,
             reason: 0,
             at: 0,
@@ -237,7 +248,15 @@ pub(crate) fn fault<T: Target>(env: NonNull<Env<T>>) -> *mut Option<T::Fault> {
 }
 #[inline(always)]
 pub(crate) fn jc<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *mut JcEntry<T> {
-    let i = (ip ^ ip >> 12) as usize % JC;
+    jc_entry(env, jc_index(ip))
+}
+/// Where the jump cache keeps an address.
+#[inline(always)]
+pub(crate) fn jc_index(ip: u64) -> usize {
+    (ip ^ ip >> 12) as usize % JC
+}
+#[inline(always)]
+pub(crate) fn jc_entry<T: Target>(env: NonNull<Env<T>>, i: usize) -> *mut JcEntry<T> {
     // SAFETY: as above; the index is below JC.
-    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).jc).cast::<JcEntry<T>>().add(i) }
+    unsafe { UnsafeCell::raw_get(&raw const (*env.as_ptr()).jc).cast::<JcEntry<T>>().add(i % JC) }
 }

@@ -509,7 +509,7 @@ impl<T: Target> Cpu<'_, T> {
     fn forget(&mut self) {
         // SAFETY: this call owns the CPU.
         if unsafe { (*inner(self.mem.0)).mode_changed } {
-            self.hot.salt = u64::MAX
+            self.hot.salt = super::env::salt::NONE
         }
     }
     /// Somebody waits for this vCPU to look for events: an instruction that opens a window for them should return

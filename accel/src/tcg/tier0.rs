@@ -595,7 +595,7 @@ unsafe fn stop<T: Target>(env: NonNull<Env<T>>, ip: u64, why: u64, with: u64) ->
 unsafe fn jump<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *const Op<T> {
     unsafe {
         let (h, j) = (hot(env), jc(env, ip));
-        if ((*j).key ^ ip) | ((*j).salt ^ (*h).salt) == 0 {
+        if (*j).key == ip ^ (*h).salt {
             (*h).regs[PAGE.0 as usize] = ip & !0xfff;
             return enter(env, (*j).op);
         }

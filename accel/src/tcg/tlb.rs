@@ -8,7 +8,7 @@
 
 use super::{
     bus::Bus,
-    env::{Env, hot, inner, request},
+    env::{Env, JC, JcEntry, hot, inner, jc_entry, request},
     mem::Phys,
     page::Group,
     target::*,
@@ -27,6 +27,8 @@ pub const TLB: usize = 2048;
 pub const REGIMES: usize = 4;
 /// Entries of the second level.
 const SPOTS: usize = 2048;
+/// Bits of the filter of pages with jump cache entries.
+const JUMPED: usize = 1 << 16;
 /// Fills after which a flush clears everything.
 const LIST: usize = 1024;
 
@@ -118,7 +120,9 @@ pub(crate) struct Inner {
     pub salts: Vec<(u32, u64)>,
     pub next_salt: u64,
     /// Hashes of pages with jump cache entries.
-    pub jumped: [u64; 64],
+    jumped: Box<[u64; JUMPED / 64]>,
+    /// Jump cache entries made through translations that are not global: a flush of those forgets them.
+    jumps_local: Vec<u16>,
     /// The mode and the regime must be taken anew.
     pub mode_changed: bool,
     pub mode: u32,
@@ -162,8 +166,9 @@ impl Inner {
             last_miss: (0, 0),
             stale: false,
             salts: Vec::new(),
-            next_salt: 1,
-            jumped: [0; 64],
+            next_salt: 0,
+            jumped: boxed(0),
+            jumps_local: Vec::new(),
             mode_changed: true,
             mode: 0,
             counters: Counters::default(),
@@ -176,17 +181,26 @@ impl Inner {
     pub fn forget_jumps(&mut self) {
         self.salts.clear();
         self.mode_changed = true;
-        self.jumped = [0; 64];
+        self.jumped.fill(0);
+        self.jumps_local.clear();
     }
     fn jump_bit(page: u64) -> (usize, u64) {
-        let h = (page >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
-        ((h >> 6) as usize % 64, 1 << (h & 63))
+        let h = (page >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        ((h >> 6) as usize % (JUMPED / 64), 1 << (h & 63))
     }
-    pub fn note_jump(&mut self, ip: u64) {
-        let (i, b) = Self::jump_bit(ip & !0xfff);
-        self.jumped[i] |= b;
+    /// Jump cache entry `i` has been made for `ip`.
+    pub fn note_jump(&mut self, ip: u64, regime: usize, i: usize) {
+        let (word, bit) = Self::jump_bit(ip & !0xfff);
+        self.jumped[word] |= bit;
+        let key = ip & !0xfff | regime as u64;
+        let s = &self.spots[slot(key)];
+        // (What has left the second level may be anything.)
+        let global = s.key == key && s.flags & spot::GLOBAL != 0 && s.generation == self.generation;
+        if !global && self.jumps_local.len() <= JC {
+            self.jumps_local.push(i as u16);
+        }
     }
-    pub fn may_jump_to(&self, la: u64) -> bool {
+    fn may_jump_to(&self, la: u64) -> bool {
         let (i, b) = Self::jump_bit(la & !0xfff);
         self.jumped[i] & b != 0
     }
@@ -241,7 +255,13 @@ pub(crate) unsafe fn flush_local<T: Target>(env: NonNull<Env<T>>) {
     for r in 0..REGIMES {
         clear_list(env, r, &mut n.filled[r][0]);
     }
-    n.forget_jumps();
+    if n.jumps_local.len() > JC {
+        return n.forget_jumps();
+    }
+    for i in n.jumps_local.drain(..) {
+        // SAFETY: as demanded of the caller.
+        unsafe { (*jc_entry(env, i as usize)).key = JcEntry::<T>::NONE }
+    }
 }
 /// Forgets the translation of one page (of the whole TLB if it may be part of a large one).
 /// # Safety
@@ -265,7 +285,15 @@ pub(crate) unsafe fn flush_page<T: Target>(env: NonNull<Env<T>>, la: u64) {
         }
     }
     if n.may_jump_to(la) {
-        n.forget_jumps()
+        for i in 0..JC {
+            // SAFETY: as demanded of the caller.
+            unsafe {
+                let j = jc_entry(env, i);
+                if ((*j).key ^ la) << 16 >> 28 == 0 {
+                    (*j).key = JcEntry::<T>::NONE
+                }
+            }
+        }
     }
 }
 /// Forgets translations and host addresses: the memory map changed.

@@ -200,6 +200,43 @@ fn global_pages_survive_cr3_writes_only() {
     });
     assert_eq!((m.reg(RAX), m.reg(RBX), m.reg(RCX)), (1, 1, 2));
 }
+/// Calls a function whose page is swapped for another between two calls: how often the old one ran of three calls, the second
+/// after the change of the entry, the third after `flush`.
+fn calls_of_the_old_function(entry: u64, flush: Piece) -> u64 {
+    let mut m = Machine::long();
+    m.cpu.state().cr4 |= 1 << 7;
+    m.put64(PTE, PAGE | entry);
+    m.put(PAGE, &[0x48, 0xff, 0xc0, 0xc3]); // inc rax; ret
+    m.put(0xa_0000, &[0x48, 0xff, 0xc3, 0xc3]); // inc rbx; ret
+    m.set_reg(RAX, 0);
+    m.set_reg(RBX, 0);
+    m.set_reg(RCX, PTE);
+    m.set_reg(RSI, 0xa_0000 | entry);
+    m.set_reg(RDI, PAGE);
+    m.run(|a| {
+        a.call(rdi)?;
+        a.mov(qword_ptr(rcx), rsi)?;
+        a.call(rdi)?;
+        flush(a)?;
+        a.call(rdi)?;
+        a.hlt()
+    });
+    assert_eq!(m.reg(RAX) + m.reg(RBX), 3);
+    m.reg(RAX)
+}
+#[test]
+fn branches_forget_what_a_flush_forgets() {
+    const G: u64 = 0x100;
+    let reload: Piece = |a| {
+        a.mov(rdx, cr3)?;
+        a.mov(cr3, rdx)
+    };
+    let invlpg: Piece = |a| a.invlpg(byte_ptr(rdi));
+    assert_eq!(calls_of_the_old_function(P, reload), 2);
+    assert_eq!(calls_of_the_old_function(P, invlpg), 2);
+    assert_eq!(calls_of_the_old_function(P | G, reload), 3, "a global page survives");
+    assert_eq!(calls_of_the_old_function(P | G, invlpg), 2);
+}
 #[test]
 fn non_canonical_addresses() {
     let mut m = Machine::long();
