@@ -14,7 +14,7 @@
 #![expect(clippy::undocumented_unsafe_blocks, reason = "one argument, above, covers the handlers")]
 
 use super::{
-    env::{Env, Op, Run, fault, hot, inner, jc, pages, state},
+    env::{Env, Op, Run, fault, hot, inner, jc, pages, salt, state},
     host,
     mem::{Cpu, Fields, Mem},
     ops::*,
@@ -883,7 +883,11 @@ unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareSt
             }
             Rare::Again => {
                 (*hot(env)).budget += n;
-                return RareStep::Again;
+                if (*hot(env)).salt != salt::NONE {
+                    return RareStep::Again;
+                }
+                // An instruction run by itself: it is the dispatcher's to go on with.
+                stop(env, op_fields.ip, reason::LOOKUP, 0)
             }
             Rare::Fault(f) => {
                 *fault(env) = Some(f);

@@ -7,7 +7,8 @@ use crate::{
     forms::*,
     operand::linear,
     reg::*,
-    sys::{Outcome, X86Cpu},
+    state::bits::TF,
+    sys::{Outcome, X86Cpu, debug},
 };
 use accel::tcg::{Deferred, Rare, W, Who};
 
@@ -40,12 +41,17 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Str, rep: Rep) -> Outcome {
     if count == 0 {
         return Ok(Rare::Next);
     }
-    let done = bulk(cpu, f.w, op, mask, count);
+    // A single step ends after each iteration.
+    let stepped = cpu.state.eflags & TF != 0;
+    let done = if stepped { 0 } else { bulk(cpu, f.w, op, mask, count) };
     if done != 0 {
         cpu.hot.refund(-(done.min(1 << 20) as i64));
         set(cpu, RCX, mask, count - done);
-        return Ok(if done == count { Rare::Next } else { Rare::Again });
+        return Ok(if done == count { Rare::Next } else { again(cpu) });
     }
+    let apart = cpu.hot.regs[RDI.index()].wrapping_sub(cpu.hot.regs[RSI.index()]) & mask;
+    let upward = step(cpu, f.w) == u64::from(f.w.bytes());
+    let plain = upward && (op == Str::Stos || op == Str::Movs && apart >= 0x1000);
     for i in 1..=SLICE.min(count) {
         one(cpu, f.w, op, mask)?;
         set(cpu, RCX, mask, count - i);
@@ -59,8 +65,16 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Str, rep: Rep) -> Outcome {
         if i == count || stop {
             return Ok(Rare::Next);
         }
+        if i == 1 && plain || stepped || cpu.state.debug_hits != 0 {
+            // (Plain: the element brought its pages into the TLB, or crossed into the next; the rest may go at once.)
+            break;
+        }
     }
-    Ok(Rare::Again)
+    Ok(again(cpu))
+}
+fn again(cpu: &mut X86Cpu<'_>) -> Rare<Exception> {
+    debug::between_iterations(cpu);
+    Rare::Again
 }
 /// Writes an index or counter register under the address size.
 fn set(cpu: &mut X86Cpu<'_>, r: accel::tcg::Slot, mask: u64, v: u64) {

@@ -138,6 +138,13 @@ fn breakpoints_changed(c: &mut X86Cpu<'_>) {
     c.flush_tlb();
 }
 
+/// A repeated instruction goes on after an iteration: its breakpoint has been met, so RF is set until the last is done.
+pub fn between_iterations(c: &mut X86Cpu<'_>) {
+    if c.state.dr[7] & 0xff != 0 {
+        c.set_eflags(eflags::RF, eflags::RF);
+        c.state.resume_armed = false;
+    }
+}
 /// Instruction breakpoints at the address about to run. RF suppresses them for one instruction.
 pub fn instruction_breakpoint(c: &X86Cpu<'_>, la: u64) -> Option<Exception> {
     let s = &*c.state;

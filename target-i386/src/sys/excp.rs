@@ -18,7 +18,7 @@ pub struct Event {
     pub error: Option<u32>,
     /// INT n, INT3, INTO: the gate's DPL counts and error codes have EXT clear.
     pub software: bool,
-    /// RF in the pushed flags: a fault that must not meet the same instruction breakpoint again.
+    /// RF in the pushed flags (SDM vol. 3B §17.3.1.1): the instruction must not meet the same breakpoint again.
     pub resume: bool,
     /// Instruction pointer to push.
     pub ip: u64,
@@ -86,11 +86,19 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
             super::debug::record(c, e.dr6);
         }
         let after = matches!(e.source, Source::Software | Source::Int1);
+        let resume = match e.source {
+            // (General detect is a fault like others; for an instruction breakpoint the handler decides.)
+            Source::Fault => e.vector != 1 || e.dr6 & super::debug::dr6::BD != 0,
+            Source::Software | Source::Int1 => false,
+            // As it is: set by an IRET just before, or between two iterations of a repeated instruction. Without
+            // breakpoints nobody keeps the flag exact.
+            _ => c.state.dr[7] & 0xff != 0 && c.system_flags() & eflags::RF != 0,
+        };
         let event = Event {
             vector: e.vector,
             error: e.error,
             software: e.source == Source::Software,
-            resume: e.source == Source::Fault && e.vector != 1,
+            resume,
             ip: if after { next_ip } else { fault_ip },
         };
         match enter(c, &event) {

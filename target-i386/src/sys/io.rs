@@ -92,6 +92,7 @@ pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, from: Option<u8>) -> O
     if rep {
         c.write_gpr(aw, RCX, count.wrapping_sub(1));
         if count != 1 {
+            super::debug::between_iterations(c);
             return Ok(Rare::Again);
         }
     }

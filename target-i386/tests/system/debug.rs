@@ -5,6 +5,7 @@ use target_i386::reg::*;
 
 const TF: u64 = 1 << 8;
 const BS: u64 = 1 << 14;
+const RF: u64 = 1 << 16;
 
 fn status(m: &mut Machine) -> u64 {
     m.cpu.state().dr[6] & 0xe00f
@@ -83,6 +84,55 @@ fn instruction_breakpoint_and_rf() {
     assert_eq!((m.cpu.pc(), m.reg(RAX)), (CODE + 7, 7));
     m.go(CODE);
     assert_eq!(m.vector(), Some(1), "RF is used up");
+}
+#[test]
+fn a_repeated_instruction_meets_its_breakpoint_once() {
+    let mut m = Machine::protected();
+    breakpoint(&mut m, 0, CODE, 0);
+    m.set_reg(RCX, 0x2800);
+    m.set_reg(RDI, 0x30_0f00);
+    m.run(|a| {
+        a.rep().stosb()?;
+        a.hlt()
+    });
+    assert_eq!((m.vector(), m.reg(RCX)), (Some(1), 0x2800));
+    let at = m.reg(RSP);
+    m.put32(at + 8, 2 | RF as u32);
+    m.assemble(0x3_0000, |a| a.iretd());
+    m.go(0x3_0000);
+    assert_eq!((m.cpu.pc(), m.reg(RCX)), (CODE + 3, 0), "over several pages");
+    // A data breakpoint between two iterations leaves RF in the image, one after the last does not.
+    for (address, image) in [(0x30_1000u64, 2 | RF), (0x30_17ff, 2)] {
+        let mut m = Machine::protected();
+        breakpoint(&mut m, 0, address, 0b0001);
+        m.set_reg(RCX, 0x800);
+        m.set_reg(RDI, 0x30_1000);
+        m.run(|a| {
+            a.rep().stosb()?;
+            a.hlt()
+        });
+        assert_eq!(m.vector(), Some(1));
+        assert_eq!(m.frame::<3>()[2], image, "{address:x}");
+    }
+}
+#[test]
+fn single_step_traps_after_each_iteration() {
+    let mut m = Machine::protected();
+    m.set_reg(RCX, 3);
+    m.set_reg(RSI, 0x9000);
+    m.set_reg(RDI, 0x9100);
+    m.set_flags(2 | TF);
+    m.run(|a| a.rep().movsd());
+    assert_eq!((m.vector(), m.reg(RCX), m.frame::<1>()), (Some(1), 2, [CODE]));
+}
+#[test]
+fn general_detect_sets_rf_in_the_image() {
+    let mut m = Machine::protected();
+    m.cpu.state().dr[7] |= 1 << 13;
+    m.run(|a| a.mov(eax, dr7));
+    assert_eq!(m.vector(), Some(1));
+    assert_eq!(m.frame::<3>()[2], 2 | RF);
+    assert_eq!(m.cpu.state().dr[7] & 1 << 13, 0);
 }
 #[test]
 fn data_breakpoints() {
