@@ -343,6 +343,17 @@ rows! {
         }
         r.error();
     }
+    machine_absent: ["-machine", "pc,cxl-fmw=x,nvdimm-persistence=x,sgx-epc=x,pcspk-audiodev=x"] |_r| {
+        for (value, why) in [
+            ("cxl-fmw.0.size=4G", "CXL memory is not supported"),
+            ("nvdimm-persistence=cpu", "NVDIMMs are not supported"),
+            ("sgx-epc.0.memdev=x", "SGX is not supported"),
+            ("pcspk-audiodev=x", "audiodev 'x' not found"),
+        ] {
+            let out = process::run(&["-machine", &format!("pc,{value}")], "");
+            assert!(out.code == Some(1) && out.stderr.contains(why), "{value}: {}", out.stderr);
+        }
+    }
     machine_cache: ["-machine", "pc,smp-cache.0.cache=l1d,smp-cache.0.topology=core"] |r| { assert!(r.error().contains("'smp-cache'")); }
     machine_support: ["-machine", "pc,confidential-guest-support=x"] |r| { assert!(r.error().contains("Device 'x' not found")); }
     machine_lists: ["-M", "none,help"] |r| { assert!(r.text().contains("memory-backend=<")); }
