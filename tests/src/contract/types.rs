@@ -1,5 +1,5 @@
 //! How each concrete device type of the registry comes to life. A type is looked for on the board first, else created as a user
-//! would, else as a board would; only what none of that reaches stands in [`NEEDS`].
+//! would, else as a board would; only what none of that reaches stands in `NEEDS`.
 
 use super::board::Board;
 use super::traffic::Target;
