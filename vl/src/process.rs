@@ -154,11 +154,6 @@ fn enter_chroot(line: &CommandLine) -> Result<()> {
 }
 
 impl Daemon {
-    /// Neither.
-    pub fn none() -> Self {
-        Self { tell: None, pidfile: None }
-    }
-
     /// With `-daemonize`: forks. The parent waits until the machine is ready and exits 0, or 1 if it never is; only the child
     /// returns. Call it before the process has a second thread.
     ///

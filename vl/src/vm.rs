@@ -113,8 +113,6 @@ impl Vm {
         core.requests.set_hook(move || wake.wake());
         let wake = events.clone();
         core.clocks.set_wake(move || wake.wake());
-        // Until the machine starts: what parks the vCPUs for a moment must not let them run under -S.
-        core.cpus.pause_all(&core);
         let world = World::new(core.clone());
         let vm = Arc::new(Self {
             action: Mutex::new(line.action.clone()),

@@ -297,7 +297,7 @@ fn create_isa_devices(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>) -> Resu
         realize_isa(m, isa, &port)?;
     }
     realize_isa(m, isa, &*create("isa-fdc")?)?;
-    let a20 = a20_line(pc);
+    let a20 = a20_lines(pc);
     if pc.i8042.get() {
         let dev = create("i8042")?;
         realize_isa(m, isa, &dev)?;
@@ -315,15 +315,18 @@ fn create_isa_devices(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>) -> Resu
 }
 
 /// Two inputs, of which the later change wins, as on QEMU: the gate's level for all CPUs.
-fn a20_line(pc: &PcMachine) -> Vec<Line> {
+fn a20_lines(pc: &PcMachine) -> Vec<Line> {
     let scope = pc.scope().clone();
     let core = std::sync::Arc::downgrade(&scope.ext_arc::<Core>().unwrap_or_else(Core::new));
-    let line = Line::new(move |_, level| {
-        if let Some(core) = core.upgrade() {
-            core.cpus.list().iter().for_each(|cpu| cpu.set_a20(level));
-        }
-    });
-    vec![line.clone(), line]
+    let input = |_| {
+        let core = core.clone();
+        Line::new(move |_, level| {
+            if let Some(core) = core.upgrade() {
+                core.cpus.list().iter().for_each(|cpu| cpu.set_a20(level));
+            }
+        })
+    };
+    (0..2).map(input).collect()
 }
 
 fn finish_south_bridge(pc: &PcMachine, m: &mut Locked) -> Result<()> {

@@ -18,7 +18,7 @@ use tests::{
 const LIMIT: Duration = Duration::from_secs(120);
 /// Resets in a row.
 const ROUNDS: usize = 50;
-/// What the process may grow by over them, in KiB: less than a leak of one page table, buffer or view per reset would make.
+/// What the process may grow by over them, in KiB: 20 a reset.
 const GROWTH: u64 = 1024;
 
 /// `--seed=N` and `--seconds=N`, for runs that are random.
