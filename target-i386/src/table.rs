@@ -141,19 +141,6 @@ const PAIR_LIST: List<(Form, Form, bool), 1024> = {
     product!(op in SETTERS, w in [B4, B8], src in [R, I], cc in USED => { l.push((f(Op::Alu(op), w, R, src), jcc(cc), true)) });
     product!(w in [B4, B8], op in [Op::Dec, Op::Inc], cc in [4, 5, 8, 9] => { l.push((f(op, w, R, No), jcc(cc), true)) });
     product!(src in [R, I], cc in [4, 5] => { l.push((f(Op::Alu(Alu::Test), B1, R, src), jcc(cc), true)) });
-    // Without flags: what follows what most often.
-    product!(a in [(R, R), (R, M), (M, R)], b in [(R, R), (R, M), (M, R)] => { l.push((f(Op::Mov, B8, a.0, a.1), f(Op::Mov, B8, b.0, b.1), false)) });
-    product!(at in [(R, R), (R, M), (M, R)] => { l.push((f(Op::Mov, B4, at.0, at.1), f(Op::Mov, B4, at.0, at.1), false)) });
-    product!(a in [(R, R), (R, M)], op in [Alu::Add, Alu::Sub, Alu::And] => { l.push((f(Op::Mov, B8, a.0, a.1), f(Op::Alu(op), B8, R, R), false)) });
-    product!(op in [Alu::Add, Alu::Sub, Alu::Xor] => { l.push((f(Op::Alu(op), B8, R, R), f(Op::Mov, B8, R, R), false)) });
-    product!(op in [Op::Call, Op::CallFar] => { l.push((f(Op::Mov, B8, R, R), f(op, B8, M, No), false)) });
-    l.push((f(Op::Pop, B8, R, M), f(Op::Ret, B8, M, No), false));
-    l.push((f(Op::Push, B8, M, R), f(Op::Mov, B8, R, R), false));
-    l.push((f(Op::Mov, B8, R, R), f(Op::Push, B8, M, R), false));
-    l.push((f(Op::Push, B8, M, R), f(Op::Push, B8, M, R), false));
-    l.push((f(Op::Push, B4, M32, R), f(Op::Push, B4, M32, R), false));
-    l.push((f(Op::Pop, B8, R, M), f(Op::Pop, B8, R, M), false));
-    l.push((f(Op::Pop, B4, R, M32), f(Op::Pop, B4, R, M32), false));
     l
 };
 /// Neighbours that run as one handler.

@@ -269,13 +269,6 @@ impl<T: Target> Pages<T> {
         self.form_ids.insert(f, id);
         id
     }
-    /// The handler of two neighbours. `live` in its row is that of the one that writes flags; where none does, the row of
-    /// either value serves.
-    fn pair(&self, a: &Item<T::Form>, b: &Item<T::Form>) -> Option<Run<T>> {
-        let live = if a.d.writes != 0 { a.live } else { b.live };
-        let get = |live| self.pairs.get(&(a.d.form, b.d.form, live)).copied();
-        get(live).or_else(|| if a.d.writes | b.d.writes == 0 { get(!live) } else { None })
-    }
     fn op(&mut self, i: &Item<T::Form>, n: u8) -> Op<T> {
         let d = &i.d;
         for s in d.r {
@@ -394,19 +387,10 @@ impl<T: Target> Pages<T> {
             ops.push(op);
         }
         ops.reverse();
-        // From the end on, whether an op runs with its neighbour: as few handlers as possible; a pair that hands flags over
-        // saves more than one that does not.
-        let (mut next, mut beyond) = (2, 0);
-        for (k, w) in items.windows(2).enumerate().rev() {
-            let [alone, paired] = [next + 2, beyond + if w[0].d.writes != 0 { 1 } else { 2 }];
-            let mut best = alone;
-            if paired < alone
-                && let Some(run) = self.pair(&w[0], &w[1])
-            {
-                ops[k].run = run;
-                best = paired;
+        for (k, w) in items.windows(2).enumerate() {
+            if let Some(&run) = self.pairs.get(&(w[0].d.form, w[1].d.form, w[0].live)) {
+                ops[k].run = run
             }
-            (next, beyond) = (best, next);
         }
         ops.push(match after {
             After::Leave(to) => Self::stub(leave::<T>, to as i64, mode),

@@ -19,8 +19,7 @@ pub trait Target: Sized + Send + 'static {
     type Fault: Copy + Debug + Send + 'static;
     /// Tier 0 gets one handler per row: a form, and whether its flags are kept.
     const FORMS: &'static [(Self::Form, bool)];
-    /// Neighbours that run as one handler; the second sees the first's flags unstored. At most one of them writes flags: the
-    /// boolean says whether they are kept.
+    /// Neighbours that run as one handler; the second sees the first's flags unstored.
     const PAIRS: &'static [(Self::Form, Self::Form, bool)];
     /// All flags, in the numbering of [`Decoded::reads`].
     const ALL_FLAGS: u32;
