@@ -1,9 +1,10 @@
-//! The interpreter against the host: the same machine code (`kernels.c`) run by both, times native and guest MIPS.
-//! Not criterion: native and interpreted runs alternate, so that a busy machine hits both.
+//! The two tiers against the host: the same machine code (`kernels.c`) run by all, times native and guest MIPS.
+//! Not criterion: native and other runs alternate, so that a busy machine hits all.
 #![expect(unsafe_code, reason = "runs the kernels' machine code")]
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::time::{ClockId, clock_gettime};
+use accel::tcg::{Group, JitConfig};
 use target_i386::{exception::Exception, testing::*};
 
 const CODE: u64 = 0x1_0000;
@@ -52,8 +53,9 @@ fn main() {
     unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), text, code.len()) };
 
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
-    let mut logs = vec![];
-    println!("{:8} {:>9} {:>9} {:>7} {:>8}", "kernel", "native ms", "tier0 ms", "times", "MIPS");
+    let mut logs = [0.0; 2];
+    let mut count = 0;
+    println!("{:8} {:>9} {:>13} {:>13} {:>11}", "kernel", "native ms", "tier 0 times", "tier 1 times", "MIPS");
     for (name, n) in RUNS {
         if only.as_ref().is_some_and(|o| o != name) {
             continue;
@@ -61,10 +63,14 @@ fn main() {
         let at = names.iter().find(|k| k.0 == name).expect("a kernel").1;
         // SAFETY: the kernels take two words, return one, and touch `data` only.
         let native: extern "C" fn(*mut u8, u64) -> u64 = unsafe { std::mem::transmute(text.add(at as usize)) };
-        let mut m = Bare::new(64, RAM);
-        m.poke(CODE, &code);
-        m.poke(END, &[0x0f, 0x0b]);
-        let (mut best, mut executed) = ([f64::MAX; 2], 0);
+        let group = Group::new();
+        group.set_jit(JitConfig::default());
+        let mut machines = [Bare::new(64, RAM), Bare::in_group(&group, 64, RAM)];
+        for m in &mut machines {
+            m.poke(CODE, &code);
+            m.poke(END, &[0x0f, 0x0b]);
+        }
+        let (mut best, mut executed) = ([f64::MAX; 3], 0);
         // SAFETY: inside the mapping; the guest's memory starts with zeros as well.
         unsafe { std::ptr::write_bytes(data, 0, RAM / 2) };
         for _ in 0..5 {
@@ -72,26 +78,35 @@ fn main() {
             let want = native(data, n);
             best[0] = best[0].min(now() - t);
             let sp = RAM as u64 - 0x108;
-            m.poke(sp, &END.to_le_bytes());
-            m.set_gpr(4, sp);
-            m.set_gpr(7, DATA);
-            m.set_gpr(6, n);
-            m.set_pc(CODE + at);
-            let t = now();
-            let end = m.run(u64::MAX);
-            best[1] = best[1].min(now() - t);
-            executed = i64::MAX / 2 - m.cpu().budget();
-            assert_eq!((end, m.gpr(0)), (Outcome::Exception(Exception::ud()), want), "{name}");
+            for (m, best) in machines.iter_mut().zip(&mut best[1..]) {
+                m.poke(sp, &END.to_le_bytes());
+                m.set_gpr(4, sp);
+                m.set_gpr(7, DATA);
+                m.set_gpr(6, n);
+                m.set_pc(CODE + at);
+                let t = now();
+                let end = m.run(u64::MAX);
+                *best = best.min(now() - t);
+                executed = i64::MAX / 2 - m.cpu().budget();
+                assert_eq!((end, m.gpr(0)), (Outcome::Exception(Exception::ud()), want), "{name}");
+            }
         }
-        let [a, b] = best;
-        logs.push((b / a).ln());
-        println!("{name:8} {a:9.2} {b:9.2} {:7.1} {:8.0}   {:?}", b / a, executed as f64 / b / 1e3, m.counters());
+        let [a, b, c] = best;
+        count += 1;
+        logs[0] += (b / a).ln();
+        logs[1] += (c / a).ln();
+        let mips = |ms| executed as f64 / ms / 1e3;
+        println!("{name:8} {a:9.2} {:13.1} {:13.2} {:5.0} {:5.0}", b / a, c / a, mips(b), mips(c));
+        if only.is_some() {
+            println!("{:?}\n{:?}\n{:?}", machines[0].counters(), machines[1].counters(), group.jit_counters());
+        }
     }
     if only.is_none() {
         mmio();
         pairs();
     }
-    println!("geometric mean {:.1} times native", (logs.iter().sum::<f64>() / logs.len() as f64).exp());
+    let [a, b] = logs.map(|l| (l / count as f64).exp());
+    println!("geometric mean {a:.1} and {b:.2} times native");
 }
 
 /// Instructions that are functions on the whole CPU: the time of two of them, the loop around them included.

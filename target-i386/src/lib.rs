@@ -41,6 +41,14 @@ impl Target for X86 {
     const FAMILIES: &'static [u8] = table::FAMILIES;
     const PAIR_FAMILIES: &'static [(u8, u8)] = table::PAIR_FAMILIES;
     const ALL_FLAGS: u32 = state::bits::ARITH;
+    const SETTLED: (u8, W) = (sem::flags::Kind::Image as u8, W::B4);
+    fn settle(d: Deferred<u64>) -> Deferred<u64> {
+        sem::flags::from_image(sem::flags::image(d))
+    }
+    #[inline(always)]
+    fn flag_values(kind: u8) -> u8 {
+        sem::flags::Kind::from_code(kind).values()
+    }
     fn handlers() -> Handlers<Self> {
         table::handlers()
     }

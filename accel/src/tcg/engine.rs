@@ -4,6 +4,7 @@
 use super::{
     bus::Bus,
     env::*,
+    jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
     ops::PAGE,
     page::{Group, Pages},
@@ -57,6 +58,17 @@ impl<T: Target> Drop for Owner<T> {
     }
 }
 
+/// Copies bytes of a host page. The page must be mapped: one of RAM or ROM that the vCPU has translated to or decoded, and
+/// has not been asked to flush since.
+fn fetch_from(host: usize) -> impl Fn(usize, &mut [u8]) {
+    move |at, data| {
+        debug_assert!(at + data.len() <= 4096);
+        let p = std::ptr::with_exposed_provenance_mut::<u8>(host + at);
+        // SAFETY: inside the page, which is mapped (above).
+        unsafe { copy_out(p, data) }
+    }
+}
+
 /// A vCPU. Owned by the thread that runs it.
 pub struct Vcpu<T: Target> {
     owner: Arc<Owner<T>>,
@@ -66,6 +78,8 @@ pub struct Vcpu<T: Target> {
 impl<T: Target> Vcpu<T> {
     /// A vCPU of a group, at the state given, with all general and vector registers zero.
     pub fn new(group: &Arc<Group>, bus: Arc<dyn Bus>, state: T::State) -> Vcpu<T> {
+        let jit = group.jit::<T>();
+        let no_region = jit.as_ref().map_or(std::ptr::null(), |j| j.no_region);
         let layout = Layout::new::<Env<T>>();
         // SAFETY: the layout is not empty.
         let p = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Env<T>>();
@@ -76,6 +90,7 @@ impl<T: Target> Vcpu<T> {
                 exit_request: AtomicI64::new(0),
                 requests: AtomicU32::new(0),
                 dropped: parking_lot::Mutex::default(),
+                published: parking_lot::Mutex::default(),
             };
             (&raw mut (*p).shared).write(shared);
             (&raw mut (*p).hot).write(UnsafeCell::new(Hot::new()));
@@ -87,12 +102,12 @@ impl<T: Target> Vcpu<T> {
                 }
             }
             for i in 0..JC {
-                let e = JcEntry { key: JcEntry::<T>::NONE, op: std::ptr::null() };
+                let e = JcEntry { key: JcEntry::<T>::NONE, op: std::ptr::null(), code: no_region, entry: 0 };
                 UnsafeCell::raw_get(&raw const (*p).jc).cast::<JcEntry<T>>().add(i).write(e)
             }
             (&raw mut (*p).state).write(UnsafeCell::new(state));
             (&raw mut (*p).inner).write(UnsafeCell::new(Inner::new(bus, group.clone())));
-            (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new(group.looped())));
+            (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new(group.looped(), jit)));
             (&raw mut (*p).fault).write(UnsafeCell::new(None));
             tlb::select(env, 0);
         }
@@ -224,13 +239,27 @@ impl<T: Target> Vcpu<T> {
     /// Does what other threads asked for.
     fn attend(&mut self) -> Option<Exit> {
         let env = self.env();
-        let shared = self.owner.shared();
-        if shared.exit_request.load(Relaxed) == 0 {
+        if self.owner.shared().exit_request.load(Relaxed) == 0 {
             return None;
         }
+        let owner = self.owner.clone();
+        let shared = owner.shared();
         // In this order: a request that comes between leaves the vCPU kicked.
         shared.exit_request.store(0, SeqCst);
         let asked = shared.requests.swap(0, SeqCst);
+        if asked & request::PUBLISH != 0 {
+            let list = std::mem::take(&mut *shared.published.lock());
+            for r in list {
+                self.attach(&r)
+            }
+        }
+        if asked & request::EVICT != 0 {
+            // SAFETY: `&mut self`: no handler runs.
+            unsafe {
+                (*pages(env)).clear();
+                (*inner(env)).forget_jumps();
+            }
+        }
         if asked & request::DROP != 0 {
             let list = std::mem::take(&mut *shared.dropped.lock());
             // SAFETY: `&mut self`: no handler runs.
@@ -311,9 +340,10 @@ impl<T: Target> Vcpu<T> {
         n.mode_changed = false;
         // SAFETY: as above; no other reference to it exists.
         let mode = T::mode(unsafe { &*h }, st) & 0xff_ffff;
-        let regime = T::regime(st, Who::Current);
-        n.mode = mode;
+        let regime = T::regime(st, Who::Current) % tlb::REGIMES;
+        // (Regions know the regime they were made for, so it is part of what tells pages apart.)
         let key = mode | (regime as u32) << 24;
+        n.mode = key;
         let salt = match n.salts.iter().find(|s| s.0 == key) {
             Some(s) => s.1,
             None => {
@@ -337,7 +367,42 @@ impl<T: Target> Vcpu<T> {
         }
     }
 
+    /// Attaches a region to the decoded page it is for.
+    fn attach(&mut self, r: &Arc<Region>) {
+        let env = self.env();
+        // SAFETY: `&mut self`: no handler runs.
+        let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
+        let group = n.group.clone();
+        // (A page that is decoded is mapped until this vCPU flushes.)
+        p.attach(&group, r, fetch_from(r.host));
+    }
+    /// The block at the pc is hot: has it compiled.
+    fn hot_block(&mut self) {
+        self.update_mode();
+        let env = self.env();
+        let pc = self.pc();
+        // SAFETY: `&mut self`.
+        let e = unsafe { &*(*hot(env)).tlb.add(tlb::index(pc)) };
+        if e.exec.load(Relaxed) != pc & !0xfff {
+            return;
+        }
+        let host = e.addend.load(Relaxed).wrapping_add(pc & !0xfff) as usize;
+        // SAFETY: `&mut self`.
+        let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
+        let Some(q) = p.hot(host, n.mode, (pc & 0xfff) as u16, fetch_from(host)) else { return };
+        let Some(jit) = p.jit().cloned() else { return };
+        let group = n.group.clone();
+        if let Some(r) = jit.request(&group, q) {
+            self.attach(&r)
+        }
+        if jit.config.synchronous && jit.evict() {
+            group.drop_all_code()
+        }
+    }
+
     fn dispatch(&mut self, env: NonNull<Env<T>>) -> Option<Exit> {
+        // SAFETY: `&mut self`.
+        let (why, at) = unsafe { ((*hot(env)).reason, (*hot(env)).at) };
         self.update_mode();
         // SAFETY: `&mut self`.
         unsafe { (*inner(env)).counters.dispatches += 1 };
@@ -363,6 +428,7 @@ impl<T: Target> Vcpu<T> {
             // SAFETY: `&mut self`.
             unsafe {
                 ((*j).key, (*j).op) = (pc ^ (*h).salt, op);
+                ((*j).code, (*j).entry) = ((*pages(env)).jit().map_or(std::ptr::null(), |j| j.no_region), 0);
                 let regime = T::regime(&*state(env), Who::Current) % tlb::REGIMES;
                 (*inner(env)).note_jump(pc, regime, jc_index(pc));
             }
@@ -370,7 +436,11 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: `&mut self`; the op was just found, or the entry is of this mode and epoch.
         unsafe {
             (*h).regs[PAGE.index()] = pc & !0xfff;
-            tier0::run(env, (*j).op);
+            if why == reason::SIDE && at == pc {
+                tier0::run_on(env, jit::enter::run_original(env, (*j).op))
+            } else {
+                tier0::run(env, (*j).op)
+            }
         }
         self.stopped()
     }
@@ -383,6 +453,10 @@ impl<T: Target> Vcpu<T> {
                 // SAFETY: `at` is the op that faulted; its page is only dropped by `attend`.
                 let op = unsafe { tier0::fields(env, at as *const Op<T>) };
                 self.fault(op)
+            }
+            reason::HOT => {
+                self.hot_block();
+                None
             }
             reason::STRADDLE => {
                 self.update_mode();
@@ -431,12 +505,7 @@ impl<T: Target> Vcpu<T> {
         }
         n.counters.decoded += 1;
         let group = n.group.clone();
-        let fetch = |at: usize, data: &mut [u8]| {
-            let p = std::ptr::with_exposed_provenance_mut::<u8>(host + at);
-            // SAFETY: inside the page, which is mapped until this vCPU flushes.
-            unsafe { copy_out(p, data) }
-        };
-        Ok(Some(p.decode(&group, host, n.mode, off, fetch)))
+        Ok(Some(p.decode(&group, host, n.mode, off, fetch_from(host))))
     }
 
     /// Runs the instruction at the pc by itself: one that crosses its page, lies outside of host memory, or is stepped.

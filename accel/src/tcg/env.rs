@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "shared between the vCPU's thread and kickers")]
 
 use super::{
+    jit::Region,
     ops::{Deferred, SLOTS, W},
     page::Pages,
     target::Target,
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub requests: AtomicU32,
     /// Host pages whose code was overwritten.
     pub dropped: parking_lot::Mutex<Vec<usize>>,
+    /// Regions that were compiled.
+    pub published: parking_lot::Mutex<Vec<Arc<Region>>>,
 }
 /// Bits of [`Shared::requests`].
 pub(crate) mod request {
@@ -43,6 +46,10 @@ pub(crate) mod request {
     pub const DROP: u32 = 4;
     /// Leave the run loop.
     pub const STOP: u32 = 8;
+    /// There are regions in `published`.
+    pub const PUBLISH: u32 = 16;
+    /// Forget all decoded code and its regions.
+    pub const EVICT: u32 = 32;
 }
 impl Shared {
     pub fn ask(&self, what: u32) {
@@ -95,11 +102,15 @@ pub(crate) trait Reach: Send + Sync {
 }
 
 /// A jump cache entry: the op for a linear address under a mode and epoch.
-#[repr(C, align(16))]
+#[repr(C, align(32))]
 pub(crate) struct JcEntry<T: Target> {
     /// The address, with the [`salt`] in the upper bits, which in a canonical address say nothing that bit 47 does not.
     pub key: u64,
     pub op: *const Op<T>,
+    /// The region that can be entered there, or one that says that there is none.
+    pub code: *const u8,
+    /// Number of the region's entry.
+    pub entry: u64,
 }
 impl<T: Target> JcEntry<T> {
     /// Key of an entry that no address matches: no salt is zero.
@@ -188,8 +199,8 @@ pub struct Op<T: Target> {
     pub(crate) form: u16,
     /// Offset in the page in the low 12 bits, segment number above.
     pub(crate) off: u16,
-    /// In a looped vCPU the number of the handler that [`paused`](super::tier0) stands for.
-    pub(crate) handler: u16,
+    /// Times its block is entered until it is hot.
+    pub(crate) heat: u16,
     /// Instructions up to the next branch, this one included.
     pub(crate) n: u8,
     /// Length in the low 4 bits (0: no instruction), scale above.

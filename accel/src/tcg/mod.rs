@@ -10,6 +10,7 @@
 //! | `tlb` | filling and flushing the soft TLB |
 //! | `page` | decoded pages, self-modifying code |
 //! | `tier0` | one handler per form, threaded by sibling calls |
+//! | `jit` | tier 1: regions compiled by Cranelift |
 //! | `engine` | [`Vcpu`]: dispatcher and run loop |
 //! | `host` | host-instruction thunks: vectors, x87 |
 
@@ -18,6 +19,7 @@ mod engine;
 mod env;
 pub mod host;
 mod interp_vector;
+mod jit;
 mod mem;
 pub(crate) mod ops;
 mod page;
@@ -30,6 +32,7 @@ pub mod vector;
 pub use bus::{Bus, FlatBus, RamPage};
 pub use engine::{Exit, Vcpu};
 pub use env::{Hot, Kick, WeakKick};
+pub use jit::{JitConfig, JitCounters};
 pub use mem::{Cpu, Fields, Phys, port_reg, set_port_reg};
 pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
 pub use page::Group;

@@ -10,6 +10,11 @@
 
 use super::{
     env::{Op, Reach, Run, request},
+    jit::{
+        self, Jit, JitConfig, JitCounters, Region,
+        enter::Trampoline,
+        form::{Offsets, Request},
+    },
     ops::*,
     target::{Decoded, End, Target},
     tier0::{exec_dyn, leave, link, paused, rare, straddle},
@@ -19,7 +24,7 @@ use rustc_hash::FxHashMap;
 use std::{
     ptr::NonNull,
     sync::{
-        OnceLock, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
 };
@@ -84,17 +89,64 @@ pub struct Group {
     pub(crate) locked: Mutex<()>,
     /// vCPUs to come are looped, see [`Group::set_looped`].
     looped: AtomicBool,
+    jit: Mutex<Tier1>,
+}
+/// Whether there is a tier 1.
+enum Tier1 {
+    No,
+    Wanted(JitConfig),
+    Is(Arc<Jit>),
 }
 impl Group {
     /// No vCPUs yet.
-    pub fn new() -> std::sync::Arc<Group> {
-        std::sync::Arc::new(Group {
+    pub fn new() -> Arc<Group> {
+        Arc::new(Group {
             code: CodeMap::new(),
             vcpus: Mutex::default(),
             on_code: OnceLock::new(),
             locked: Mutex::new(()),
             looped: AtomicBool::new(false),
+            jit: Mutex::new(Tier1::No),
         })
+    }
+    /// vCPUs that are made from now on compile what gets hot.
+    pub fn set_jit(&self, config: JitConfig) {
+        *self.jit.lock() = Tier1::Wanted(config)
+    }
+    /// What tier 1 did, if there is one.
+    pub fn jit_counters(&self) -> Option<JitCounters> {
+        match &*self.jit.lock() {
+            Tier1::Is(j) => Some(j.counters()),
+            _ => None,
+        }
+    }
+    /// Tier 1, made for the first vCPU.
+    pub(crate) fn jit<T: Target>(&self) -> Option<Arc<Jit>> {
+        let mut jit = self.jit.lock();
+        if let Tier1::Wanted(config) = *jit {
+            *jit = match Jit::new::<T>(config) {
+                Ok(j) => Tier1::Is(j),
+                Err(e) => {
+                    tracing::warn!("only the interpreter is used: {e}");
+                    Tier1::No
+                }
+            }
+        }
+        match &*jit {
+            Tier1::Is(j) => Some(j.clone()),
+            _ => None,
+        }
+    }
+    /// Hands a region to all vCPUs.
+    pub(crate) fn publish(&self, r: &Arc<Region>) {
+        self.each(|v| {
+            v.shared().published.lock().push(r.clone());
+            v.shared().ask(request::PUBLISH);
+        })
+    }
+    /// All vCPUs forget what they decoded, and its regions.
+    pub(crate) fn drop_all_code(&self) {
+        self.each(|v| v.shared().ask(request::EVICT))
     }
     /// vCPUs that are made from now on run tier 0 by a loop that calls one handler after the other, instead of handlers that
     /// jump to the next: what is left if a compiler stops turning sibling calls into jumps, and slower.
@@ -145,11 +197,19 @@ impl Group {
             self.each(|v| v.protect(host, 4096))
         }
     }
-    fn each(&self, f: impl Fn(&dyn Reach)) {
+    pub(crate) fn each(&self, f: impl Fn(&dyn Reach)) {
         for v in self.vcpus.lock().iter() {
             if let Some(v) = v.upgrade() {
                 f(&*v)
             }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Tier1::Is(j) = self.jit.get_mut() {
+            j.shut_down()
         }
     }
 }
@@ -166,7 +226,25 @@ struct Page<T: Target> {
     runs: Vec<NonNull<[Op<T>]>>,
     /// Branches whose target in this page is not decoded yet.
     waiting: FxHashMap<u16, Vec<NonNull<Op<T>>>>,
+    /// Where regions can be entered, by offset.
+    heads: FxHashMap<u16, (Arc<Region>, u64)>,
+    /// Ops that have the handler of a region.
+    patched: Vec<*const Op<T>>,
 }
+/// An op that enters a region.
+pub(crate) struct Patch<T: Target> {
+    /// The handler it had.
+    run: Run<T>,
+    pub code: *const u8,
+    pub entry: u64,
+    pub enter: Trampoline,
+}
+impl<T: Target> Clone for Patch<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: Target> Copy for Patch<T> {}
 impl<T: Target> Drop for Page<T> {
     fn drop(&mut self) {
         for r in &self.runs {
@@ -186,8 +264,11 @@ pub(crate) struct Pages<T: Target> {
     map: FxHashMap<(usize, u32), Box<Page<T>>>,
     modes: Vec<u32>,
     single: Vec<Single<T>>,
-    /// In a looped vCPU the handlers in use, by the number in their ops.
-    looped: Option<Vec<Run<T>>>,
+    /// In a looped vCPU the handlers that its ops stand for.
+    looped: Option<FxHashMap<*const Op<T>, Run<T>>>,
+    jit: Option<(Arc<Jit>, Trampoline)>,
+    /// Ops that enter regions.
+    patched: FxHashMap<*const Op<T>, Patch<T>>,
 }
 /// An instruction run by itself: its op, then one that goes to the next address, then one for the branch target.
 pub(crate) struct Single<T: Target> {
@@ -212,7 +293,7 @@ struct Item<F> {
 }
 
 impl<T: Target> Pages<T> {
-    pub fn new(looped: bool) -> Self {
+    pub fn new(looped: bool, jit: Option<Arc<Jit>>) -> Self {
         let h = T::handlers();
         let rows = |t: &'static [[Option<super::Handler<T>>; 16]]| t.iter().flatten().flatten().map(|h| h.0);
         Pages {
@@ -223,25 +304,104 @@ impl<T: Target> Pages<T> {
             map: FxHashMap::default(),
             modes: Vec::new(),
             single: Vec::new(),
-            looped: looped.then(Vec::new),
+            looped: looped.then(FxHashMap::default),
+            jit: jit.zip(jit::enter::trampoline()),
+            patched: FxHashMap::default(),
         }
     }
     /// The handler that an op of a looped vCPU stands for.
     pub fn looped(&self, op: &Op<T>) -> Run<T> {
-        self.looped.as_ref().and_then(|l| l.get(op.handler as usize)).copied().unwrap_or(op.run)
+        self.looped.as_ref().and_then(|l| l.get(&(op as *const Op<T>))).copied().unwrap_or(op.run)
     }
     /// Puts pauses between the ops of a looped vCPU.
     fn pause(&mut self, ops: &mut [Op<T>]) {
         let Some(list) = &mut self.looped else { return };
         for op in ops {
-            let known = list.iter().position(|&h| std::ptr::fn_addr_eq(h, op.run));
-            let n = known.unwrap_or_else(|| {
-                list.push(op.run);
-                list.len() - 1
-            });
-            op.handler = u16::try_from(n).expect("fewer handlers than forms");
+            list.insert(op, op.run);
             op.run = paused::<T>;
         }
+    }
+    /// Tier 1.
+    pub fn jit(&self) -> Option<&Arc<Jit>> {
+        Some(&self.jit.as_ref()?.0)
+    }
+    /// The region an op enters.
+    pub fn patch(&self, op: *const Op<T>) -> Patch<T> {
+        self.patched[&op]
+    }
+    /// The handler of an op without a region.
+    pub fn original(&self, op: *const Op<T>) -> Run<T> {
+        match self.patched.get(&op) {
+            Some(p) => p.run,
+            // SAFETY: a live op of these pages.
+            None => unsafe { self.looped(&*op) },
+        }
+    }
+    /// Makes the op at `off` of a page enter a region, if there are both.
+    fn enter_at(&mut self, host: usize, mode: u32, off: u16) {
+        let Some(enter) = self.jit.as_ref().map(|j| j.1) else { return };
+        let Some(page) = self.map.get_mut(&(host, mode)) else { return };
+        let (Some((r, entry)), Some(op)) = (page.heads.get(&off), page.entries.get(&off)) else { return };
+        // SAFETY: a live op, and no handler runs.
+        let o = unsafe { &mut *op.as_ptr() };
+        if o.len_scale & 15 == 0 {
+            // (Stands for an instruction that crosses the page.)
+            return;
+        }
+        let at: *const Op<T> = op.as_ptr();
+        let run = match (self.patched.get(&at), &mut self.looped) {
+            (Some(p), _) => p.run,
+            (None, Some(l)) => l.insert(at, jit::enter::region::<T>).unwrap_or(o.run),
+            (None, None) => std::mem::replace(&mut o.run, jit::enter::region::<T>),
+        };
+        page.patched.push(at);
+        self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter });
+    }
+    /// Attaches a region to its page, if the page is decoded and its bytes are what the region was made from.
+    pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, &mut [u8])) {
+        if !self.map.contains_key(&(r.host, r.mode)) {
+            return;
+        }
+        for (range, bytes) in r.bytes() {
+            group.protect(r.host, range.start, range.len());
+            let mut now = vec![0; bytes.len()];
+            fetch(range.start, &mut now);
+            if now != bytes {
+                return;
+            }
+        }
+        for (n, &off) in r.entries.iter().enumerate() {
+            let Some(page) = self.map.get_mut(&(r.host, r.mode)) else { return };
+            // Its own block is entered here; others rather by the region that was made for them.
+            if n != 0 && page.heads.contains_key(&off) {
+                continue;
+            }
+            page.heads.insert(off, (r.clone(), n as u64));
+            self.enter_at(r.host, r.mode, off)
+        }
+    }
+    /// What to compile for the block at `off`; nothing if there is a region already.
+    pub fn hot(&mut self, host: usize, mode: u32, off: u16, fetch: impl Fn(usize, &mut [u8])) -> Option<Request> {
+        let threshold = self.jit.as_ref()?.0.config.threshold;
+        let page = self.map.get(&(host, mode))?;
+        let op = page.entries.get(&off)?;
+        // SAFETY: a live op, and no handler runs.
+        unsafe { (*op.as_ptr()).heat = threshold };
+        if self.patched.contains_key(&op.as_ptr().cast_const()) {
+            return None;
+        }
+        let (mut decoded, mut executed) = (Offsets::new(), Offsets::new());
+        for (&o, op) in &page.entries {
+            decoded.add(o);
+            // SAFETY: as above.
+            if unsafe { (*op.as_ptr()).heat } != threshold {
+                executed.add(o)
+            }
+        }
+        executed.add(off);
+        let mut bytes = Box::new([0; 4096]);
+        fetch(0, &mut bytes[..]);
+        Some(Request { host, mode, off, bytes, decoded, executed })
     }
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
@@ -251,13 +411,19 @@ impl<T: Target> Pages<T> {
     pub fn drop_page(&mut self, host: usize) -> bool {
         let mut any = false;
         for &m in &self.modes {
-            any |= self.map.remove(&(host, m)).is_some()
+            if let Some(page) = self.map.remove(&(host, m)) {
+                for op in &page.patched {
+                    self.patched.remove(op);
+                }
+                any = true
+            }
         }
         any
     }
     /// Drops everything. The caller invalidates the jump cache.
     pub fn clear(&mut self) {
         self.map.clear();
+        self.patched.clear();
         self.single.clear();
     }
     fn form_id(&mut self, f: T::Form) -> u16 {
@@ -291,7 +457,7 @@ impl<T: Target> Pages<T> {
             r: d.r.map(|s| s.0),
             form: self.form_id(d.form),
             off: i.off & 0xfff | (d.seg as u16) << 12,
-            handler: 0,
+            heat: self.jit.as_ref().map_or(0, |j| j.0.config.threshold),
             n,
             len_scale: d.len & 15 | (d.scale & 3) << 4,
         }
@@ -305,7 +471,7 @@ impl<T: Target> Pages<T> {
             r: [0; 4],
             form: 0,
             off: 0,
-            handler: 0,
+            heat: 0,
             n: 0,
             len_scale: 0,
         }
@@ -338,7 +504,15 @@ impl<T: Target> Pages<T> {
         if !self.modes.contains(&mode) {
             self.modes.push(mode)
         }
-        self.build(host, mode, off, items, end)
+        let new = !self.map.contains_key(&(host, mode));
+        let op = self.build(host, mode, off, items, end);
+        if new && let Some(j) = self.jit() {
+            // What was compiled for it before, by other vCPUs or before its page was overwritten.
+            for r in j.regions(host, mode) {
+                self.attach(group, &r, &fetch)
+            }
+        }
+        op
     }
 
     /// The instructions of a run, and the op without an instruction that follows them.
@@ -412,14 +586,21 @@ impl<T: Target> Pages<T> {
                 ops.push(Self::stub(leave::<T>, to, mode));
             }
         }
+        let mut ops = ops.into_boxed_slice();
         self.pause(&mut ops);
         let count = ops.len();
-        let first = Box::into_raw(ops.into_boxed_slice()).cast::<Op<T>>();
+        let first = Box::into_raw(ops).cast::<Op<T>>();
         let run = NonNull::new(std::ptr::slice_from_raw_parts_mut(first, count)).expect("a box");
         // SAFETY: below `count`.
         let at = |k: usize| NonNull::new(unsafe { first.add(k) }).expect("a box");
         let page = self.map.entry((host, mode)).or_insert_with(|| {
-            Box::new(Page { entries: FxHashMap::default(), runs: Vec::new(), waiting: FxHashMap::default() })
+            Box::new(Page {
+                entries: FxHashMap::default(),
+                runs: Vec::new(),
+                waiting: FxHashMap::default(),
+                heads: FxHashMap::default(),
+                patched: Vec::new(),
+            })
         });
         page.runs.push(run);
         for (k, i) in items.iter().enumerate() {
@@ -449,7 +630,13 @@ impl<T: Target> Pages<T> {
                 unsafe { (*b.as_ptr()).imm = page.entries[&o].as_ptr() as u64 }
             }
         }
-        page.entries[&off].as_ptr()
+        let at_off = page.entries[&off].as_ptr();
+        if !page.heads.is_empty() {
+            for i in &items {
+                self.enter_at(host, mode, i.off)
+            }
+        }
+        at_off
     }
 
     /// The ops for one instruction by itself, from its bytes.
@@ -468,9 +655,9 @@ impl<T: Target> Pages<T> {
             End::Goto(to) | End::If(to) => to,
             _ => 0,
         };
-        let mut ops = [op, next, Self::stub(leave::<T>, to, mode)];
-        self.pause(&mut ops);
-        let ops = Box::into_raw(Box::new(ops));
+        let mut ops = Box::new([op, next, Self::stub(leave::<T>, to, mode)]);
+        self.pause(&mut ops[..]);
+        let ops = Box::into_raw(ops);
         if matches!(d.end, End::Goto(_) | End::If(_)) {
             // SAFETY: just made.
             unsafe { (*ops)[0].imm = (&raw const (*ops)[2]) as u64 }

@@ -21,6 +21,12 @@ pub trait Target: Sized + Send + 'static {
     const FORMS: &'static [(Self::Form, bool)];
     /// Neighbours that run as one handler; the second sees the first's flags unstored.
     const PAIRS: &'static [(Self::Form, Self::Form, bool)];
+    /// Producer and width of flags that were [settled](Self::settle).
+    const SETTLED: (u8, W);
+    /// The same flags by the producer [`SETTLED`](Self::SETTLED).
+    fn settle(d: Deferred<u64>) -> Deferred<u64>;
+    /// Which of the three values of a producer's flags mean anything: a bit each.
+    fn flag_values(kind: u8) -> u8;
     /// All flags, in the numbering of [`Decoded::reads`].
     const ALL_FLAGS: u32;
     /// Tables made by `tcg_handlers!`.

@@ -45,6 +45,10 @@ pub(crate) mod reason {
     pub const HALT: u64 = 5;
     /// The target's own exit, code in `at`.
     pub const EXIT: u64 = 6;
+    /// The block at `ip` is hot.
+    pub const HOT: u64 = 7;
+    /// A region gave up before the instruction at `ip`, which its own handler must run.
+    pub const SIDE: u64 = 8;
 }
 
 /// One handler.
@@ -181,6 +185,12 @@ pub struct Interp<T: Target, const WALK: bool> {
     live: bool,
     wanted: bool,
     pend: Option<Deferred<u64>>,
+}
+impl<T: Target, const WALK: bool> Interp<T, WALK> {
+    /// The frame of one instruction that runs by itself.
+    pub(crate) fn new(env: NonNull<Env<T>>, op: *const Op<T>) -> Self {
+        Interp { env, op, live: true, wanted: true, pend: None }
+    }
 }
 impl<T: Target, const WALK: bool> Ops for Interp<T, WALK> {
     host_integers!();
@@ -488,14 +498,14 @@ impl<T: Target, const WALK: bool> Emit for Interp<T, WALK> {
     #[inline(always)]
     fn defer(&mut self, d: Deferred<u64>) {
         if self.live {
-            unsafe { (*hot(self.env)).defer(d) }
+            unsafe { put_flags::<T>(self.env, d) }
         }
         self.pend = Some(d);
     }
     #[inline(always)]
     fn defer_if(&mut self, c: bool, d: Deferred<u64>) {
         if c && self.live {
-            unsafe { (*hot(self.env)).defer(d) }
+            unsafe { put_flags::<T>(self.env, d) }
         }
         self.pend = None;
     }
@@ -505,6 +515,20 @@ impl<T: Target, const WALK: bool> Emit for Interp<T, WALK> {
             Some(d) => d,
             None => unsafe { (*hot(self.env)).deferred() },
         })
+    }
+}
+/// Stores flags: only the values that their producer uses.
+#[inline(always)]
+unsafe fn put_flags<T: Target>(env: NonNull<Env<T>>, d: Deferred<u64>) {
+    unsafe {
+        let h = hot(env);
+        (*h).cc = (d.w as u64) << 8 | d.kind as u64;
+        let used = T::flag_values(d.kind);
+        for i in 0..3 {
+            if used >> i & 1 != 0 {
+                (*h).cc_v[i] = d.v[i]
+            }
+        }
     }
 }
 /// Guest data of any alignment.
@@ -519,7 +543,7 @@ unsafe fn next_ip<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> u64 {
     unsafe { ip_at(env, op) + ((*op).len_scale & 15) as u64 }
 }
 #[inline(always)]
-unsafe fn ip_at<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> u64 {
+pub(crate) unsafe fn ip_at<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> u64 {
     unsafe { (*hot(env)).regs[PAGE.0 as usize] + ((*op).off & 0xfff) as u64 }
 }
 /// The address an op stands for, with or without an instruction.
@@ -543,7 +567,12 @@ pub(crate) unsafe extern "C" fn paused<T: Target>(_: NonNull<Env<T>>, op: *const
 /// # Safety
 /// The calling thread owns `env`, holds no reference into it, and `op` is an op of a live page of it.
 pub(crate) unsafe fn run<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) {
-    let mut op = unsafe { enter(env, op) };
+    unsafe { run_on(env, enter(env, op)) }
+}
+/// The same from what a handler returned.
+/// # Safety
+/// As for [`run`].
+pub(crate) unsafe fn run_on<T: Target>(env: NonNull<Env<T>>, mut op: *const Op<T>) {
     while !op.is_null() {
         op = unsafe { ((*pages(env)).looped(&*op))(env, op) }
     }
@@ -552,7 +581,7 @@ pub(crate) unsafe fn run<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) {
 /// Host code other than handlers is about to run: the host's floating-point control is put back and the guest's sticky
 /// flags are collected.
 #[inline(always)]
-unsafe fn collect<T: Target>(env: NonNull<Env<T>>) {
+pub(crate) unsafe fn collect<T: Target>(env: NonNull<Env<T>>) {
     unsafe {
         let h = hot(env);
         Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.leave()
@@ -568,19 +597,32 @@ unsafe fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<
         if b < (*env.as_ptr()).shared.exit_request.load(Relaxed) {
             return stopped(env, op);
         }
+        let heat = (*op).heat.wrapping_sub(1);
+        (*op.cast_mut()).heat = heat;
+        if heat == 0 {
+            return got_hot(env, op);
+        }
         go(env, op)
     }
 }
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn stopped<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+unsafe extern "C" fn got_hot<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+    unsafe {
+        (*hot(env)).budget += (*op).n as i64;
+        stop(env, ip_of(env, op), reason::HOT, 0)
+    }
+}
+#[cold]
+#[inline(never)]
+pub(crate) unsafe extern "C" fn stopped<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
     unsafe {
         (*hot(env)).budget += (*op).n as i64;
         stop(env, ip_of(env, op), reason::BUDGET, 0)
     }
 }
 #[inline(always)]
-unsafe fn stop<T: Target>(env: NonNull<Env<T>>, ip: u64, why: u64, with: u64) -> *const Op<T> {
+pub(crate) unsafe fn stop<T: Target>(env: NonNull<Env<T>>, ip: u64, why: u64, with: u64) -> *const Op<T> {
     unsafe {
         let h = hot(env);
         (*h).ip = ip;
@@ -592,7 +634,7 @@ unsafe fn stop<T: Target>(env: NonNull<Env<T>>, ip: u64, why: u64, with: u64) ->
     }
 }
 #[inline(always)]
-unsafe fn jump<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *const Op<T> {
+pub(crate) unsafe fn jump<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *const Op<T> {
     unsafe {
         let (h, j) = (hot(env), jc(env, ip));
         if (*j).key == ip ^ (*h).salt {

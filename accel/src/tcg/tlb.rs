@@ -145,6 +145,12 @@ pub struct Counters {
     pub decoded: u64,
     /// Pages dropped because their code was overwritten.
     pub dropped: u64,
+    /// Times a region was entered from tier 0.
+    pub entered: u64,
+    /// Times a region left before an instruction that tier 0 had to run.
+    pub side: u64,
+    /// Times a region was left for a kick.
+    pub kicked: u64,
 }
 
 impl Inner {

@@ -14,7 +14,7 @@ pub enum Kind {
     Image,
     /// `a, b, r`
     Add,
-    /// `a, b, r`
+    /// `a, b, -`
     Sub,
     /// `-, -, r`: CF = OF = AF = 0.
     Logic,
@@ -38,6 +38,17 @@ pub enum Kind {
     Fcom,
 }
 impl Kind {
+    /// Which of the three values mean anything: a bit each.
+    #[inline(always)]
+    pub const fn values(self) -> u8 {
+        match self {
+            Kind::Image => 0b001,
+            Kind::Sub => 0b011,
+            Kind::Logic => 0b100,
+            Kind::Inc | Kind::Dec | Kind::Shl | Kind::Sar | Kind::Mul => 0b101,
+            Kind::Add | Kind::Shr | Kind::Adc | Kind::Sbb | Kind::Fcom => 0b111,
+        }
+    }
     /// The producer of a code; unknown codes are images.
     #[inline(always)]
     pub const fn from_code(c: u8) -> Kind {
@@ -78,6 +89,11 @@ fn borrows<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::V {
     let y = o.or(d.w, na, b);
     let y = o.and(d.w, y, r);
     o.or(d.w, x, y)
+}
+/// The result.
+#[inline(always)]
+fn result<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::V {
+    if d.kind == Kind::Sub as u8 { o.sub(d.w, d.v[0], d.v[1]) } else { d.v[2] }
 }
 #[inline(always)]
 fn not<O: Ops>(o: &mut O, w: W, v: O::V) -> O::V {
@@ -120,7 +136,10 @@ pub fn sf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
     match Kind::from_code(d.kind) {
         Kind::Image => o.has_bit(d.w, d.v[0], SF as u64),
         Kind::Fcom => o.never(),
-        _ => o.negative(d.w, d.v[2]),
+        _ => {
+            let r = result(o, d);
+            o.negative(d.w, r)
+        }
     }
 }
 /// PF.
@@ -130,7 +149,8 @@ pub fn pf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
         Kind::Image => o.has_bit(d.w, d.v[0], PF as u64),
         Kind::Fcom => o.has_bit(d.w, d.v[2], 1),
         _ => {
-            let b = o.trunc(d.w, B1, d.v[2]);
+            let r = result(o, d);
+            let b = o.trunc(d.w, B1, r);
             o.even_parity(b)
         }
     }
@@ -138,7 +158,8 @@ pub fn pf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
 /// AF.
 #[inline(always)]
 pub fn af<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
-    let [a, b, r] = d.v;
+    let [a, b, _] = d.v;
+    let r = result(o, d);
     match Kind::from_code(d.kind) {
         Kind::Image => o.has_bit(d.w, a, AF as u64),
         Kind::Add | Kind::Sub | Kind::Adc | Kind::Sbb => {
@@ -162,7 +183,8 @@ pub fn af<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
 /// OF.
 #[inline(always)]
 pub fn of<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
-    let [a, b, r] = d.v;
+    let [a, b, _] = d.v;
+    let r = result(o, d);
     match Kind::from_code(d.kind) {
         Kind::Image => o.has_bit(d.w, a, OF as u64),
         Kind::Add | Kind::Adc => {

@@ -74,18 +74,12 @@ pub fn pop<E: Emit>(e: &mut E, f: Form) -> Result<(), E::Miss> {
     let sp = moved(e, f.src, 0);
     let from = at_sp(e, f.src, sp, f.w.bytes(), false)?;
     let after = moved(e, f.src, f.w.bytes() as i64);
-    // The only register changed before a place: undone when the place misses.
+    // (Changed for the address alone.)
     let whole = e.get(B8, RSP);
     set(e, f.src, after);
-    let a = address(e, f.dst, f.w.bytes(), true);
-    let a = match a {
-        Ok(a) => a,
-        Err(m) => {
-            e.set(RSP, whole);
-            return Err(m);
-        }
-    };
+    let o = offset(e, f.dst);
     e.set(RSP, whole);
+    let a = from_offset(e, f.dst, o, f.w.bytes(), true)?;
     let to = e.place(f.w.bytes(), a, true)?;
     let v = e.read(f.w, from);
     set(e, f.src, after);

@@ -1,0 +1,372 @@
+//! The meaning of instructions as code: [`Ops`] and [`Emit`] over CLIF values.
+
+use super::{
+    super::{env::Hot, ops::*, target::Target, tier0::plain_bin},
+    frame::*,
+};
+use std::mem::offset_of;
+use cranelift_codegen::ir::{
+    AtomicRmwOp, InstBuilder, InstructionData, Value, ValueDef,
+    condcodes::{CondCode, IntCC},
+    types::{I8, I64},
+};
+
+impl<T: Target> Clif<'_, '_, T> {
+    /// Two values of a width.
+    fn both_of(&mut self, w: W, a: Term, b: Term) -> (Value, Value) {
+        (self.val(w, a), self.val(w, b))
+    }
+    /// A term whose root has 64 bits.
+    fn wide(&mut self, t: Term) -> Term {
+        match t.root {
+            Some(r) if t.off == 0 => self.resize(W::B8, r).into(),
+            _ => t,
+        }
+    }
+}
+
+impl<T: Target> Ops for Clif<'_, '_, T> {
+    type V = Term;
+    type C = Value;
+    fn imm(&mut self, w: W, k: u64) -> Term {
+        Term::constant(k & w.mask())
+    }
+    fn bin(&mut self, op: Bin, w: W, a: Term, b: Term) -> Term {
+        let [a, b] = if w == W::B8 { [a, b].map(|t| self.wide(t)) } else { [a, b] };
+        let shift = matches!(op, Bin::Shl | Bin::Shr | Bin::Sar | Bin::Rol | Bin::Ror);
+        match (op, a.root, b.root) {
+            (_, None, None) => return Term::constant(plain_bin(op, w, a.off, b.off)),
+            (Bin::Add, Some(_), None) if w == W::B8 => return Term { root: a.root, off: a.off.wrapping_add(b.off) },
+            (Bin::Add, None, Some(_)) if w == W::B8 => return Term { root: b.root, off: b.off.wrapping_add(a.off) },
+            (Bin::Sub, Some(_), None) if w == W::B8 => return Term { root: a.root, off: a.off.wrapping_sub(b.off) },
+            (Bin::Add | Bin::Sub | Bin::Or | Bin::Xor, _, None) if b.off & w.mask() == 0 => return a,
+            (Bin::And, _, None) if b.off & w.mask() == w.mask() => return a,
+            (_, _, None) if shift && b.off == 0 => return a,
+            (Bin::Xor | Bin::Sub, Some(x), Some(y)) if x == y && a.off == b.off => return Term::constant(0),
+            (Bin::And | Bin::Or, Some(x), Some(y)) if x == y && a.off == b.off => return a,
+            _ => {}
+        }
+        if shift {
+            let x = self.val(w, a);
+            let n = match b.root {
+                None => self.k(I8, b.off),
+                Some(n) if b.off == 0 => n,
+                Some(_) => self.val(W::B8, b),
+            };
+            let i = self.b.ins();
+            return match op {
+                Bin::Shl => i.ishl(x, n),
+                Bin::Shr => i.ushr(x, n),
+                Bin::Sar => i.sshr(x, n),
+                Bin::Rol => i.rotl(x, n),
+                _ => i.rotr(x, n),
+            }
+            .into();
+        }
+        let (x, y) = self.both_of(w, a, b);
+        let i = self.b.ins();
+        match op {
+            Bin::Add => i.iadd(x, y),
+            Bin::Sub => i.isub(x, y),
+            Bin::And => i.band(x, y),
+            Bin::Or => i.bor(x, y),
+            Bin::Xor => i.bxor(x, y),
+            _ => i.imul(x, y),
+        }
+        .into()
+    }
+    fn un(&mut self, op: Un, w: W, a: Term) -> Term {
+        let x = self.val(w, a);
+        let i = self.b.ins();
+        match op {
+            Un::Clz => i.clz(x),
+            Un::Ctz => i.ctz(x),
+            Un::Popcnt => i.popcnt(x),
+            Un::Bswap if w == W::B1 => x,
+            Un::Bswap => i.bswap(x),
+        }
+        .into()
+    }
+    fn cmp(&mut self, c: Cmp, w: W, a: Term, b: Term) -> Value {
+        let cc = match c {
+            Cmp::Eq => IntCC::Equal,
+            Cmp::Ne => IntCC::NotEqual,
+            Cmp::Ult => IntCC::UnsignedLessThan,
+            Cmp::Ule => IntCC::UnsignedLessThanOrEqual,
+            Cmp::Slt => IntCC::SignedLessThan,
+            Cmp::Sle => IntCC::SignedLessThanOrEqual,
+        };
+        let (x, y) = self.both_of(w, a, b);
+        self.b.ins().icmp(cc, x, y)
+    }
+    fn zext(&mut self, from: W, to: W, v: Term) -> Term {
+        if v.root.is_none() {
+            return Term::constant(v.off & from.mask());
+        }
+        let x = self.val(from, v);
+        self.resize(to, x).into()
+    }
+    fn sext(&mut self, from: W, to: W, v: Term) -> Term {
+        if v.root.is_none() {
+            return Term::constant(from.signed(v.off) as u64 & to.mask());
+        }
+        let x = self.val(from, v);
+        if from == to {
+            return x.into();
+        }
+        self.b.ins().sextend(ty(to), x).into()
+    }
+    fn trunc(&mut self, _from: W, to: W, v: Term) -> Term {
+        if v.root.is_none() {
+            return Term::constant(v.off & to.mask());
+        }
+        if to == W::B8 {
+            return v;
+        }
+        self.val(to, v).into()
+    }
+    fn select(&mut self, w: W, c: Value, t: Term, f: Term) -> Term {
+        if t == f {
+            return t;
+        }
+        let (x, y) = self.both_of(w, t, f);
+        self.b.ins().select(c, x, y).into()
+    }
+    fn mul_high(&mut self, w: W, signed: bool, a: Term, b: Term) -> Term {
+        if w == W::B8 {
+            let (x, y) = self.both_of(w, a, b);
+            let i = self.b.ins();
+            return if signed { i.smulhi(x, y) } else { i.umulhi(x, y) }.into();
+        }
+        let [x, y] = [a, b].map(|t| {
+            let t = if signed { self.sext(w, W::B8, t) } else { self.zext(w, W::B8, t) };
+            self.val(W::B8, t)
+        });
+        let p = self.b.ins().imul(x, y);
+        let n = self.k(I8, w.bits().into());
+        let h = self.b.ins().ushr(p, n);
+        self.resize(w, h).into()
+    }
+    fn even_parity(&mut self, b1: Term) -> Value {
+        let x = self.val(W::B1, b1);
+        let n = self.b.ins().popcnt(x);
+        let one = self.k(I8, 1);
+        let odd = self.b.ins().band(n, one);
+        let zero = self.k(I8, 0);
+        self.b.ins().icmp(IntCC::Equal, odd, zero)
+    }
+    fn bit(&mut self, w: W, c: Value) -> Term {
+        self.resize(w, c).into()
+    }
+    fn both(&mut self, op: Bin, a: Value, b: Value) -> Value {
+        match op {
+            Bin::And => self.b.ins().band(a, b),
+            Bin::Or => self.b.ins().bor(a, b),
+            _ => self.b.ins().bxor(a, b),
+        }
+    }
+    fn not(&mut self, c: Value) -> Value {
+        // The opposite comparison folds into a branch or a select, the opposite of a value does not.
+        if let ValueDef::Result(i, _) = self.b.func.dfg.value_def(c)
+            && let InstructionData::IntCompare { args, cond, .. } = self.b.func.dfg.insts[i]
+        {
+            return self.b.ins().icmp(cond.complement(), args[0], args[1]);
+        }
+        let one = self.k(I8, 1);
+        self.b.ins().bxor(c, one)
+    }
+    fn never(&mut self) -> Value {
+        self.k(I8, 0)
+    }
+}
+
+impl<T: Target> Emit for Clif<'_, '_, T> {
+    type Miss = Ended;
+    type P = (Value, i32);
+    fn slot(&self, field: usize) -> Slot {
+        self.d.r[field & 3]
+    }
+    fn segment(&self) -> Slot {
+        Slot(SEG_BASE + self.d.seg)
+    }
+    fn immediate(&mut self, w: W) -> Term {
+        Term::constant(self.d.imm & w.mask())
+    }
+    fn disp(&mut self) -> Term {
+        Term::constant(self.d.disp as i64 as u64)
+    }
+    fn scale(&mut self) -> Term {
+        Term::constant(self.d.scale.into())
+    }
+    fn next_ip(&mut self) -> Term {
+        Term { root: Some(self.base), off: self.off as u64 + self.d.len as u64 }
+    }
+    fn get(&mut self, w: W, s: Slot) -> Term {
+        let t = self.term(s);
+        self.trunc(W::B8, w, t)
+    }
+    fn set(&mut self, s: Slot, v: Term) {
+        let v = match v.root {
+            Some(_) if v.off == 0 => self.val(W::B8, v).into(),
+            _ => v,
+        };
+        self.set_term(s, v)
+    }
+    fn set_part(&mut self, w: W, s: Slot, v: Term) {
+        match w {
+            W::B8 => self.set(s, v),
+            _ => {
+                let old = self.term(s);
+                let old = self.and_imm(W::B8, old, !w.mask());
+                let v = self.zext(w, W::B8, v);
+                let v = self.bin(Bin::Or, W::B8, old, v);
+                self.set_term(s, v)
+            }
+        }
+    }
+    fn getx(&mut self, s: Slot) -> Value {
+        self.xterm(s)
+    }
+    fn setx(&mut self, s: Slot, x: Value) {
+        self.set_xterm(s, x)
+    }
+    fn linear(&mut self, offset: Term, bytes: u32, write: bool) -> Result<Term, Ended> {
+        self.linear_in(self.d.seg, offset, bytes, write)
+    }
+    fn linear_in(&mut self, seg: u8, offset: Term, bytes: u32, _write: bool) -> Result<Term, Ended> {
+        let base = self.term(Slot((SEG_BASE + seg) & 31));
+        let limit = self.term(Slot((SEG_LIMIT + seg) & 31));
+        let end = self.add_imm(W::B8, offset, bytes.into());
+        let (end, limit) = self.both_of(W::B8, end, limit);
+        let c = self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, limit);
+        self.leave_if(c);
+        let la = self.add(W::B8, base, offset);
+        Ok(self.and_imm(W::B8, la, 0xffff_ffff))
+    }
+    fn aligned(&mut self, bytes: u64, la: Term) -> Result<(), Ended> {
+        let low = self.and_imm(W::B8, la, bytes - 1);
+        match low.root {
+            None if low.off == 0 => Ok(()),
+            None => {
+                self.leave();
+                Err(Ended)
+            }
+            Some(_) => {
+                let c = self.val(W::B8, low);
+                self.leave_if(c);
+                Ok(())
+            }
+        }
+    }
+    fn place(&mut self, bytes: u32, la: Term, write: bool) -> Result<(Value, i32), Ended> {
+        Ok(self.check(bytes, la, write))
+    }
+    fn read(&mut self, w: W, p: (Value, i32)) -> Term {
+        self.b.ins().load(ty(w), GUEST, p.0, p.1).into()
+    }
+    fn write(&mut self, w: W, p: (Value, i32), v: Term) {
+        let v = self.val(w, v);
+        self.b.ins().store(GUEST, v, p.0, p.1);
+    }
+    fn readx(&mut self, p: (Value, i32)) -> Value {
+        self.b.ins().load(cranelift_codegen::ir::types::I8X16, GUEST, p.0, p.1)
+    }
+    fn writex(&mut self, p: (Value, i32), x: Value) {
+        self.b.ins().store(GUEST, x, p.0, p.1);
+    }
+    fn rmw(&mut self, op: Option<Bin>, w: W, p: (Value, i32), v: Term) -> Term {
+        let op = match op {
+            None => AtomicRmwOp::Xchg,
+            Some(Bin::Add) => AtomicRmwOp::Add,
+            Some(Bin::Sub) => AtomicRmwOp::Sub,
+            Some(Bin::And) => AtomicRmwOp::And,
+            Some(Bin::Or) => AtomicRmwOp::Or,
+            Some(_) => AtomicRmwOp::Xor,
+        };
+        let v = self.val(w, v);
+        let p = self.val(W::B8, Term { root: Some(p.0), off: p.1 as i64 as u64 });
+        self.b.ins().atomic_rmw(ty(w), GUEST, op, p, v).into()
+    }
+    fn cas(&mut self, w: W, p: (Value, i32), expected: Term, new: Term) -> Term {
+        let (e, n) = self.both_of(w, expected, new);
+        let p = self.val(W::B8, Term { root: Some(p.0), off: p.1 as i64 as u64 });
+        self.b.ins().atomic_cas(GUEST, p, e, n).into()
+    }
+    fn divide(&mut self, w: W, signed: bool, hi: Term, lo: Term, by: Term) -> Result<[Term; 2], Ended> {
+        // In 64 bits; the rest (a 128-bit dividend, overflow, zero) is tier 0's.
+        let (n, d) = if w == W::B8 {
+            let (hi, lo) = self.both_of(W::B8, hi, lo);
+            let d = self.val(W::B8, by);
+            let fill = if signed {
+                let k = self.k(I8, 63);
+                self.b.ins().sshr(lo, k)
+            } else {
+                self.k(I64, 0)
+            };
+            let c = self.b.ins().icmp(IntCC::NotEqual, hi, fill);
+            self.leave_if(c);
+            (lo, d)
+        } else {
+            let (hi, lo) = (self.zext(w, W::B8, hi), self.zext(w, W::B8, lo));
+            let hi = self.shift_imm(Bin::Shl, W::B8, hi, w.bits());
+            let n = self.bin(Bin::Or, W::B8, hi, lo);
+            let twice = W::from_code(w as u8 + 1);
+            let (n, d) = if signed {
+                let n = self.trunc(W::B8, twice, n);
+                (self.sext(twice, W::B8, n), self.sext(w, W::B8, by))
+            } else {
+                (n, self.zext(w, W::B8, by))
+            };
+            self.both_of(W::B8, n, d)
+        };
+        let c = if signed {
+            // 0 and -1.
+            let one = self.k(I64, 1);
+            let d = self.b.ins().iadd(d, one);
+            self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, d, one)
+        } else {
+            let zero = self.k(I64, 0);
+            self.b.ins().icmp(IntCC::Equal, d, zero)
+        };
+        self.leave_if(c);
+        let (q, r) = if signed {
+            (self.b.ins().sdiv(n, d), self.b.ins().srem(n, d))
+        } else {
+            (self.b.ins().udiv(n, d), self.b.ins().urem(n, d))
+        };
+        if w != W::B8 {
+            let low = self.resize(w, q);
+            let back = if signed { self.b.ins().sextend(I64, low) } else { self.b.ins().uextend(I64, low) };
+            let c = self.b.ins().icmp(IntCC::NotEqual, back, q);
+            self.leave_if(c);
+        }
+        Ok([self.resize(w, q).into(), self.resize(w, r).into()])
+    }
+    fn flags_wanted(&self) -> bool {
+        self.wanted
+    }
+    fn defer(&mut self, d: Deferred<Term>) {
+        self.s.flags = Flags::Pending(d)
+    }
+    fn defer_if(&mut self, c: Value, d: Deferred<Term>) {
+        self.settle_flags();
+        let cc = self.k(I64, (d.w as u64) << 8 | d.kind as u64);
+        let mut fields = vec![(cc, offset_of!(Hot, cc))];
+        let used = T::flag_values(d.kind);
+        for (i, t) in d.v.into_iter().enumerate() {
+            if used >> i & 1 != 0 {
+                let v = self.val(d.w, t);
+                fields.push((self.resize(W::B8, v), offset_of!(Hot, cc_v) + 8 * i));
+            }
+        }
+        for (new, field) in fields {
+            let old = self.b.ins().load(I64, ENV, self.env, hot_at::<T>(field));
+            let v = self.b.ins().select(c, new, old);
+            self.store_hot(v, field);
+        }
+        self.s.flags = Flags::Env(None)
+    }
+    fn deferred(&mut self) -> Result<Deferred<Term>, Ended> {
+        Ok(self.flags())
+    }
+}

@@ -1,0 +1,632 @@
+//! The state of the lowering inside a block: registers as values, flags not yet stored, memory ranges checked.
+//!
+//! Guest registers are SSA values. A register that was changed is stored into the env just before the next instruction that
+//! may leave the region ("write-through"), so that the way out only has to store flags and the address.
+
+use super::{
+    super::{
+        env::{Env, Hot},
+        ops::*,
+        target::{Decoded, Target},
+        tlb::TLB,
+    },
+    thunk::Thunks,
+};
+use cranelift_codegen::ir::{
+    self, AbiParam, Block, InstBuilder, InstructionData, MemFlagsData, SigRef, Signature, Type, Value,
+    condcodes::IntCC,
+    types::{I8, I8X16, I16, I32, I64},
+};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::{FunctionBuilder, Variable};
+use std::mem::offset_of;
+
+/// Accesses to the env: aligned, never trap, and dead ones may be dropped.
+pub(super) const ENV: MemFlagsData = MemFlagsData::trusted();
+/// Accesses to guest memory.
+pub(super) const GUEST: MemFlagsData = MemFlagsData::new().with_notrap();
+
+/// The CLIF type of a width.
+pub(super) const fn ty(w: W) -> Type {
+    match w {
+        W::B1 => I8,
+        W::B2 => I16,
+        W::B4 => I32,
+        W::B8 => I64,
+    }
+}
+
+/// A value plus a constant (64 bits only), or a constant: constants fold, and accesses off one base are recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    pub(super) root: Option<Value>,
+    pub(super) off: u64,
+}
+impl Term {
+    pub(super) const fn constant(k: u64) -> Term {
+        Term { root: None, off: k }
+    }
+}
+impl From<Value> for Term {
+    fn from(v: Value) -> Term {
+        Term { root: Some(v), off: 0 }
+    }
+}
+/// A side exit has ended the block.
+#[derive(Debug)]
+pub struct Ended;
+
+/// A range around `root` that has been checked. The check is emitted at the first access and widened in place by later
+/// ones of the same block.
+#[derive(Clone)]
+pub(super) struct Group {
+    root: Value,
+    min: i64,
+    max: i64,
+    host: Value,
+    write: bool,
+    block: usize,
+    tag: ir::Inst,
+    min_k: Option<ir::Inst>,
+    limit: ir::Inst,
+}
+/// Widest range of a group in bytes: what reaches into another page costs a side exit each time.
+const GROUP: i64 = 256;
+
+/// The flags at a point.
+#[derive(Clone, Copy)]
+pub(super) enum Flags {
+    /// In the env, of a producer that may be known.
+    Env(Option<(u8, W)>),
+    /// Not stored.
+    Pending(Deferred<Term>),
+}
+
+/// What is known at a point of a block; blocks that only one edge leads to go on with what was known at its start.
+#[derive(Clone)]
+pub(super) struct State {
+    pub cur: [Option<Term>; SLOTS],
+    /// Changed and not in the env.
+    pub dirty: u32,
+    /// Other than their variable.
+    pub changed: u32,
+    /// In the env only: a call may have changed them.
+    pub reload: u32,
+    pub x: [Option<Value>; 32],
+    pub xdirty: u32,
+    pub xchanged: u32,
+    pub xreload: u32,
+    pub flags: Flags,
+    /// Instruction budget, and instructions done since it had that value.
+    pub budget: Value,
+    pub done: u32,
+    /// The guest's floating-point control is loaded.
+    pub fp: bool,
+    pub groups: Vec<Group>,
+    /// `root + off` that were computed.
+    pub sums: Vec<(Value, u64, Value)>,
+    /// What zero extensions were made of.
+    pub narrow: Vec<(Value, Value)>,
+}
+
+/// A way out before an instruction.
+pub(super) struct Stub {
+    block: Block,
+    off: u16,
+    flags: Option<Deferred<Term>>,
+    budget: Value,
+    done: u32,
+}
+
+/// Why a region returned.
+pub(crate) mod exit {
+    /// Like a handler: the reason is in the env.
+    pub const OUT: i64 = 0;
+    /// At an address (`Hot::ip`) no region is known for.
+    pub const CHAIN: i64 = 1;
+    /// Before an instruction that tier 0 has to run.
+    pub const SIDE: i64 = 2;
+    /// A kick, or the budget does not cover a round.
+    pub const KICK: i64 = 3;
+}
+
+/// The lowering of one region.
+pub struct Clif<'a, 'b, T: Target> {
+    pub(super) b: &'a mut FunctionBuilder<'b>,
+    pub(super) env: Value,
+    /// Linear address of the page.
+    pub(super) base: Value,
+    pub(super) mask: u64,
+    /// Offset of the regime's TLB in the env.
+    tlb: i32,
+    vars: [Variable; SLOTS],
+    xvars: [Variable; 32],
+    pub(super) budget: Variable,
+    /// Registers that have a value of their own.
+    pub(super) used: u32,
+    pub(super) xused: u32,
+    pub(super) s: State,
+    /// Number of the block.
+    pub(super) block: usize,
+    // The instruction.
+    pub(super) d: Decoded<T::Form>,
+    pub(super) off: u16,
+    pub(super) wanted: bool,
+    /// Its lowering has met something that has to be called.
+    pub(super) give_up: bool,
+    stub: Option<Block>,
+    stubs: Vec<Stub>,
+    pub(super) thunks: Thunks,
+    call_sig: SigRef,
+}
+
+/// Offset of a field of [`Hot`] in the env.
+pub(super) fn hot_at<T: Target>(field: usize) -> i32 {
+    (offset_of!(Env<T>, hot) + field) as i32
+}
+
+impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
+    pub fn new(
+        b: &'a mut FunctionBuilder<'b>,
+        env: Value,
+        base: Value,
+        mode: u32,
+        thunks: Thunks,
+        d: Decoded<T::Form>,
+    ) -> Self {
+        let vars = std::array::from_fn(|_| b.declare_var(I64));
+        let xvars = std::array::from_fn(|_| b.declare_var(I8X16));
+        let budget = b.declare_var(I64);
+        let mut sig = Signature::new(CallConv::SystemV);
+        sig.params = vec![AbiParam::new(I64); 2];
+        sig.returns.push(AbiParam::new(I64));
+        let call_sig = b.import_signature(sig);
+        let regime = (mode >> 24) as usize % super::super::tlb::REGIMES;
+        let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<super::super::tlb::TlbEntry>() * TLB;
+        Clif {
+            b,
+            env,
+            base,
+            mask: T::address_mask(mode),
+            tlb: tlb as i32,
+            vars,
+            xvars,
+            budget,
+            used: 0,
+            xused: 0,
+            s: State::new(base),
+            block: 0,
+            d,
+            off: 0,
+            wanted: false,
+            give_up: false,
+            stub: None,
+            stubs: Vec::new(),
+            thunks,
+            call_sig,
+        }
+    }
+
+    // ---- values ----
+
+    /// A constant.
+    pub(super) fn k(&mut self, t: Type, v: u64) -> Value {
+        let bits = t.bits();
+        let v = if bits < 64 { ((v << (64 - bits)) as i64) >> (64 - bits) } else { v as i64 };
+        self.b.ins().iconst(t, v)
+    }
+    /// The value of a term as an integer of width `w`.
+    pub(super) fn val(&mut self, w: W, t: Term) -> Value {
+        let Some(r) = t.root else { return self.k(ty(w), t.off) };
+        let v = if t.off == 0 {
+            r
+        } else if let Some(s) = self.s.sums.iter().rev().find(|s| (s.0, s.1) == (r, t.off)) {
+            s.2
+        } else {
+            let k = self.k(I64, t.off);
+            let v = self.b.ins().iadd(r, k);
+            self.s.sums.push((r, t.off, v));
+            v
+        };
+        self.resize(w, v)
+    }
+    /// `v` as an integer of width `w`, upper bits zero.
+    pub(super) fn resize(&mut self, w: W, v: Value) -> Value {
+        let (from, to) = (self.b.func.dfg.value_type(v).bits(), w.bits());
+        match from.cmp(&to) {
+            std::cmp::Ordering::Equal => v,
+            std::cmp::Ordering::Less => {
+                let r = self.b.ins().uextend(ty(w), v);
+                self.s.narrow.push((r, v));
+                r
+            }
+            std::cmp::Ordering::Greater => {
+                if let Some(n) = self.s.narrow.iter().rev().find(|n| n.0 == v).map(|n| n.1) {
+                    let have = self.b.func.dfg.value_type(n).bits();
+                    if have == to {
+                        return n;
+                    }
+                    if have > to {
+                        return self.resize(w, n);
+                    }
+                }
+                self.b.ins().ireduce(ty(w), v)
+            }
+        }
+    }
+
+    // ---- registers ----
+
+    /// A register.
+    pub(super) fn term(&mut self, s: Slot) -> Term {
+        if s == ZERO {
+            return Term::constant(0);
+        }
+        if s == PAGE {
+            return self.base.into();
+        }
+        let i = s.index();
+        self.used |= 1 << i;
+        if let Some(t) = self.s.cur[i] {
+            return t;
+        }
+        let v = if self.s.reload >> i & 1 != 0 {
+            self.s.reload &= !(1 << i);
+            self.s.changed |= 1 << i;
+            self.b.ins().load(I64, ENV, self.env, Self::reg_at(i))
+        } else {
+            self.b.use_var(self.vars[i])
+        };
+        self.s.cur[i] = Some(v.into());
+        v.into()
+    }
+    pub(super) fn set_term(&mut self, s: Slot, t: Term) {
+        let i = s.index();
+        self.used |= 1 << i;
+        self.s.cur[i] = Some(t);
+        self.s.dirty |= 1 << i;
+        self.s.changed |= 1 << i;
+        self.s.reload &= !(1 << i);
+    }
+    /// A vector register.
+    pub(super) fn xterm(&mut self, s: Slot) -> Value {
+        let i = s.index();
+        self.xused |= 1 << i;
+        if let Some(v) = self.s.x[i] {
+            return v;
+        }
+        let v = if self.s.xreload >> i & 1 != 0 {
+            self.s.xreload &= !(1 << i);
+            self.s.xchanged |= 1 << i;
+            self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i))
+        } else {
+            self.b.use_var(self.xvars[i])
+        };
+        self.s.x[i] = Some(v);
+        v
+    }
+    pub(super) fn set_xterm(&mut self, s: Slot, v: Value) {
+        let i = s.index();
+        self.xused |= 1 << i;
+        self.s.x[i] = Some(v);
+        self.s.xdirty |= 1 << i;
+        self.s.xchanged |= 1 << i;
+        self.s.xreload &= !(1 << i);
+    }
+    pub(super) fn reg_at(i: usize) -> i32 {
+        hot_at::<T>(offset_of!(Hot, regs) + 8 * i)
+    }
+    pub(super) fn x_at(i: usize) -> i32 {
+        hot_at::<T>(offset_of!(Hot, x) + 16 * i)
+    }
+    pub(super) fn store_hot(&mut self, v: Value, field: usize) {
+        self.b.ins().store(ENV, v, self.env, hot_at::<T>(field));
+    }
+    /// What earlier instructions changed is in the env before this one may leave.
+    pub(super) fn flush(&mut self) {
+        for i in bits(std::mem::take(&mut self.s.dirty)) {
+            let t = self.s.cur[i].expect("a changed register has a value");
+            let v = self.val(W::B8, t);
+            self.b.ins().store(ENV, v, self.env, Self::reg_at(i));
+        }
+        for i in bits(std::mem::take(&mut self.s.xdirty)) {
+            let v = self.s.x[i].expect("a changed register has a value");
+            self.b.ins().store(ENV, v, self.env, Self::x_at(i));
+        }
+    }
+    /// Hands what changed over to blocks that start anew.
+    pub(super) fn define(&mut self) {
+        // (After a call the variables of all registers are stale.)
+        for i in bits(self.s.reload & !(1 << ZERO.index() | 1 << PAGE.index())) {
+            self.term(Slot(i as u8));
+        }
+        for i in bits(self.s.xreload) {
+            self.xterm(Slot(i as u8));
+        }
+        for i in bits(std::mem::take(&mut self.s.changed)) {
+            let t = self.s.cur[i].expect("a changed register has a value");
+            let v = self.val(W::B8, t);
+            self.b.def_var(self.vars[i], v)
+        }
+        for i in bits(std::mem::take(&mut self.s.xchanged)) {
+            let v = self.s.x[i].expect("a changed register has a value");
+            self.b.def_var(self.xvars[i], v)
+        }
+        let left = self.budget_left(self.s.done);
+        self.b.def_var(self.budget, left);
+    }
+    /// At the region's entries: the registers that blocks use, from the env.
+    pub(super) fn load_all(&mut self) {
+        for i in bits(self.used) {
+            let v = self.b.ins().load(I64, ENV, self.env, Self::reg_at(i));
+            self.b.def_var(self.vars[i], v)
+        }
+        for i in bits(self.xused) {
+            let v = self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i));
+            self.b.def_var(self.xvars[i], v)
+        }
+    }
+    /// Starts a block about which nothing is known but, perhaps, the producer of the flags.
+    pub(super) fn start(&mut self, kind: Option<(u8, W)>) {
+        let budget = self.b.use_var(self.budget);
+        self.s = State::new(budget);
+        self.s.flags = Flags::Env(kind);
+    }
+    /// The budget when `done` instructions have been run.
+    pub(super) fn budget_left(&mut self, done: u32) -> Value {
+        if done == 0 {
+            return self.s.budget;
+        }
+        let k = self.k(I64, (done as u64).wrapping_neg());
+        self.b.ins().iadd(self.s.budget, k)
+    }
+
+    // ---- flags ----
+
+    /// Stores pending flags.
+    pub(super) fn store_flags(&mut self, d: Deferred<Term>) {
+        let cc = self.k(I64, (d.w as u64) << 8 | d.kind as u64);
+        self.store_hot(cc, offset_of!(Hot, cc));
+        let used = T::flag_values(d.kind);
+        for (i, t) in d.v.into_iter().enumerate() {
+            if used >> i & 1 != 0 {
+                let v = self.val(d.w, t);
+                let v = self.resize(W::B8, v);
+                self.store_hot(v, offset_of!(Hot, cc_v) + 8 * i)
+            }
+        }
+    }
+    /// The flags are in the env.
+    pub(super) fn settle_flags(&mut self) {
+        if let Flags::Pending(d) = self.s.flags {
+            self.store_flags(d);
+            self.s.flags = Flags::Env(Some((d.kind, d.w)))
+        }
+    }
+    /// The producer of the flags, if it is known.
+    pub(super) fn flags_kind(&self) -> Option<(u8, W)> {
+        match self.s.flags {
+            Flags::Env(k) => k,
+            Flags::Pending(d) => Some((d.kind, d.w)),
+        }
+    }
+    /// The flags as values, computed by a call if their producer is not known.
+    pub(super) fn flags(&mut self) -> Deferred<Term> {
+        let (kind, w) = match self.s.flags {
+            Flags::Pending(d) => return d,
+            Flags::Env(Some(k)) => k,
+            Flags::Env(None) => {
+                // (It changes nothing else.)
+                let none = self.k(I64, 0);
+                self.call(self.thunks.settle, none);
+                T::SETTLED
+            }
+        };
+        let used = T::flag_values(kind);
+        let v = std::array::from_fn(|i| {
+            if used >> i & 1 == 0 {
+                return Term::constant(0);
+            }
+            self.b.ins().load(ty(w), ENV, self.env, hot_at::<T>(offset_of!(Hot, cc_v) + 8 * i)).into()
+        });
+        let d = Deferred { kind, w, v };
+        self.s.flags = Flags::Env(Some((kind, w)));
+        d
+    }
+
+    // ---- ways out ----
+
+    /// Begins an instruction.
+    pub(super) fn begin(&mut self, d: Decoded<T::Form>, off: u16, live_out: u32) {
+        // What always writes nothing may still write now and then: a shift by CL.
+        let wanted = if d.writes == 0 { live_out != 0 } else { live_out & d.writes != 0 };
+        (self.d, self.off, self.wanted, self.stub, self.give_up) = (d, off, wanted, None, false);
+    }
+    /// The block that leaves before this instruction. Registers must have been flushed.
+    pub(super) fn leave_here(&mut self) -> Block {
+        if let Some(s) = self.stub {
+            return s;
+        }
+        let block = self.b.create_block();
+        self.b.set_cold_block(block);
+        let flags = if let Flags::Pending(d) = self.s.flags { Some(d) } else { None };
+        self.stubs.push(Stub { block, off: self.off, flags, budget: self.s.budget, done: self.s.done });
+        self.stub = Some(block);
+        block
+    }
+    /// Leaves before this instruction if `c` holds.
+    pub(super) fn leave_if(&mut self, c: Value) {
+        self.flush();
+        let stub = self.leave_here();
+        let go_on = self.b.create_block();
+        self.b.ins().brif(c, stub, &[], go_on, &[]);
+        self.b.switch_to_block(go_on);
+        self.b.seal_block(go_on);
+    }
+    /// Ends the block by leaving before this instruction.
+    pub(super) fn leave(&mut self) {
+        self.flush();
+        let s = self.leave_here();
+        self.b.ins().jump(s, &[]);
+    }
+    /// Emits the ways out; nothing else may follow in the block.
+    pub(super) fn finish_stubs(&mut self) {
+        for s in std::mem::take(&mut self.stubs) {
+            self.b.switch_to_block(s.block);
+            self.b.seal_block(s.block);
+            let known = (self.s.sums.len(), self.s.narrow.len());
+            // (What this block computed may not be known in the next.)
+            let (sums, narrow) = (std::mem::take(&mut self.s.sums), std::mem::take(&mut self.s.narrow));
+            if let Some(d) = s.flags {
+                self.store_flags(d)
+            }
+            (self.s.budget, self.s.done) = (s.budget, s.done);
+            self.leave_at(s.off.into(), exit::SIDE);
+            (self.s.sums, self.s.narrow) = (sums, narrow);
+            debug_assert_eq!(known, (self.s.sums.len(), self.s.narrow.len()));
+        }
+    }
+    /// Leaves at an offset of the page, everything but the budget being in the env.
+    pub(super) fn leave_at(&mut self, off: i64, why: i64) {
+        let k = self.k(I64, off as u64);
+        let ip = self.b.ins().iadd(self.base, k);
+        let ip = self.masked(ip);
+        self.store_hot(ip, offset_of!(Hot, ip));
+        let left = self.budget_left(self.s.done);
+        self.store_hot(left, offset_of!(Hot, budget));
+        let why = self.k(I64, why as u64);
+        self.b.ins().return_(&[why]);
+    }
+    /// An address cut to the mode's width.
+    pub(super) fn masked(&mut self, ip: Value) -> Value {
+        if self.mask == u64::MAX {
+            return ip;
+        }
+        let m = self.k(I64, self.mask);
+        self.b.ins().band(ip, m)
+    }
+
+    // ---- calls ----
+
+    /// Calls a thunk with the env and a second word; the result.
+    pub(super) fn call(&mut self, thunk: usize, with: Value) -> Value {
+        let f = self.k(I64, thunk as u64);
+        let call = self.b.ins().call_indirect(self.call_sig, f, &[self.env, with]);
+        self.s.fp = false;
+        self.b.inst_results(call)[0]
+    }
+    /// What a call may have changed is not known any more.
+    pub(super) fn forget(&mut self, gpr: u32, x: u32, flags: bool) {
+        for i in bits(gpr) {
+            self.s.cur[i] = None
+        }
+        for i in bits(x) {
+            self.s.x[i] = None
+        }
+        self.s.changed &= !gpr;
+        self.s.xchanged &= !x;
+        self.s.reload |= gpr;
+        self.s.xreload |= x;
+        self.s.groups.clear();
+        if flags {
+            self.s.flags = Flags::Env(None)
+        }
+    }
+
+    // ---- memory ----
+
+    /// Checks an access: the host address as a value and an offset.
+    pub(super) fn check(&mut self, bytes: u32, ea: Term, write: bool) -> (Value, i32) {
+        let (root, off) = match ea.root {
+            Some(r) if i32::try_from(ea.off as i64).is_ok() => (r, ea.off as i64),
+            _ => (self.val(W::B8, ea), 0),
+        };
+        let end = off + bytes as i64;
+        let block = self.block;
+        if let Some(g) = self.s.groups.iter_mut().rev().find(|g| g.root == root) {
+            if g.min <= off && end <= g.max && (g.write || !write) {
+                return (g.host, off as i32);
+            }
+            let (min, max) = (g.min.min(off), g.max.max(end));
+            if g.block == block && max - min <= GROUP && (min == g.min || g.min_k.is_some()) {
+                (g.min, g.max) = (min, max);
+                g.write |= write;
+                let (host, write) = (g.host, g.write);
+                let dfg = &mut self.b.func.dfg;
+                if let Some(k) = g.min_k {
+                    set_constant(dfg, k, min)
+                }
+                set_constant(dfg, g.limit, 0x1000 - (max - min));
+                if write && let InstructionData::Load { offset, .. } = &mut dfg.insts[g.tag] {
+                    *offset = (self.tlb + 8).into()
+                }
+                return (host, off as i32);
+            }
+        }
+        self.flush();
+        let stub = self.leave_here();
+        let (low, min_k) = if off == 0 {
+            (root, None)
+        } else {
+            let k = self.b.ins().iconst(I64, off);
+            let s = self.b.ins().iadd(root, k);
+            (s, self.b.func.dfg.value_def(k).inst())
+        };
+        let seven = self.k(I64, 7);
+        let t = self.b.ins().ushr(low, seven);
+        let index = self.k(I64, ((TLB - 1) << 5) as u64);
+        let t = self.b.ins().band(t, index);
+        let p = self.b.ins().iadd(self.env, t);
+        let tag = self.b.ins().load(I64, ENV, p, self.tlb + if write { 8 } else { 0 });
+        let x = self.b.ins().bxor(tag, low);
+        let k = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
+        let c = self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, k);
+        let go_on = self.b.create_block();
+        self.b.ins().brif(c, stub, &[], go_on, &[]);
+        self.b.switch_to_block(go_on);
+        self.b.seal_block(go_on);
+        let addend = self.b.ins().load(I64, ENV, p, self.tlb + 24);
+        let host = self.b.ins().iadd(addend, root);
+        let made_by = |b: &FunctionBuilder<'_>, v| b.func.dfg.value_def(v).inst().expect("an instruction's result");
+        let (tag, limit) = (made_by(self.b, tag), made_by(self.b, k));
+        self.s.groups.push(Group { root, min: off, max: end, host, write, block, tag, min_k, limit });
+        (host, off as i32)
+    }
+}
+
+impl State {
+    fn new(budget: Value) -> State {
+        State {
+            cur: [None; SLOTS],
+            dirty: 0,
+            changed: 0,
+            reload: 0,
+            x: [None; 32],
+            xdirty: 0,
+            xchanged: 0,
+            xreload: 0,
+            flags: Flags::Env(None),
+            budget,
+            done: 0,
+            fp: false,
+            groups: Vec::new(),
+            sums: Vec::new(),
+            narrow: Vec::new(),
+        }
+    }
+}
+fn set_constant(dfg: &mut ir::DataFlowGraph, i: ir::Inst, v: i64) {
+    if let InstructionData::UnaryImm { imm, .. } = &mut dfg.insts[i] {
+        *imm = v.into()
+    }
+}
+/// The numbers of the bits that are set.
+pub(super) fn bits(mut m: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = m.trailing_zeros() as usize;
+        (m != 0).then(|| {
+            m &= m - 1;
+            i
+        })
+    })
+}

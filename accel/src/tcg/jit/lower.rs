@@ -1,0 +1,394 @@
+//! A region as one function: prologue, blocks, edges, ways out.
+
+use super::{
+    super::{
+        env::{Env, Hot, JC, JcEntry, Op},
+        ops::*,
+        target::{End, Target},
+        tier0::exec_dyn,
+    },
+    form::{Edge, Plan},
+    frame::*,
+    stubs::region_signature,
+    thunk::{Item, Thunks},
+};
+use cranelift_codegen::ir::{
+    Block, BlockCall, Function, InstBuilder, JumpTableData, MemFlagsData, UserFuncName, Value,
+    condcodes::IntCC,
+    types::{I32, I64},
+};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use std::{collections::HashMap, mem::offset_of};
+
+/// An edge that needs code of its own.
+struct Way {
+    block: Block,
+    from: State,
+    off: u16,
+    to: Edge,
+}
+
+/// The lowering of a region; see [`Clif`] for what happens inside a block.
+struct Lower<'a, 'b, T: Target> {
+    c: Clif<'a, 'b, T>,
+    plan: &'a Plan<T>,
+    items: &'a [Item<T>],
+    blocks: Vec<Block>,
+    /// What blocks with one edge go on with.
+    states: HashMap<usize, State>,
+    /// Producers of the flags at the ends of edges seen so far, and how many those are.
+    kinds: HashMap<usize, (usize, Option<(u8, W)>)>,
+    ways: Vec<Way>,
+    /// Goes on at a linear address, with the budget: the parameters.
+    lookup: Block,
+    /// Instructions of the region: what a round may take.
+    longest: u64,
+}
+
+/// The instructions of a region as thunks see them.
+pub(super) fn items<T: Target>(plan: &Plan<T>) -> Box<[Item<T>]> {
+    plan.insns
+        .iter()
+        .map(|i| {
+            let d = &i.d;
+            let op = Op {
+                run: exec_dyn::<T>,
+                imm: d.imm,
+                disp: d.disp,
+                r: d.r.map(|s| s.0),
+                form: 0,
+                off: i.off & 0xfff | (d.seg as u16) << 12,
+                heat: 0,
+                n: 1,
+                len_scale: d.len & 15 | (d.scale & 3) << 4,
+            };
+            Item { op, form: d.form }
+        })
+        .collect()
+}
+
+/// The region as a function.
+pub(super) fn lower<T: Target>(
+    plan: &Plan<T>,
+    items: &[Item<T>],
+    ctx: &mut FunctionBuilderContext,
+    frontend: cranelift_codegen::isa::TargetFrontendConfig,
+) -> Function {
+    let mut func = Function::with_name_signature(UserFuncName::default(), region_signature());
+    let mut b = FunctionBuilder::new(&mut func, ctx);
+    let start = b.create_block();
+    b.append_block_params_for_function_params(start);
+    b.switch_to_block(start);
+    b.seal_block(start);
+    let params = b.block_params(start).to_vec();
+    let (env, entry) = (params[0], params[1]);
+    let base = b.ins().load(I64, ENV, env, hot_at::<T>(offset_of!(Hot, regs) + 8 * PAGE.index()));
+    let prologue = b.create_block();
+    b.ins().jump(prologue, &[]);
+    let blocks = plan.blocks.iter().map(|_| b.create_block()).collect();
+    let lookup = b.create_block();
+    b.append_block_param(lookup, I64);
+    b.append_block_param(lookup, I64);
+    let first = plan.insns.first().expect("a region has instructions").d;
+    let c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first);
+    let mut l = Lower {
+        c,
+        plan,
+        items,
+        blocks,
+        states: HashMap::new(),
+        kinds: HashMap::new(),
+        ways: Vec::new(),
+        lookup,
+        longest: plan.insns.len() as u64,
+    };
+    for n in plan.order() {
+        l.block(n)
+    }
+    l.chain();
+    l.prologue(prologue, entry);
+    b.seal_all_blocks();
+    b.finalize(frontend);
+    func
+}
+
+impl<T: Target> Lower<'_, '_, T> {
+    fn block(&mut self, n: usize) {
+        let shape = &self.plan.blocks[n];
+        let c = &mut self.c;
+        c.b.switch_to_block(self.blocks[n]);
+        c.block = n;
+        match self.states.remove(&n) {
+            Some(s) => {
+                c.b.seal_block(self.blocks[n]);
+                c.s = s
+            }
+            None => {
+                let kind = match self.kinds.get(&n) {
+                    Some(&(seen, kind)) if seen == shape.edges => kind,
+                    _ => None,
+                };
+                c.start(kind)
+            }
+        }
+        let mut open = true;
+        for k in shape.insns.clone() {
+            let last = k + 1 == shape.insns.end;
+            if !self.insn(k, last) {
+                open = false;
+                break;
+            }
+        }
+        if open && let Some(to) = shape.next {
+            // (Falls into another block, or leaves.)
+            let off = self.c.off;
+            let t = self.edge(to, off);
+            self.c.b.ins().jump(t, &[]);
+        }
+        self.ways_out();
+        self.c.finish_stubs();
+    }
+
+    /// One instruction; false if the block has ended.
+    fn insn(&mut self, k: usize, last: bool) -> bool {
+        let i = &self.plan.insns[k];
+        let c = &mut self.c;
+        c.begin(i.d, i.off, i.live_out);
+        if T::is_rare(i.d.form) {
+            return self.rare(k);
+        }
+        let before = c.s.clone();
+        let flow = match T::run::<_, super::super::target::AnyFamily>(c, i.d.form) {
+            Ok(f) => f,
+            Err(Ended) => return false,
+        };
+        if c.give_up {
+            c.s = State { groups: std::mem::take(&mut c.s.groups), ..before };
+            return match flow {
+                Flow::Next if !last || i.d.end == End::Next => self.one(k),
+                _ => {
+                    c.leave();
+                    false
+                }
+            };
+        }
+        let shape = &self.plan.blocks[c.block];
+        match flow {
+            Flow::Next => {
+                c.s.done += 1;
+                return true;
+            }
+            Flow::Goto => {
+                c.s.done += 1;
+                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off);
+                self.c.b.ins().jump(t, &[]);
+            }
+            Flow::If(cond) => {
+                c.s.done += 1;
+                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off);
+                let n = self.edge(shape.next.expect("a conditional branch may go on"), i.off);
+                self.c.b.ins().brif(cond, t, &[], n, &[]);
+            }
+            Flow::To(to) => {
+                c.s.done += 1;
+                let ip = c.val(W::B8, to);
+                self.go(ip)
+            }
+            Flow::Rare => c.leave(),
+        }
+        false
+    }
+
+    /// An instruction on the whole CPU.
+    fn rare(&mut self, k: usize) -> bool {
+        let i = &self.plan.insns[k];
+        let c = &mut self.c;
+        c.flush();
+        c.settle_flags();
+        let left = c.budget_left(c.s.done + 1);
+        c.store_hot(left, offset_of!(Hot, budget));
+        let item = c.k(I64, &raw const self.items[k] as u64);
+        let out = c.call(c.thunks.rare, item);
+        let (stay, leave) = (c.b.create_block(), c.b.create_block());
+        c.b.set_cold_block(leave);
+        c.b.ins().brif(out, leave, &[], stay, &[]);
+        c.b.switch_to_block(leave);
+        c.b.seal_block(leave);
+        let why = c.k(I64, exit::OUT as u64);
+        c.b.ins().return_(&[why]);
+        c.b.switch_to_block(stay);
+        c.b.seal_block(stay);
+        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX, i.d.writes != 0);
+        c.s.budget = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, budget)));
+        c.s.done = 0;
+        true
+    }
+    /// An instruction by tier 0's frame.
+    fn one(&mut self, k: usize) -> bool {
+        let i = &self.plan.insns[k];
+        let c = &mut self.c;
+        c.flush();
+        c.settle_flags();
+        let item = c.k(I64, &raw const self.items[k] as u64);
+        let out = c.call(c.thunks.one, item);
+        c.leave_if(out);
+        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX, i.d.writes != 0);
+        c.s.done += 1;
+        true
+    }
+
+    /// The CLIF block an edge leads to.
+    fn edge(&mut self, to: Edge, off: u16) -> Block {
+        if let Edge::In(n) = to {
+            let shape = &self.plan.blocks[n];
+            let kind = self.c.flags_kind();
+            let k = self.kinds.entry(n).or_insert((0, kind));
+            k.0 += 1;
+            if k.1 != kind {
+                k.1 = None
+            }
+            // (Both ways of a branch may lead to one block.)
+            if shape.edges == 1 {
+                self.states.insert(n, self.c.s.clone());
+                return self.blocks[n];
+            }
+        }
+        let block = self.c.b.create_block();
+        if matches!(to, Edge::Out(_)) {
+            self.c.b.set_cold_block(block)
+        }
+        self.ways.push(Way { block, from: self.c.s.clone(), off, to });
+        block
+    }
+    /// Code of the edges of a block.
+    fn ways_out(&mut self) {
+        for w in std::mem::take(&mut self.ways) {
+            let c = &mut self.c;
+            c.b.switch_to_block(w.block);
+            c.b.seal_block(w.block);
+            c.s = w.from;
+            match w.to {
+                Edge::Out(off) => {
+                    let k = c.k(I64, off as u64);
+                    let ip = c.b.ins().iadd(c.base, k);
+                    let ip = c.masked(ip);
+                    self.go(ip)
+                }
+                Edge::In(n) => {
+                    let shape = &self.plan.blocks[n];
+                    let head = self.plan.insns[shape.insns.start].off;
+                    c.flush();
+                    let pending = c.s.flags;
+                    if shape.live_in != 0 {
+                        c.settle_flags()
+                    }
+                    c.define();
+                    if head <= w.off {
+                        self.back_edge(n, head, pending)
+                    } else {
+                        c.b.ins().jump(self.blocks[n], &[]);
+                    }
+                }
+            }
+        }
+    }
+    /// Goes round only if nobody waits and the budget covers it.
+    fn back_edge(&mut self, n: usize, head: u16, flags: Flags) {
+        let c = &mut self.c;
+        let kick = c.b.create_block();
+        c.b.set_cold_block(kick);
+        let stop = Self::kicked(c, self.longest);
+        c.b.ins().brif(stop, kick, &[], self.blocks[n], &[]);
+        c.b.switch_to_block(kick);
+        c.b.seal_block(kick);
+        if let Flags::Pending(d) = flags {
+            c.store_flags(d)
+        }
+        c.leave_at(head.into(), exit::KICK);
+    }
+    /// Whether the vCPU is kicked or the budget does not cover `n` instructions.
+    fn kicked(c: &mut Clif<'_, '_, T>, n: u64) -> Value {
+        let k = c.k(I64, (c.s.done as u64 + n).wrapping_neg());
+        let left = c.b.ins().iadd(c.s.budget, k);
+        // (Atomic: the load may not be moved out of a loop.)
+        let at = c.k(I64, offset_of!(Env<T>, shared.exit_request) as u64);
+        let p = c.b.ins().iadd(c.env, at);
+        let limit = c.b.ins().atomic_load(I64, MemFlagsData::trusted(), p);
+        c.b.ins().icmp(IntCC::SignedLessThan, left, limit)
+    }
+    /// Leaves for a linear address.
+    fn go(&mut self, ip: Value) {
+        let c = &mut self.c;
+        c.flush();
+        c.settle_flags();
+        let left = c.budget_left(c.s.done);
+        c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
+    }
+    /// Where all ways out to other code meet: into a region if the jump cache knows one, else back.
+    fn chain(&mut self) {
+        let c = &mut self.c;
+        let at = offset_of!(Env<T>, jc) as i32;
+        c.b.switch_to_block(self.lookup);
+        let (ip, left) = (c.b.block_params(self.lookup)[0], c.b.block_params(self.lookup)[1]);
+        c.store_hot(ip, offset_of!(Hot, ip));
+        c.store_hot(left, offset_of!(Hot, budget));
+        let k = c.k(I64, 12);
+        let h = c.b.ins().ushr(ip, k);
+        let h = c.b.ins().bxor(h, ip);
+        let k = c.k(I64, JC as u64 - 1);
+        let h = c.b.ins().band(h, k);
+        let k = c.k(I64, size_of::<JcEntry<T>>().trailing_zeros().into());
+        let h = c.b.ins().ishl(h, k);
+        let e = c.b.ins().iadd(c.env, h);
+        let key = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
+        let salt = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, salt)));
+        let want = c.b.ins().bxor(ip, salt);
+        let same = c.b.ins().icmp(IntCC::Equal, key, want);
+        let (hit, out) = (c.b.create_block(), c.b.create_block());
+        c.b.set_cold_block(out);
+        c.b.ins().brif(same, hit, &[], out, &[]);
+        c.b.switch_to_block(hit);
+        let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
+        let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
+        let k = c.k(I64, !0xfff);
+        let page = c.b.ins().band(ip, k);
+        c.store_hot(page, offset_of!(Hot, regs) + 8 * PAGE.index());
+        let sig = c.b.import_signature(region_signature());
+        c.b.ins().return_call_indirect(sig, code, &[c.env, entry]);
+        c.b.switch_to_block(out);
+        let why = c.k(I64, exit::CHAIN as u64);
+        c.b.ins().return_(&[why]);
+    }
+    /// Checks that a round may begin, loads the registers that blocks use, goes to the block of the entry.
+    fn prologue(&mut self, prologue: Block, entry: Value) {
+        let c = &mut self.c;
+        c.b.switch_to_block(prologue);
+        let left = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, budget)));
+        c.b.def_var(c.budget, left);
+        (c.s.budget, c.s.done) = (left, 0);
+        let stop = Self::kicked(c, self.longest);
+        let (kick, go) = (c.b.create_block(), c.b.create_block());
+        c.b.set_cold_block(kick);
+        c.b.ins().brif(stop, kick, &[], go, &[]);
+        c.b.switch_to_block(kick);
+        let why = c.k(I64, exit::KICK as u64);
+        c.b.ins().return_(&[why]);
+        c.b.switch_to_block(go);
+        c.load_all();
+        let entries = &self.plan.entries;
+        if let [one] = entries[..] {
+            c.b.ins().jump(self.blocks[one], &[]);
+            return;
+        }
+        let to: Vec<BlockCall> = entries
+            .iter()
+            .map(|&e| BlockCall::new(self.blocks[e], std::iter::empty(), &mut c.b.func.dfg.value_lists))
+            .collect();
+        let table = c.b.create_jump_table(JumpTableData::new(to[0], &to[1..]));
+        let index = c.b.ins().ireduce(I32, entry);
+        let one = c.k(I32, 1);
+        // (The default is the hot block, number 0.)
+        let index = c.b.ins().isub(index, one);
+        c.b.ins().br_table(index, table);
+    }
+}

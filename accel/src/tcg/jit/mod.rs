@@ -1,0 +1,333 @@
+//! Tier 1: hot regions compiled by Cranelift.
+//!
+//! | module | what |
+//! |---|---|
+//! | `form` | which instructions make up a region |
+//! | `lower` | a region as one function: blocks, edges, ways out |
+//! | `frame` | the state inside a block: registers, flags, checked memory |
+//! | `emit`, `vector` | the meaning of instructions as code |
+//! | `thunk` | what regions call |
+//! | `stubs` | code that is made once; settings of the compiler |
+//! | `code` | memory for generated code |
+//! | `enter` | from tier 0 into a region and back |
+//! | this | the compiler's queue and thread; which regions there are |
+//!
+//! A region is known by what it was made from: host page, mode and bytes. A vCPU attaches one to its decoded page after it
+//! has protected those bytes and found them unchanged, so it does not matter what was stored while the region was compiled,
+//! and a region whose page was overwritten elsewhere serves again.
+
+pub(crate) mod code;
+mod emit;
+pub(crate) mod enter;
+pub(crate) mod form;
+mod frame;
+mod lower;
+mod stubs;
+mod thunk;
+mod vector;
+
+pub(crate) use frame::exit;
+
+use super::{page::Group, target::Target};
+use code::{Code, CodeCache};
+use cranelift_codegen::{Context, isa::OwnedTargetIsa};
+use cranelift_control::ControlPlane;
+use cranelift_frontend::FunctionBuilderContext;
+use form::{Plan, Request};
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashMap;
+use std::{
+    any::Any,
+    ops::Range,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
+    },
+    time::Instant,
+};
+
+/// How tier 1 is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JitConfig {
+    /// Executions after which a block is hot, 1 to 65535.
+    pub threshold: u16,
+    /// Bytes of the code cache.
+    pub cache: usize,
+    /// Compile at once, on the vCPU's thread: what runs where does not depend on time.
+    pub synchronous: bool,
+}
+impl Default for JitConfig {
+    fn default() -> Self {
+        JitConfig { threshold: 1024, cache: 128 << 20, synchronous: false }
+    }
+}
+
+/// What tier 1 did, for reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JitCounters {
+    /// Regions compiled.
+    pub regions: u64,
+    /// Guest instructions in them.
+    pub instructions: u64,
+    /// CLIF instructions they became.
+    pub clif: u64,
+    /// Bytes of code they became.
+    pub bytes: u64,
+    /// Nanoseconds spent.
+    pub nanoseconds: u64,
+    /// Requests that could not be served: no region to be made, or not by the compiler.
+    pub refused: u64,
+    /// Times the cache was full and everything was dropped.
+    pub evictions: u64,
+    /// Bytes of the cache in use, and its size.
+    pub used: u64,
+    /// Size of the cache in bytes.
+    pub size: u64,
+    /// Requests that wait.
+    pub waiting: u64,
+}
+
+/// A compiled region.
+pub(crate) struct Region {
+    pub host: usize,
+    pub mode: u32,
+    /// Offsets of its entries, by number.
+    pub entries: Vec<u16>,
+    /// What it was made from.
+    bytes: Vec<(Range<usize>, Box<[u8]>)>,
+    code: Code,
+    /// The items its code refers to.
+    _items: Box<dyn Any + Send + Sync>,
+}
+impl Region {
+    pub fn code(&self) -> *const u8 {
+        self.code.start()
+    }
+    /// The bytes it was made from, by their place in the page.
+    pub fn bytes(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        self.bytes.iter().map(|(r, b)| (r.clone(), &**b))
+    }
+}
+
+/// Regions of one page and mode that are kept although the bytes differ.
+const VARIANTS: usize = 32;
+/// Requests that wait at most; blocks that get hot meanwhile ask again.
+const WAITING: usize = 96;
+
+/// Tier 1 of a machine.
+pub(crate) struct Jit {
+    pub config: JitConfig,
+    pub no_region: *const u8,
+    compile: fn(&Jit, &Request) -> Option<Arc<Region>>,
+    cache: Arc<CodeCache>,
+    compiler: Mutex<Compiler>,
+    regions: Mutex<FxHashMap<(usize, u32), Vec<Arc<Region>>>>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    stop: AtomicBool,
+    full: AtomicBool,
+    stats: Stats,
+}
+// SAFETY-free: `no_region` is an address of code that is never freed.
+#[expect(unsafe_code, reason = "a pointer to code that is never freed")]
+// SAFETY: only read, and what it points at never changes.
+unsafe impl Send for Jit {}
+#[expect(unsafe_code, reason = "a pointer to code that is never freed")]
+// SAFETY: as above.
+unsafe impl Sync for Jit {}
+
+#[derive(Default)]
+struct Stats {
+    regions: AtomicU64,
+    instructions: AtomicU64,
+    clif: AtomicU64,
+    bytes: AtomicU64,
+    nanoseconds: AtomicU64,
+    refused: AtomicU64,
+    evictions: AtomicU64,
+}
+struct Compiler {
+    isa: OwnedTargetIsa,
+    builder: FunctionBuilderContext,
+    context: Context,
+}
+#[derive(Default)]
+struct Queue {
+    /// Requests by what they are for, with the number of times they were asked for.
+    waiting: FxHashMap<(usize, u32, u16), (u32, Request)>,
+    started: bool,
+}
+
+impl Jit {
+    /// Tier 1 for the vCPUs of a group.
+    ///
+    /// # Errors
+    /// The host has no compiler or no executable memory.
+    pub fn new<T: Target>(config: JitConfig) -> Result<Arc<Jit>, String> {
+        let stubs = stubs::stubs()?;
+        let compiler =
+            Compiler { isa: stubs::isa()?, builder: FunctionBuilderContext::new(), context: Context::new() };
+        Ok(Arc::new(Jit {
+            config,
+            no_region: stubs.no_region as *const u8,
+            compile: compile::<T>,
+            cache: CodeCache::new(config.cache).map_err(|e| format!("no memory for code: {e}"))?,
+            compiler: Mutex::new(compiler),
+            regions: Mutex::default(),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            stop: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            stats: Stats::default(),
+        }))
+    }
+    /// A block got hot. With a synchronous compiler the region, if there is one.
+    pub fn request(self: &Arc<Self>, group: &Arc<Group>, q: Request) -> Option<Arc<Region>> {
+        if self.config.synchronous {
+            return self.make(&q);
+        }
+        let mut queue = self.queue.lock();
+        if !std::mem::replace(&mut queue.started, true) {
+            let (jit, group) = (Arc::downgrade(self), Arc::downgrade(group));
+            let thread = std::thread::Builder::new().name("TCG compiler".to_owned());
+            if thread.spawn(move || work(&jit, &group)).is_err() {
+                // (Without a thread the next request tries again.)
+                queue.started = false;
+                return None;
+            }
+        }
+        let key = (q.host, q.mode, q.off);
+        let full = queue.waiting.len() >= WAITING;
+        match queue.waiting.get_mut(&key) {
+            Some((n, _)) => *n += 1,
+            None if full => {}
+            None => {
+                queue.waiting.insert(key, (1, q));
+            }
+        }
+        drop(queue);
+        self.wake.notify_one();
+        None
+    }
+    /// The regions of a page.
+    pub fn regions(&self, host: usize, mode: u32) -> Vec<Arc<Region>> {
+        self.regions.lock().get(&(host, mode)).cloned().unwrap_or_default()
+    }
+    /// Compiles and keeps a region.
+    fn make(&self, q: &Request) -> Option<Arc<Region>> {
+        let r = (self.compile)(self, q);
+        let Some(r) = r else {
+            self.stats.refused.fetch_add(1, Relaxed);
+            return None;
+        };
+        let mut regions = self.regions.lock();
+        let list = regions.entry((r.host, r.mode)).or_default();
+        // (One for the same block and bytes serves no more.)
+        list.retain(|o| o.entries[0] != r.entries[0] || o.bytes != r.bytes);
+        if list.len() >= VARIANTS {
+            list.remove(0);
+        }
+        list.push(r.clone());
+        Some(r)
+    }
+    /// The cache is full: forgets all regions. True once for every time it was; the vCPUs must then drop theirs.
+    pub fn evict(&self) -> bool {
+        if !self.full.swap(false, AcqRel) {
+            return false;
+        }
+        self.stats.evictions.fetch_add(1, Relaxed);
+        self.regions.lock().clear();
+        true
+    }
+    /// What happened so far.
+    pub fn counters(&self) -> JitCounters {
+        let s = &self.stats;
+        let [regions, instructions, clif, bytes, nanoseconds, refused, evictions] =
+            [&s.regions, &s.instructions, &s.clif, &s.bytes, &s.nanoseconds, &s.refused, &s.evictions]
+                .map(|c| c.load(Relaxed));
+        let (used, size) = (self.cache.used() as u64, self.cache.size() as u64);
+        let waiting = self.queue.lock().waiting.len() as u64;
+        JitCounters {
+            regions,
+            instructions,
+            clif,
+            bytes,
+            nanoseconds,
+            refused,
+            evictions,
+            used,
+            size,
+            waiting,
+        }
+    }
+    /// Ends the compiler's thread.
+    pub fn shut_down(&self) {
+        self.stop.store(true, Release);
+        self.wake.notify_all();
+    }
+}
+
+/// The compiler's thread: the request that was asked for most comes first.
+fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
+    loop {
+        let Some(j) = jit.upgrade() else { return };
+        let mut queue = j.queue.lock();
+        while queue.waiting.is_empty() {
+            if j.stop.load(Acquire) {
+                return;
+            }
+            j.wake.wait(&mut queue);
+        }
+        if j.stop.load(Acquire) {
+            return;
+        }
+        let best = queue.waiting.iter().max_by_key(|(_, (n, _))| *n).map(|(k, _)| *k);
+        let Some((_, q)) = best.and_then(|k| queue.waiting.remove(&k)) else { continue };
+        drop(queue);
+        let made = j.make(&q);
+        let Some(group) = group.upgrade() else { return };
+        if j.evict() {
+            group.drop_all_code();
+        }
+        if let Some(r) = made {
+            group.publish(&r)
+        }
+    }
+}
+
+/// Compiles a region.
+fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
+    let started = Instant::now();
+    let plan = Plan::<T>::of(q)?;
+    let items = lower::items(&plan);
+    let mut compiler = jit.compiler.lock();
+    let c = &mut *compiler;
+    c.context.clear();
+    c.context.func = lower::lower(&plan, &items, &mut c.builder, c.isa.frontend_config());
+    let clif = c.context.func.dfg.num_insts() as u64;
+    let code = match c.context.compile(&*c.isa, &mut ControlPlane::default()) {
+        Ok(code) => code,
+        Err(e) => {
+            tracing::error!(target: "jit", offset = q.off, mode = q.mode, error = ?e.inner, "a region was refused");
+            return None;
+        }
+    };
+    debug_assert!(code.buffer.relocs().is_empty(), "code that depends on its place");
+    let Some(place) = jit.cache.place(code.code_buffer()) else {
+        jit.full.store(true, Release);
+        return None;
+    };
+    let s = &jit.stats;
+    for (n, by) in [
+        (&s.regions, 1),
+        (&s.instructions, plan.insns.len() as u64),
+        (&s.clif, clif),
+        (&s.bytes, place.len() as u64),
+        (&s.nanoseconds, started.elapsed().as_nanos() as u64),
+    ] {
+        n.fetch_add(by, Relaxed);
+    }
+    let entries = plan.entries.iter().map(|&b| plan.insns[plan.blocks[b].insns.start].off).collect();
+    let bytes = plan.ranges().into_iter().map(|r| (r.clone(), q.bytes[r].into())).collect();
+    Some(Arc::new(Region { host: q.host, mode: q.mode, entries, bytes, code: place, _items: Box::new(items) }))
+}
