@@ -6,7 +6,7 @@
 
 use crate::{
     machine_bus::{CodeWrites, MachineBus, watch_page},
-    tcg::{Counters, Exit, Group, Target, Vcpu},
+    tcg::{Counters, Exit, Group, JitConfig, Target, Vcpu},
 };
 use hw_core::{
     Core, Cpu, Locked, Machine,
@@ -31,6 +31,19 @@ pub enum Threads {
     Multi,
 }
 
+/// `tier=` of the accelerator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PropEnum)]
+#[qom(name = "TcgTier")]
+pub enum Tier {
+    /// The interpreter alone.
+    Interp,
+    /// Blocks are compiled at once, by the vCPU that enters them.
+    Jit,
+    /// What gets hot is compiled in the background.
+    #[default]
+    Auto,
+}
+
 /// What starts the thread of one vCPU.
 pub trait VcpuThread: Send + Sync {
     /// Runs the vCPU until it is unplugged; called on its thread. `turn` is held while guest code runs.
@@ -50,6 +63,10 @@ pub struct TcgAccel {
     tb_size: qom::Prop<u32>,
     #[property(name = "one-insn-per-tb", desc = "Only put one guest instruction in each translation block")]
     one_insn_per_tb: qom::Prop<bool>,
+    #[property(name = "tier", type = "string", default = Tier::Auto, desc = "interp, jit (all code, at once) or auto (hot code, in the background)")]
+    tier: qom::Prop<Tier>,
+    #[property(name = "threshold", type = "int", desc = "Executions that make a block hot, up to 65535; 0 for the default")]
+    threshold: qom::Prop<u16>,
     group: OnceLock<Arc<Group>>,
     vcpus: Mutex<FxHashMap<u32, Arc<dyn VcpuThread>>>,
     turn: Arc<Turn>,
@@ -79,6 +96,9 @@ impl TcgAccel {
         let this = this.cast::<TcgAccel>().ok_or_else(|| Error::generic("not a tcg-accel"))?;
         // (vCPUs are made later.) One instruction at a time is what a loop of handlers does.
         this.group().set_looped(this.one_insn_per_tb.get());
+        if let Some(jit) = this.jit() {
+            this.group().set_jit(jit)
+        }
         let ram = Core::of(machine).ram.clone();
         ram.set_code_watcher(Arc::new(CodeWrites(this.group().clone())));
         // (The list keeps the watcher, so this must not keep the list.)
@@ -89,6 +109,24 @@ impl TcgAccel {
             }
         });
         Ok(())
+    }
+    /// How tier 1 is used, if it is.
+    fn jit(&self) -> Option<JitConfig> {
+        let (default, tier) = (JitConfig::default(), self.tier.get());
+        if tier == Tier::Interp || self.one_insn_per_tb.get() {
+            return None;
+        }
+        let synchronous = tier == Tier::Jit;
+        let threshold = match self.threshold.get() {
+            0 if synchronous => 1,
+            0 => default.threshold,
+            n => n,
+        };
+        let cache = match self.tb_size.get() {
+            0 => default.cache,
+            mib => (mib as usize) << 20,
+        };
+        Some(JitConfig { threshold, cache, synchronous })
     }
     /// The machine's accelerator, if it is this one.
     pub fn of(cpu: &Cpu) -> Option<Ref<TcgAccel>> {

@@ -128,7 +128,7 @@ impl<T: Target> Plan<T> {
             }
         }
         heads.retain(|h| found.contains_key(h));
-        entries.retain(|e| found.contains_key(e));
+        entries.retain(|e| heads.contains(e));
         if entries.first() != Some(&q.off) {
             return None;
         }
