@@ -228,6 +228,8 @@ struct Page<T: Target> {
     waiting: FxHashMap<u16, Vec<NonNull<Op<T>>>>,
     /// Where regions can be entered, by offset.
     heads: FxHashMap<u16, (Arc<Region>, u64)>,
+    /// Regions that code may still jump to, whether or not they are in `heads`.
+    attached: Vec<Arc<Region>>,
     /// Ops that have the handler of a region.
     patched: Vec<*const Op<T>>,
 }
@@ -359,7 +361,9 @@ impl<T: Target> Pages<T> {
     }
     /// Attaches a region to its page, if the page is decoded and its bytes are what the region was made from.
     pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, &mut [u8])) {
-        if !self.map.contains_key(&(r.host, r.mode)) {
+        let Some(page) = self.map.get(&(r.host, r.mode)) else { return };
+        if page.heads.get(&r.entries[0]).is_some_and(|h| h.1 == 0) {
+            // (Asked for twice.)
             return;
         }
         for (range, bytes) in r.bytes() {
@@ -369,6 +373,9 @@ impl<T: Target> Pages<T> {
             if now != bytes {
                 return;
             }
+        }
+        if let Some(page) = self.map.get_mut(&(r.host, r.mode)) {
+            page.attached.push(r.clone())
         }
         for (n, &off) in r.entries.iter().enumerate() {
             let Some(page) = self.map.get_mut(&(r.host, r.mode)) else { return };
@@ -599,6 +606,7 @@ impl<T: Target> Pages<T> {
                 runs: Vec::new(),
                 waiting: FxHashMap::default(),
                 heads: FxHashMap::default(),
+                attached: Vec::new(),
                 patched: Vec::new(),
             })
         });

@@ -143,9 +143,28 @@ fn jit(c: &mut Call<'_>) -> Result {
             ("TLB misses", n.misses),
             ("page walks", n.walks),
             ("slow accesses", n.slow),
+            ("region entries", n.entered),
+            ("side exits", n.side),
+            ("kicks", n.kicked),
         ] {
             let _ = writeln!(c.out, "  {what:<14} {n}");
         }
+    }
+    let Some(n) = tcg.group().jit_counters() else { return Ok(()) };
+    let _ = writeln!(c.out, "tier 1");
+    for (what, n) in [
+        ("regions", n.regions),
+        ("instructions", n.instructions),
+        ("CLIF", n.clif),
+        ("code bytes", n.bytes),
+        ("microseconds", n.nanoseconds / 1000),
+        ("refused", n.refused),
+        ("evictions", n.evictions),
+        ("cache used", n.used),
+        ("cache size", n.size),
+        ("waiting", n.waiting),
+    ] {
+        let _ = writeln!(c.out, "  {what:<14} {n}");
     }
     Ok(())
 }
