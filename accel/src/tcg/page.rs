@@ -214,6 +214,8 @@ impl Drop for Group {
     }
 }
 
+/// A block that was entered this part of the times that make it hot, or less often, is not worth compiling with others.
+const COLD: u16 = 32;
 /// Longest run, in instructions and in bytes.
 const RUN: usize = 64;
 const BYTES: usize = 512;
@@ -392,8 +394,10 @@ impl<T: Target> Pages<T> {
         let threshold = self.jit.as_ref()?.0.config.threshold;
         let page = self.map.get(&(host, mode))?;
         let op = page.entries.get(&off)?;
+        // (It must be entered before it can get hot again. What is compiled at once is not asked for a second time soon.)
+        let heat = if self.jit.as_ref()?.0.config.synchronous { 0 } else { threshold.max(2) };
         // SAFETY: a live op, and no handler runs.
-        unsafe { (*op.as_ptr()).heat = threshold };
+        unsafe { (*op.as_ptr()).heat = heat };
         if self.patched.contains_key(&op.as_ptr().cast_const()) {
             return None;
         }
@@ -401,7 +405,7 @@ impl<T: Target> Pages<T> {
         for (&o, op) in &page.entries {
             decoded.add(o);
             // SAFETY: as above.
-            if unsafe { (*op.as_ptr()).heat } != threshold {
+            if threshold.wrapping_sub(unsafe { (*op.as_ptr()).heat }) > threshold / COLD {
                 executed.add(o)
             }
         }

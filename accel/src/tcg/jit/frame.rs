@@ -516,7 +516,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.inst_results(call)[0]
     }
     /// What a call may have changed is not known any more.
-    pub(super) fn forget(&mut self, gpr: u32, x: u32, flags: bool) {
+    pub(super) fn forget(&mut self, gpr: u32, x: u32) {
         for i in bits(gpr) {
             self.s.cur[i] = None
         }
@@ -528,9 +528,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.s.reload |= gpr;
         self.s.xreload |= x;
         self.s.groups.clear();
-        if flags {
-            self.s.flags = Flags::Env(None)
-        }
+        // (Whether an instruction that may leave them alone did is not known.)
+        self.s.flags = Flags::Env(None)
     }
 
     // ---- memory ----

@@ -218,7 +218,7 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.ins().return_(&[why]);
         c.b.switch_to_block(stay);
         c.b.seal_block(stay);
-        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX, i.d.writes != 0);
+        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX);
         c.s.budget = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, budget)));
         c.s.done = 0;
         true
@@ -232,7 +232,7 @@ impl<T: Target> Lower<'_, '_, T> {
         let item = c.k(I64, &raw const self.items[k] as u64);
         let out = c.call(c.thunks.one, item);
         c.leave_if(out);
-        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX, i.d.writes != 0);
+        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX);
         c.s.done += 1;
         true
     }

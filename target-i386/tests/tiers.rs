@@ -1,0 +1,280 @@
+//! The tiers against each other: random instruction sequences with loops, forward branches and faults end in the same state
+//! in the interpreter, in regions compiled at once, and in a mixture of both.
+
+use accel::tcg::{Group, JitConfig};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use target_i386::testing::{Bare, Outcome};
+
+const CODE: u64 = 0x1_0000;
+const DATA: u64 = 0x4_0000;
+const STACK: u64 = 0x8_0000;
+const RAM: usize = 1 << 20;
+/// Rounds of each loop.
+const ROUNDS: u32 = 24;
+
+/// Registers that sequences write. (RSP and RDI point at memory, R14 is a small index, R15 counts.)
+const FREE: [u8; 12] = [0, 1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 13];
+
+/// Makes instructions.
+struct Maker {
+    rng: ChaCha8Rng,
+    code: Vec<u8>,
+}
+impl Maker {
+    fn reg(&mut self) -> u8 {
+        FREE[self.rng.random_range(0..FREE.len())]
+    }
+    /// Prefixes, opcode, ModRM and displacement: `reg` and a register or memory operand.
+    fn modrm(&mut self, prefix: &[u8], opcode: &[u8], wide: bool, reg: u8, memory: bool, tail: &[u8]) {
+        self.code.extend(prefix);
+        let wide = (wide as u8) << 3;
+        if !memory {
+            let rm = self.reg();
+            self.code.push(0x40 | wide | (reg >> 3) << 2 | rm >> 3);
+            self.code.extend(opcode);
+            self.code.push(0xc0 | (reg & 7) << 3 | rm & 7);
+        } else if self.rng.random_bool(0.5) {
+            self.code.push(0x40 | wide | (reg >> 3) << 2);
+            self.code.extend(opcode);
+            self.code.push(0x47 | (reg & 7) << 3);
+            let disp = self.rng.random::<u8>();
+            self.code.push(disp);
+        } else {
+            // [rdi + r14 * scale + disp]
+            let scale = self.rng.random_range(0..4u8);
+            self.code.push(0x42 | wide | (reg >> 3) << 2);
+            self.code.extend(opcode);
+            self.code.extend([0x44 | (reg & 7) << 3, scale << 6 | 0x37, self.rng.random::<u8>() & 0x7f]);
+        }
+        self.code.extend(tail);
+    }
+    fn insn(&mut self) {
+        let reg = self.reg();
+        let (wide, memory) = (self.rng.random_bool(0.5), self.rng.random_bool(0.4));
+        let short: &[u8] = if self.rng.random_bool(0.15) && !wide { &[0x66] } else { &[] };
+        let byte = self.rng.random_bool(0.2) as u8;
+        let op = self.rng.random_range(0..8u8);
+        let imm = self.rng.random::<u8>();
+        match self.rng.random_range(0..26) {
+            0..4 => {
+                let direction = self.rng.random_range(0..2u8) * 2;
+                self.modrm(short, &[op << 3 | direction | (1 - byte)], wide, reg, memory, &[])
+            }
+            4 => self.modrm(short, &[0x80 | (1 - byte) * 3], wide, op, memory, &[imm]),
+            5 | 6 => self.modrm(short, &[0x88 | op & 3], wide, reg, memory, &[]),
+            7 => {
+                let o = [0xb6, 0xb7, 0xbe, 0xbf][op as usize & 3];
+                self.modrm(short, &[0x0f, o], wide, reg, memory, &[])
+            }
+            8 => self.modrm(short, &[0xc0 | (1 - byte)], wide, op, memory, &[imm]),
+            9 => self.modrm(short, &[0xd2 | (1 - byte)], wide, op, memory, &[]),
+            10 => self.modrm(short, &[0xfe | (1 - byte)], wide, op & 1, memory, &[]),
+            // NOT NEG MUL IMUL, now and then DIV IDIV.
+            11 => {
+                let o = if op > 5 && self.rng.random_bool(0.8) { 2 } else { op.max(2) };
+                self.modrm(short, &[0xf6 | (1 - byte)], wide, o, memory, &[])
+            }
+            12 => self.modrm(short, &[0x0f, 0xaf], wide, reg, memory, &[]),
+            13 => self.modrm(short, &[0x6b], wide, reg, memory, &[imm]),
+            14 => self.modrm(&[], &[0x0f, 0x90 | imm & 15], false, 0, memory, &[]),
+            15 => self.modrm(short, &[0x0f, 0x40 | imm & 15], wide, reg, memory, &[]),
+            16 => {
+                let o: &[u8] = [&[0x87][..], &[0x0f, 0xc1], &[0x0f, 0xb1]][op as usize % 3];
+                let lock: &[u8] = if memory && self.rng.random_bool(0.5) { &[0xf0] } else { short };
+                self.modrm(lock, o, wide, reg, memory, &[])
+            }
+            17 => {
+                // (In memory a bit number in a register reaches far.)
+                let o = [0xa3, 0xab, 0xb3, 0xbb][op as usize & 3];
+                self.modrm(short, &[0x0f, o], wide, reg, false, &[])
+            }
+            18 => self.modrm(short, &[0x0f, 0xba], wide, 4 | op & 3, memory, &[imm]),
+            19 => {
+                let (p, o): (&[u8], u8) = [(short, 0xbc), (short, 0xbd), (&[0xf3][..], 0xb8)][op as usize % 3];
+                self.modrm(p, &[0x0f, o], wide, reg, memory, &[])
+            }
+            20 => self.modrm(&[], &[0x8d], wide, reg, true, &[]),
+            21 => {
+                let (reg, other) = (self.reg(), self.reg());
+                // push, push, pop, pop
+                for r in [reg, other] {
+                    self.code.extend([0x40 | r >> 3, 0x50 | r & 7])
+                }
+                for r in [reg, other] {
+                    self.code.extend([0x40 | r >> 3, 0x58 | r & 7])
+                }
+            }
+            22 => {
+                // CDQE, CQO, CLC, STC, CMC, LAHF, SAHF, CPUID
+                let o: &[u8] = [
+                    &[0x48, 0x98][..],
+                    &[0x48, 0x99],
+                    &[0xf8],
+                    &[0xf9],
+                    &[0xf5],
+                    &[0x9f],
+                    &[0x9e],
+                    &[0x0f, 0xa2],
+                ][op as usize];
+                self.code.extend(o)
+            }
+            23 => {
+                let o = [0xa4, 0xac][op as usize & 1];
+                self.modrm(short, &[0x0f, o], wide, reg, memory, &[imm])
+            }
+            24 => {
+                // A call of the next instruction, and its return address.
+                self.code.extend([0xe8, 0, 0, 0, 0, 0x40 | reg >> 3, 0x58 | reg & 7])
+            }
+            _ => {
+                // Integer SSE and moves: paddd, pxor, movdqu both ways, movd, pshufd.
+                let x = reg & 7;
+                match op % 6 {
+                    0 => self.vector(&[0x66], 0xfe, x, &[]),
+                    1 => self.vector(&[0x66], 0xef, x, &[]),
+                    2 => self.memory_vector(&[0xf3], 0x6f, x),
+                    3 => self.memory_vector(&[0xf3], 0x7f, x),
+                    4 => self.modrm(&[0x66], &[0x0f, 0x6e], wide, x, memory, &[]),
+                    _ => self.vector(&[0x66], 0x70, x, &[imm]),
+                }
+            }
+        }
+    }
+    fn vector(&mut self, prefix: &[u8], op: u8, x: u8, tail: &[u8]) {
+        let other = self.rng.random_range(0..8u8);
+        self.code.extend(prefix);
+        self.code.extend([0x0f, op, 0xc0 | x << 3 | other]);
+        self.code.extend(tail)
+    }
+    fn memory_vector(&mut self, prefix: &[u8], op: u8, x: u8) {
+        self.code.extend(prefix);
+        self.code.extend([0x0f, op, 0x47 | x << 3, self.rng.random::<u8>()])
+    }
+    /// A loop of `n` instructions with forward branches, then HLT.
+    fn sequence(seed: u64, n: usize) -> Vec<u8> {
+        let mut m = Maker { rng: ChaCha8Rng::seed_from_u64(seed), code: vec![] };
+        // mov r15d, ROUNDS
+        m.code.extend([0x41, 0xbf]);
+        m.code.extend(ROUNDS.to_le_bytes());
+        let top = m.code.len();
+        // Branches over the instructions up to a number.
+        let mut branch: Option<(usize, usize)> = None;
+        for k in 0..n {
+            if branch.is_none() && m.rng.random_bool(0.2) {
+                m.code.extend([0x70 | m.rng.random::<u8>() & 15, 0]);
+                branch = Some((m.code.len() - 1, k + m.rng.random_range(1..4usize)));
+            }
+            m.insn();
+            if let Some((at, end)) = branch
+                && (k >= end || k + 1 == n)
+            {
+                m.code[at] = u8::try_from(m.code.len() - at - 1).expect("a short branch");
+                branch = None
+            }
+        }
+        // dec r15d; jnz top; hlt
+        m.code.extend([0x41, 0xff, 0xcf, 0x0f, 0x85]);
+        let back = top as i32 - (m.code.len() as i32 + 4);
+        m.code.extend(back.to_le_bytes());
+        m.code.push(0xf4);
+        m.code
+    }
+}
+
+/// All that a program can see.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    outcome: Outcome,
+    pc: u64,
+    gpr: Vec<u64>,
+    xmm: Vec<u128>,
+    flags: u32,
+    data: Vec<u8>,
+    stack: Vec<u8>,
+    instructions: u64,
+}
+/// Runs code; what is seen at the end, and how often regions were entered.
+fn run(code: &[u8], seed: u64, jit: Option<JitConfig>) -> (Seen, u64) {
+    let group = Group::new();
+    if let Some(j) = jit {
+        group.set_jit(j)
+    }
+    let mut m = Bare::in_group(&group, 64, RAM);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    m.poke(CODE, code);
+    let mut data = [0; 512];
+    rng.fill_bytes(&mut data);
+    m.poke(DATA - 128, &data);
+    for r in FREE {
+        // Small values now and then, so that shifts and divisions do something.
+        let v: u64 = rng.random();
+        m.set_gpr(r.into(), if rng.random_bool(0.4) { v & 0xff } else { v })
+    }
+    for x in 0..16 {
+        m.set_xmm(x, rng.random())
+    }
+    m.set_gpr(7, DATA);
+    m.set_gpr(4, STACK);
+    m.set_gpr(14, rng.random_range(0..16));
+    m.set_pc(CODE);
+    // (An address that a sequence computes may lie anywhere, a loop is short.)
+    let outcome = m.run(100_000);
+    let (mut d, mut s) = (vec![0; 1024], vec![0; 256]);
+    m.peek(DATA - 512, &mut d);
+    m.peek(STACK - 256, &mut s);
+    let counters = m.counters();
+    let seen = Seen {
+        outcome,
+        pc: m.pc(),
+        gpr: (0..16).map(|i| m.gpr(i)).collect(),
+        xmm: (0..16).map(|i| m.xmm(i)).collect(),
+        flags: m.flags(),
+        data: d,
+        stack: s,
+        instructions: counters.instructions,
+    };
+    (seen, counters.entered)
+}
+/// Flags that instructions of the sequences leave undefined are computed by one formula in all tiers, so all are compared.
+fn compare(seed: u64, n: usize) -> u64 {
+    let code = Maker::sequence(seed, n);
+    let (want, _) = run(&code, seed, None);
+    let mut entered = 0;
+    for threshold in [1, 5] {
+        let (got, n) = run(&code, seed, Some(JitConfig { threshold, cache: 1 << 20, synchronous: true }));
+        if got != want {
+            let (got, want) = (format!("{got:#x?}"), format!("{want:#x?}"));
+            let lines = got.lines().zip(want.lines()).enumerate().filter(|(_, (g, w))| g != w);
+            let lines: Vec<_> = lines.take(8).map(|(i, (g, w))| format!("line {i}: {} for {}", g.trim(), w.trim())).collect();
+            panic!("seed {seed}, threshold {threshold}, {n} entries: {lines:#?}\n{code:02x?}")
+        }
+        entered += n
+    }
+    entered
+}
+
+#[test]
+fn random_sequences_end_alike_in_all_tiers() {
+    let mut entered = 0;
+    for seed in 0..120 {
+        entered += compare(seed, 12)
+    }
+    assert!(entered > 120, "regions were entered {entered} times only");
+}
+#[test]
+fn long_random_sequences_end_alike_in_all_tiers() {
+    let mut entered = 0;
+    for seed in 1000..1030 {
+        entered += compare(seed, 80)
+    }
+    assert!(entered > 30, "regions were entered {entered} times only");
+}
+#[test]
+fn short_random_sequences_end_alike_in_all_tiers() {
+    let mut entered = 0;
+    for seed in 5000..5150 {
+        entered += compare(seed, 1 + seed as usize % 3)
+    }
+    assert!(entered > 150, "regions were entered {entered} times only");
+}
