@@ -53,6 +53,8 @@ pub struct Vm {
     pub events: EventLoop,
     /// Character devices.
     pub chardevs: Hub,
+    /// `vc` character devices without their screens yet: whether their size is fixed.
+    pub(crate) text_consoles: Mutex<Vec<bool>>,
     /// QMP and HMP.
     pub monitors: Monitors,
     /// What leaves the machine when it shuts down or resets.
@@ -119,6 +121,7 @@ impl Vm {
             options: line,
             events,
             chardevs,
+            text_consoles: Mutex::default(),
             monitors: Monitors::default(),
             slept: AtomicBool::default(),
             exit: Mutex::default(),
