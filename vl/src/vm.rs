@@ -66,6 +66,8 @@ pub struct Vm {
     pub(crate) report: Arc<Reporter>,
     /// The pointer's last position and the buttons held, as monitors moved it.
     pub(crate) pointer: Mutex<ui::input::PointerEvent>,
+    /// Path of the pointer that `mouse_set` chose.
+    pub(crate) chosen_pointer: Mutex<Option<String>>,
     pub(crate) qtest: Mutex<Option<Arc<qtest::Server>>>,
     core: Arc<Core>,
     world: World,
@@ -126,6 +128,7 @@ impl Vm {
             slept: AtomicBool::default(),
             exit: Mutex::default(),
             pointer: Mutex::default(),
+            chosen_pointer: Mutex::default(),
             report,
             qtest: Mutex::default(),
             core,
