@@ -76,6 +76,24 @@ fn the_default_flat_views_are_the_references() {
     }
 }
 
+/// `i8042=off` takes away all that has to do with the controller, port 92H included.
+#[test]
+fn a_machine_without_a_keyboard_controller_has_nothing_of_it() {
+    let text = golden::file("pc-nodefaults.tree");
+    let with = golden::read_tree(&mut start(&text));
+    let without = golden::read_tree(&mut start(&text.replacen("-machine pc", "-machine pc,i8042=off", 1)));
+    let count = |tree: &golden::Tree| {
+        tree.values().fold(BTreeMap::new(), |mut all: BTreeMap<String, usize>, node| {
+            *all.entry(node.ty.clone()).or_default() += 1;
+            all
+        })
+    };
+    let (with, without) = (count(&with), count(&without));
+    let gone: Vec<_> =
+        with.iter().filter(|(ty, n)| without.get(*ty).unwrap_or(&0) < *n).map(|(ty, _)| ty.as_str()).collect();
+    assert_eq!(gone, ["i8042", "irq", "memory-region", "port92", "ps2-kbd", "ps2-mouse", "vmmouse", "vmport"]);
+}
+
 /// What the firmware makes of the machine: its BARs, its shadow memory. No network card on either side, for it would move the other BARs.
 #[test]
 fn the_flat_views_after_the_firmware_are_the_references() {
