@@ -61,7 +61,10 @@ pub enum Backend {
         path: PathBuf,
     },
     /// A text console; without a display it takes everything and gives nothing.
-    Vc,
+    Vc {
+        /// Its size was given; otherwise it follows the window.
+        fixed: bool,
+    },
     /// A multiplexer in front of another character device.
     Mux {
         /// Id of that device.

@@ -140,7 +140,7 @@ const DISABLE: u32 = 0xf5;
 
 impl Board {
     fn send(&self, event: PointerEvent) -> bool {
-        send_pointer(self.vm.world().scope(), &mut self.core().lock(), event)
+        send_pointer(self.vm.world().scope(), &mut self.core().lock(), event, None)
     }
     fn out(&self, port: u64, v: u64) {
         self.core().io.store(&mut self.core().lock(), port, 1, v).unwrap();
@@ -190,4 +190,26 @@ fn the_mouse_takes_over_from_ps2_while_it_is_on() {
     assert!(!b.send(position));
     assert!(b.send(step));
     assert_eq!(b.ps2(), [0x28, 3, 0xfc]);
+}
+
+#[test]
+fn two_pointers_take_turns_as_the_user_says() {
+    let b = Board::new(&[]);
+    b.mouse(cmd::ABSPOINTER_COMMAND, READ_ID);
+    let scope = b.vm.world().scope();
+    let all = ui::input::devices(scope);
+    assert_eq!(all.iter().map(|d| d.name).collect::<Vec<_>>(), ["QEMU PS/2 Keyboard", "QEMU PS/2 Mouse", "vmmouse"]);
+    let first = |chosen: Option<&str>| ui::input::pointers(scope, &mut b.core().lock(), chosen)[0].path();
+    let ps2 = all[1].object.path();
+    assert_eq!(first(None), all[2].object.path());
+    assert_eq!(first(Some(&ps2)), ps2);
+}
+
+#[test]
+fn the_mouse_takes_its_commands_away_with_it() {
+    let b = Board::new(&[]);
+    assert_eq!(b.mouse(cmd::ABSPOINTER_STATUS, 0)[0], 0xffff_0000);
+    let mouse = ui::input::devices(b.vm.world().scope()).into_iter().find(|d| d.name == "vmmouse").unwrap();
+    mouse.object.cast::<Device>().unwrap().unrealize(&mut b.core().lock());
+    assert_eq!(b.mouse(cmd::ABSPOINTER_STATUS, 0)[0], 0xffff_ffff);
 }

@@ -21,8 +21,8 @@ pub type ObjRef = Arc<dyn Object>;
 pub trait Object: Any + Send + Sync {
     /// The root level.
     fn base(&self) -> &Base;
-    /// This level or an ancestor, by Rust type.
-    fn level(&self, id: TypeId) -> Option<&dyn Any>;
+    /// The ancestor that is `depth` levels below the root, or this level if there is none so deep.
+    fn level(&self, depth: usize) -> &dyn Any;
     /// For `dyn I`: the level that implements it, and the [`Caster<I>`](Caster) that knows how.
     fn face(&self, id: TypeId) -> Option<(&dyn Any, &'static dyn Any)>;
 }
@@ -38,6 +38,9 @@ pub trait Kind: Any {
 
 /// A level. Written by `#[derive(Object)]`.
 pub trait Level: Object + Kind + Sized {
+    /// Levels above it: 0 for [`Base`].
+    const DEPTH: usize;
+
     /// Builds the level and its ancestors, every field at its default.
     fn build(base: Base) -> Self;
 
@@ -140,6 +143,10 @@ impl Base {
         self.upgrade().expect("neither being built nor dropped")
     }
 
+    pub(crate) fn this(&self) -> Option<&Weak<dyn Object>> {
+        self.this.as_ref()
+    }
+
     /// A weak reference to the object.
     pub fn weak(&self) -> Option<Weak<dyn Object>> {
         self.this.clone()
@@ -165,8 +172,8 @@ impl Object for Base {
     fn base(&self) -> &Base {
         self
     }
-    fn level(&self, id: TypeId) -> Option<&dyn Any> {
-        (id == TypeId::of::<Base>()).then_some(self as &dyn Any)
+    fn level(&self, _: usize) -> &dyn Any {
+        self
     }
     fn face(&self, _: TypeId) -> Option<(&dyn Any, &'static dyn Any)> {
         None
@@ -181,6 +188,8 @@ impl Kind for Base {
 }
 
 impl Level for Base {
+    const DEPTH: usize = 0;
+
     fn build(base: Base) -> Self {
         base
     }
@@ -206,8 +215,9 @@ impl fmt::Debug for dyn Object {
 
 impl dyn Object {
     /// The object as a level `T`: its own type or an ancestor.
-    pub fn cast<T: Any>(&self) -> Option<&T> {
-        self.level(TypeId::of::<T>())?.downcast_ref()
+    #[inline]
+    pub fn cast<T: Level>(&self) -> Option<&T> {
+        self.level(T::DEPTH).downcast_ref()
     }
 
     /// The object as an interface, `dyn I`.

@@ -3,6 +3,7 @@
 use crate::class::Class;
 use crate::global::{Global, Globals};
 use crate::object::{Base, Container, Kind, ObjRef, Object, Ref, construct};
+use crate::tree::follow;
 use crate::{Error, Registry, Result};
 use std::any::Any;
 use std::ops::Deref;
@@ -74,7 +75,7 @@ impl Scope {
     }
 
     pub(crate) fn is_root(&self, o: &Base) -> bool {
-        self.root.get().and_then(Weak::upgrade).is_some_and(|r| std::ptr::eq(r.base(), o))
+        self.root.get().zip(o.this()).is_some_and(|(root, this)| Weak::ptr_eq(root, this))
     }
 
     /// The extension the world was made with.
@@ -146,7 +147,7 @@ impl Scope {
     fn resolve_by(self: &Arc<Self>, path: &str, accept: &dyn Fn(&ObjRef) -> bool) -> Result<ObjRef> {
         let not_found = || Error::DeviceNotFound(path.to_owned());
         if path.starts_with('/') {
-            return self.root().resolve_relative(path).filter(accept).ok_or_else(not_found);
+            return follow(self.root(), path).filter(accept).ok_or_else(not_found);
         }
         if path.is_empty() {
             return Err(not_found());

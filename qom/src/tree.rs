@@ -67,15 +67,9 @@ impl Base {
         }
     }
 
-    fn up(&self) -> Option<(ObjRef, Arc<str>)> {
-        let place = self.place.read();
-        let (up, name) = place.as_ref()?;
-        Some((up.upgrade()?, name.clone()))
-    }
-
     /// The parent in the tree.
     pub fn parent(&self) -> Option<ObjRef> {
-        self.up().map(|u| u.0)
+        self.place.read().as_ref()?.0.upgrade()
     }
 
     /// The name under which the parent has it.
@@ -111,39 +105,29 @@ impl Base {
 
     /// Canonical path. Empty for an object outside the tree of its scope.
     pub fn path(&self) -> String {
-        let mut names: Vec<Arc<str>> = Vec::with_capacity(8);
-        let mut at = self.up();
-        let mut top = None;
-        while let Some((o, name)) = at {
-            names.push(name);
-            at = o.up();
-            top = Some(o);
+        let mut path = String::with_capacity(64);
+        let mut above: Option<ObjRef> = None;
+        loop {
+            let at = above.as_ref().map_or(self, |o| o.base());
+            // The name is copied under the lock: cheaper than counting a reference to it.
+            let up = at.place.read().as_ref().and_then(|(up, name)| {
+                let up = up.upgrade()?;
+                path.insert_str(0, name);
+                path.insert(0, '/');
+                Some(up)
+            });
+            match up {
+                Some(up) => above = Some(up),
+                None if !self.scope.is_root(at) => return String::new(),
+                None => break,
+            }
         }
-        let at_root = match &top {
-            Some(o) => self.scope.is_root(o),
-            None => self.scope.is_root(self),
-        };
-        if !at_root {
-            return String::new();
-        }
-        if names.is_empty() {
-            return "/".to_owned();
-        }
-        let mut path = String::with_capacity(names.iter().map(|n| n.len() + 1).sum());
-        for n in names.iter().rev() {
-            path.push('/');
-            path.push_str(n);
-        }
-        path
+        if path.is_empty() { "/".to_owned() } else { path }
     }
 
     /// The object at a path relative to this one, through children and links.
     pub fn resolve_relative(&self, path: &str) -> Option<ObjRef> {
-        let mut at = self.upgrade()?;
-        for part in path.split('/').filter(|p| !p.is_empty()) {
-            at = at.resolve_component(part)?;
-        }
-        Some(at)
+        follow(self.upgrade()?, path)
     }
 
     /// Every object below this one (and it) at which the partial `path` resolves to one that `accept` takes.
@@ -160,4 +144,16 @@ impl Base {
             c.resolve_partial(path, accept, found);
         }
     }
+}
+
+/// Where `path` leads from `at`.
+pub(crate) fn follow(mut at: ObjRef, path: &str) -> Option<ObjRef> {
+    for part in path.split('/').filter(|p| !p.is_empty()) {
+        // children first: most of a path is children, and no property has a child's name
+        at = match at.child(part) {
+            Some(child) => child,
+            None => at.resolve_component(part)?,
+        };
+    }
+    Some(at)
 }

@@ -3,6 +3,7 @@
 //! Source: Intel SDM vol. 2 CPUID; PCI 3.0 §3.2.2.3.2; Intel 231164 (8254); ACPI 6.5 §4.8.3; the fw_cfg interface.
 
 use crate::builtin_screen as screen;
+use crate::rom;
 use iced_x86::{IcedError, code_asm::*};
 
 const SIZE: usize = 64 << 10;
@@ -270,7 +271,6 @@ pub fn rom() -> Result<Vec<u8>, IcedError> {
     image.resize(TEXTS as usize, 0);
     image.append(&mut g.texts);
     image.resize(SIZE, 0);
-    // JMP F000:0000 at FFFF:0000.
-    image[SIZE - 16..SIZE - 11].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]);
+    rom::enter_at_start(&mut image);
     Ok(image)
 }

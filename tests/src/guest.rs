@@ -6,13 +6,13 @@ use crate::{
     packages, process,
     qmp::Qmp,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,14 @@ impl Linux {
             kernel: packages::kernel()?,
             initrd: initramfs::cached(name, "amd64", Init::Script(script), programs)?,
         })
+    }
+
+    /// Debian's cloud kernel and an initramfs that is there already.
+    ///
+    /// # Errors
+    /// The packages cannot be fetched.
+    pub fn amd64_from(initrd: PathBuf) -> Result<Self> {
+        Ok(Self { firmware: packages::seabios()?, kernel: packages::kernel()?, initrd })
     }
 
     /// Debian's 32-bit kernel for the Pentium Pro and later.
@@ -123,26 +131,59 @@ impl Guest {
     /// # Panics
     /// When it does not come `within` this time, or the process ends; what the guest said is shown.
     pub fn line(&mut self, text: &str, within: Duration) -> (Instant, String) {
+        self.find_line(within, |line| line.contains(text))
+            .unwrap_or_else(|e| panic!("no '{text}': {e} after:\n{}", self.transcript))
+    }
+
+    /// Waits for a line: when it came, and the line.
+    ///
+    /// # Errors
+    /// It does not come `within` this time, or the process ends.
+    pub fn find_line(&mut self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<(Instant, String)> {
         let end = Instant::now() + within;
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok((at, line)) => {
                     self.transcript += &format!("{line}\n");
-                    if line.contains(text) {
-                        return (at, line);
+                    if wanted(&line) {
+                        return Ok((at, line));
                     }
                 }
-                Err(e) => panic!("no '{text}' within {within:?} ({e}) after:\n{}", self.transcript),
+                Err(RecvTimeoutError::Timeout) => bail!("no answer within {} s", within.as_secs()),
+                Err(RecvTimeoutError::Disconnected) => bail!("the process has ended"),
             }
         }
     }
 
+    /// The last lines that the guest said.
+    pub fn last_lines(&self, n: usize) -> String {
+        let lines: Vec<&str> = self.transcript.lines().collect();
+        lines[lines.len().saturating_sub(n)..].join("\n")
+    }
+
+    /// Waits for the process's end, output and all: processor time of all of it.
+    ///
+    /// # Errors
+    /// It does not end `within` this time, or not by itself.
+    pub fn finish_timed(mut self, within: Duration) -> Result<(Instant, Duration)> {
+        let end = Instant::now() + within;
+        // a process that has ended keeps its figures until somebody waits for it
+        while !self.stat()?.1.starts_with('Z') {
+            ensure!(Instant::now() < end, "the process did not end within {} s", within.as_secs());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (at, time) = (Instant::now(), self.cpu_time()?);
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the process ended with {status}");
+        Ok((at, time))
+    }
+
     /// Types a line on the console.
     ///
-    /// # Panics
-    /// When the process is gone.
-    pub fn say(&mut self, line: &str) {
-        self.input.write_all(format!("{line}\n").as_bytes()).expect("the guest reads");
+    /// # Errors
+    /// The process is gone.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        self.input.write_all(format!("{line}\n").as_bytes()).context("the process has ended")
     }
 
     /// A connection to the monitor, negotiated.
@@ -190,10 +231,12 @@ impl Guest {
     /// # Errors
     /// The process is gone.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields = stat.rsplit(')').next().context("a command name")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-        Ok(Duration::from_millis(ticks * 10)) // USER_HZ is 100 on every Linux
+        Ok(self.stat()?.0)
+    }
+
+    /// Processor time and state.
+    fn stat(&self) -> Result<(Duration, String)> {
+        process::stat(self.child.id()).map(|(own, _, state)| (own, state))
     }
 }
 

@@ -4,6 +4,7 @@ use crate::packages;
 use anyhow::{Context, Result};
 use cpio::{NewcBuilder, newc::ModeFileType};
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -53,6 +54,24 @@ pub fn write(path: &Path, arch: &'static str, init: Init, programs: &[(&str, &[u
     archive.entry("etc/rcS", ModeFileType::Regular, 0o755, setup.as_bytes())?;
     archive.entry("etc/inittab", ModeFileType::Regular, 0o644, tab.as_bytes())?;
     archive.entry("etc/motd", ModeFileType::Regular, 0o644, b"\nA shell in the guest; `poweroff` ends it.\n\n")?;
+    let data = cpio::newc::trailer(archive.out).context("initramfs")?;
+    fs::write(path, data).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes an initramfs of these files alone, all executable: path in the guest, content. The folders around them are made.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_files(path: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    let mut archive = Archive { out: Vec::new(), ino: 1 };
+    let parents = files.iter().flat_map(|(name, _)| Path::new(name).ancestors().skip(1));
+    let folders: BTreeSet<&Path> = parents.filter(|p| !p.as_os_str().is_empty()).chain([Path::new("dev")]).collect();
+    for folder in folders {
+        archive.entry(&folder.to_string_lossy(), ModeFileType::Directory, 0o755, &[])?;
+    }
+    for (name, data) in files {
+        archive.entry(name, ModeFileType::Regular, 0o755, data)?;
+    }
     let data = cpio::newc::trailer(archive.out).context("initramfs")?;
     fs::write(path, data).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,6 +1,6 @@
 //! What whole-machine tests and project tasks share: packages, guests ([`guest`] watches one), clients ([`process`] runs the
 //! binary, [`qmp`] and [`qtest`] speak to it, [`schema`] knows QMP's types; [`qtest_diff`] compares with the peer, [`golden`] with its
-//! descriptions).
+//! descriptions, [`peer_bench`] measures both).
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
@@ -11,6 +11,7 @@ pub mod guest;
 pub mod guest_programs;
 pub mod initramfs;
 pub mod packages;
+pub mod peer_bench;
 pub mod process;
 pub mod qmp;
 pub mod qtest;

@@ -239,6 +239,16 @@ pub fn busybox(arch: &'static str) -> Result<PathBuf> {
     found.context("busybox-static holds no busybox")
 }
 
+/// The programs of the peer bench with their libraries: the folder they are unpacked to.
+///
+/// # Errors
+/// The packages cannot be fetched.
+pub fn bench_programs() -> Result<PathBuf> {
+    let names =
+        ["coreutils", "gzip", "xz-utils", "zstd", "7zip", "sqlite3", "python3-minimal", "mawk", "openssl", "tcc"];
+    once("bench-programs", Suite::Own, "amd64", |apt, dir| apt.unpack(&names.map(str::to_owned), true, dir))
+}
+
 /// The ACPI compiler and disassembler, `iasl`.
 ///
 /// # Errors

@@ -129,6 +129,20 @@ fn finish_within(limit: Duration, mut child: Child) -> Output {
     Output { code: status.code(), stdout: stdout.join().expect("reader"), stderr: stderr.join().expect("reader") }
 }
 
+/// A process's times and state: processor time of all its threads, that of children it waited for, `R`, `S`, `Z` …
+///
+/// # Errors
+/// There is no such process.
+pub fn stat(id: u32) -> anyhow::Result<(Duration, Duration, String)> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let sum = |from: usize| -> anyhow::Result<Duration> {
+        let ticks = fields.iter().skip(from).take(2).map(|f| f.parse::<u64>()).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10)) // USER_HZ is 100 on every Linux
+    };
+    Ok((sum(11)?, sum(13)?, fields.first().copied().unwrap_or_default().to_owned()))
+}
+
 /// Waits until `done` says so.
 ///
 /// # Panics

@@ -39,7 +39,7 @@ pub fn boot(mut emulator: Command, within: Duration) -> Result<Guest> {
 pub fn reset(guest: &mut Guest, how: &str, within: Duration) {
     match how {
         "qmp" => drop(guest.qmp().run("system_reset", json!({}))),
-        _ => guest.say(how),
+        _ => guest.say(how).expect("the guest reads"),
     }
     guest.line(READY, within);
 }

@@ -24,9 +24,17 @@ pub fn image(pieces: &[(u16, Piece<'_>)]) -> Vec<u8> {
         assert!(place.iter().all(|b| *b == 0), "pieces overlap");
         place.copy_from_slice(&code);
     }
-    // JMP F000:0000 at FFFF:0000.
-    image[SIZE - 16..SIZE - 11].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]);
+    enter_at_start(&mut image);
     image
+}
+
+/// Has the processor enter an image of 64 KiB at its first byte, with CS F000H: JMP F000:0000 at FFFF:0000.
+///
+/// # Panics
+/// When the image is shorter than its last 16 bytes.
+pub fn enter_at_start(image: &mut [u8]) {
+    let vector = image.len() - 16;
+    image[vector..vector + 5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]);
 }
 
 /// A byte on port E9H.

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tests::golden::{self, Prop};
 use tests::packages;
 use tests::qmp::Qmp;
@@ -51,6 +52,64 @@ fn the_flat_views_without_defaults_are_the_references() {
     let ours = golden::read_views(&mut start(&text));
     for (name, ranges) in golden::parse_views(&text) {
         assert_eq!(ours.get(&name).unwrap_or(&vec![]), &ranges, "address space '{name}'");
+    }
+}
+
+/// With the devices a user gets without asking. Those that come with drives and networks stand in `pc-excluded.txt`.
+#[test]
+fn the_default_tree_is_the_references() {
+    let text = golden::file("pc.tree");
+    let ours = golden::read_tree(&mut start(&text));
+    let golden = golden::without(&golden::parse_tree(&text), &golden::excluded("pc-excluded.txt"));
+    let found = golden::tree_differences(&golden, &ours, same);
+    golden::check("pc-differences.txt", &found, &[("node", 0), ("property", 7)]);
+}
+
+#[test]
+fn the_default_flat_views_are_the_references() {
+    let text = golden::file("pc.views");
+    let ours = golden::read_views(&mut start(&text));
+    let golden = golden::views_without(&golden::parse_views(&text), &golden::excluded("pc-excluded.txt"));
+    assert_eq!(golden::view_differences(&golden, &ours), BTreeSet::new());
+    for (name, ranges) in &golden {
+        assert_eq!(ours.get(name), Some(ranges), "the order of '{name}'");
+    }
+}
+
+/// `i8042=off` takes away all that has to do with the controller, port 92H included.
+#[test]
+fn a_machine_without_a_keyboard_controller_has_nothing_of_it() {
+    let text = golden::file("pc-nodefaults.tree");
+    let with = golden::read_tree(&mut start(&text));
+    let without = golden::read_tree(&mut start(&text.replacen("-machine pc", "-machine pc,i8042=off", 1)));
+    let count = |tree: &golden::Tree| {
+        tree.values().fold(BTreeMap::new(), |mut all: BTreeMap<String, usize>, node| {
+            *all.entry(node.ty.clone()).or_default() += 1;
+            all
+        })
+    };
+    let (with, without) = (count(&with), count(&without));
+    let gone: Vec<_> =
+        with.iter().filter(|(ty, n)| without.get(*ty).unwrap_or(&0) < *n).map(|(ty, _)| ty.as_str()).collect();
+    assert_eq!(gone, ["i8042", "irq", "memory-region", "port92", "ps2-kbd", "ps2-mouse", "vmmouse", "vmport"]);
+}
+
+/// What the firmware makes of the machine: its BARs, its shadow memory. No network card on either side, for it would move the other BARs.
+#[test]
+fn the_flat_views_after_the_firmware_are_the_references() {
+    let text = golden::file("pc-booted.views");
+    let mut machine = start(&text);
+    let drives: Vec<_> =
+        golden::excluded("pc-excluded.txt").into_iter().filter(|p| p != "/machine/unattached/device[19]").collect();
+    let golden = golden::views_without(&golden::parse_views(&text), &drives);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = golden::view_differences(&golden, &golden::read_views(&mut machine));
+        // The firmware takes its time, and says to nobody that it is done.
+        if found.len() <= 8 || Instant::now() > deadline {
+            return golden::check("pc-booted-differences.txt", &found, &[("range", 8)]);
+        }
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -307,6 +307,27 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         let cpus = q.run("query-cpus-fast", json!({}));
         assert_eq!((&cpus[0]["cpu-index"], &cpus[0]["props"]["socket-id"]), (&json!(0), &json!(0)));
     }
+    query_acpi_ospm_status = "query-acpi-ospm-status": {
+        let mut more = pc(&["-smp", "1,maxcpus=2"]);
+        let slot = |n: &str| json!({"slot": n, "slot-type": "CPU", "source": 0, "status": 0});
+        assert_eq!(more.run("query-acpi-ospm-status", json!({})), json!([slot("0"), slot("1")]));
+        more.run("device_add", second_cpu());
+        // What the OS says of the second one; it has a name by now.
+        for write in ["o /w 0xaf00 1", "o /b 0xaf05 1", "o /w 0xaf08 3", "o /b 0xaf05 2", "o /w 0xaf08 0x80"] {
+            assert_eq!(more.hmp(write), "");
+        }
+        let said = json!({"device": "c1", "slot": "1", "slot-type": "CPU", "source": 3, "status": 128});
+        assert_eq!(more.run("query-acpi-ospm-status", json!({})), json!([slot("0"), said]));
+        q.run("query-acpi-ospm-status", json!({}));
+        let mut none = Qmp::start(&["-machine", "none"]);
+        assert!(none.error("query-acpi-ospm-status", json!({})).1.contains("missing ACPI device"));
+    }
+    query_mice = "query-mice": {
+        let ps2 = json!([{"name": "QEMU PS/2 Mouse", "index": 2, "current": true, "absolute": false}]);
+        assert_eq!(q.run("query-mice", json!({})), ps2);
+        let mut none = Qmp::start(&["-machine", "none"]);
+        assert_eq!(none.run("query-mice", json!({})), json!([]));
+    }
     query_hotpluggable_cpus = "query-hotpluggable-cpus": {
         let mut more = pc(&["-smp", "1,maxcpus=3"]);
         let slots = more.run("query-hotpluggable-cpus", json!({}));
@@ -515,6 +536,13 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
         assert_eq!(q.hmp("i /b 0x60"), "portb[0x0060] = 0x28\r\n");
         assert_eq!(q.hmp("mouse_move 1"), "Error: expected: dx dy [dz]\r\n");
     }
+    hmp_mouse_set = "mouse_set": {
+        assert_eq!(q.hmp("mouse_set 2"), "");
+        assert_eq!(q.hmp("mouse_set 0"), "Error: Mouse at index '0' not found\r\n");
+        assert_eq!(q.hmp("mouse_set 1"), "Error: Input device 'QEMU PS/2 Keyboard' is not a mouse\r\n");
+        // vmmouse takes nothing before its guest asks for it.
+        assert_eq!(q.hmp("mouse_set 3"), "Error: Mouse at index '3' not found\r\n");
+    }
     hmp_mouse_button = "mouse_button": {
         mouse_on(q);
         assert_eq!(q.hmp("mouse_button 1"), "");
@@ -587,6 +615,10 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
     info_lapic = "lapic": {
         assert!(q.hmp("info lapic").starts_with("APIC 0x0 base 0xfee00900"));
         assert!(q.hmp("info lapic 1").starts_with("APIC 0x1 base 0xfee00800"));
+    }
+    info_mice = "mice": {
+        assert_eq!(q.hmp("info mice"), "* Mouse #2: QEMU PS/2 Mouse\r\n");
+        assert_eq!(Qmp::start(&["-machine", "none"]).hmp("info mice"), "No mouse devices connected\r\n");
     }
     info_mtree = "mtree": { assert!(q.hmp("info mtree").contains("00000000000003f8-00000000000003ff (prio 0, i/o): serial\r\n")); }
     info_name = "name": { assert_eq!(q.hmp("info name"), "vm\r\n"); }

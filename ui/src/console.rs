@@ -1,4 +1,4 @@
-//! Screens: the types `qemu-console` and `qemu-graphic-console`, and the devices that fill them.
+//! Screens: the types below `qemu-console`, and the devices that fill them.
 
 use crate::picture::Picture;
 use hw_core::{Device, Locked};
@@ -56,6 +56,30 @@ impl GraphicConsole {
         let device = self.device.read().upgrade()?;
         Some(device.object().interface::<dyn GraphicHw>()?.picture(m))
     }
+}
+
+/// Type `qemu-text-console`: the screen of a `vc` character device, which follows its window. No display draws it yet.
+#[derive(Object)]
+#[qom(name = "qemu-text-console", parent = Console)]
+pub struct TextConsole {
+    parent: Console,
+}
+
+/// Type `qemu-fixed-text-console`: one whose size was given.
+#[derive(Object)]
+#[qom(name = "qemu-fixed-text-console", parent = TextConsole)]
+pub struct FixedTextConsole {
+    parent: TextConsole,
+}
+
+/// Adds the screen of a `vc` character device as `/backend/console[*]`.
+///
+/// # Errors
+/// The tree refuses it.
+pub fn create_text_console(scope: &Arc<Scope>, fixed: bool) -> Result<ObjRef> {
+    let console = scope.object_new(if fixed { "qemu-fixed-text-console" } else { "qemu-text-console" })?;
+    scope.container("/backend")?.add_child("console[*]", &console)?;
+    Ok(console)
 }
 
 /// A picture of a screen: of the device with this id or path, or of the first screen.

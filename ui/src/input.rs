@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 /// Interface `input-keyboard`: takes keys.
 pub trait Keyboard {
+    /// What users call it.
+    fn name(&self) -> &'static str;
     /// A key goes down or up.
     fn key(&self, m: &mut Locked, key: &'static Key, down: bool);
 }
@@ -42,6 +44,8 @@ pub enum Claim {
 
 /// Interface `input-pointer`: takes pointer events.
 pub trait Pointer {
+    /// What users call it.
+    fn name(&self) -> &'static str;
     /// Whether it takes events now.
     fn claim(&self, _m: &mut Locked) -> Claim {
         Claim::Usual
@@ -77,25 +81,48 @@ pub fn send_key(scope: &Arc<Scope>, m: &mut Locked, key: &'static Key, down: boo
     }
 }
 
-/// The pointers that take events now, the one to prefer first.
-pub fn pointers(scope: &Arc<Scope>, m: &mut Locked) -> Vec<ObjRef> {
-    let mut found: Vec<(bool, ObjRef)> = vec![];
+/// The pointers that take events now, the one to prefer first: `chosen` (a user's choice, by path), then those the guest switched on.
+pub fn pointers(scope: &Arc<Scope>, m: &mut Locked, chosen: Option<&str>) -> Vec<ObjRef> {
+    let mut found: Vec<(u8, ObjRef)> = vec![];
     for o in all::<dyn Pointer>(scope).into_iter().rev() {
         match o.interface::<dyn Pointer>().map(|p| p.claim(m)) {
-            Some(Claim::First) => found.push((true, o)),
-            Some(Claim::Usual) => found.push((false, o)),
+            Some(Claim::First | Claim::Usual) if chosen == Some(&o.path()) => found.push((0, o)),
+            Some(Claim::First) => found.push((1, o)),
+            Some(Claim::Usual) => found.push((2, o)),
             Some(Claim::None) | None => {}
         }
     }
-    found.sort_by_key(|(first, _)| !first);
+    found.sort_by_key(|(rank, _)| *rank);
     found.into_iter().map(|(_, o)| o).collect()
 }
 
+/// A device with keys, a pointer, or both, as users are shown it.
+pub struct InputDevice {
+    /// The device.
+    pub object: ObjRef,
+    /// Name.
+    pub name: &'static str,
+    /// Whether it is a pointer.
+    pub pointer: bool,
+}
+
+/// All devices with keys or a pointer, in the tree's order: number 1 is the first.
+pub fn devices(scope: &Arc<Scope>) -> Vec<InputDevice> {
+    let mut found = vec![];
+    scope.root().walk(&mut |o| {
+        let pointer = o.interface::<dyn Pointer>().map(Pointer::name);
+        if let Some(name) = pointer.or_else(|| o.interface::<dyn Keyboard>().map(Keyboard::name)) {
+            found.push(InputDevice { object: o.clone(), name, pointer: pointer.is_some() });
+        }
+    });
+    found
+}
+
 /// Passes a pointer event to the first pointer that takes its kind: positions, movements, or neither (buttons and wheel, which all
-/// take). False: the machine has none.
-pub fn send_pointer(scope: &Arc<Scope>, m: &mut Locked, event: PointerEvent) -> bool {
+/// take). `chosen` as for [`pointers`]. False: the machine has none.
+pub fn send_pointer(scope: &Arc<Scope>, m: &mut Locked, event: PointerEvent, chosen: Option<&str>) -> bool {
     let still = !event.absolute && (event.x, event.y) == (0, 0);
-    for o in pointers(scope, m) {
+    for o in pointers(scope, m, chosen) {
         if let Some(p) = o.interface::<dyn Pointer>()
             && (still || p.is_absolute(m) == event.absolute)
         {

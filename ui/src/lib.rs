@@ -7,5 +7,5 @@ pub mod input;
 pub mod keys;
 pub mod picture;
 
-pub use console::{GraphicConsole, GraphicHw, screendump};
+pub use console::{GraphicConsole, GraphicHw, create_text_console, screendump};
 pub use picture::Picture;

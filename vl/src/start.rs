@@ -6,7 +6,7 @@ use crate::options::chardev::{Short, from_opts, from_short};
 use crate::options::{Accel, CommandLine, FwCfgArg, Located, MonitorMode, OptError, PropArgs, PropInput};
 use crate::qtest;
 use crate::vm::{Env, StartError, Vm};
-use chardev::Channel;
+use chardev::{Channel, config::Backend};
 use hw_core::accel::Accel as AccelObject;
 use hw_core::config::{BoardConfig, RtcBase, RtcConfig};
 use hw_core::{ClockType, DeviceAdd, Machine, RunState, ShutdownCause};
@@ -43,6 +43,7 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     create_qtest(&vm)?;
     configure_board(&vm, &machine, ports)?;
     init_board(&vm, &machine)?;
+    create_text_consoles(&vm)?;
     create_devices(&vm)?;
     if unseen {
         vm.report
@@ -98,6 +99,9 @@ fn create_chardevs(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
 pub(crate) fn open_chardev(vm: &Vm, config: &chardev::Config) -> qom::Result<Arc<Channel>> {
     let generic = |e: chardev::Error| qom::Error::generic(e.to_string());
     let channel = vm.chardevs.open(config).map_err(generic)?;
+    if let Backend::Vc { fixed } = config.backend {
+        vm.text_consoles.lock().push(fixed);
+    }
     let base = config.mux.then(|| vm.chardevs.find(&format!("{}-base", config.id))).flatten();
     for c in base.iter().chain([&channel]) {
         chardev::publish(vm.scope(), c)?;
@@ -395,6 +399,12 @@ fn init_board(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
         Some(f) if !has_fw_cfg => fail(format!("{}: fw_cfg device not available", f.at)),
         _ => Ok(()),
     }
+}
+
+/// The screens of `vc` character devices; those of the board's devices come first.
+fn create_text_consoles(vm: &Vm) -> Result<()> {
+    let waiting = std::mem::take(&mut *vm.text_consoles.lock());
+    waiting.into_iter().try_for_each(|fixed| ui::create_text_console(vm.scope(), fixed).map(drop)).map_err(at(""))
 }
 
 /// `-device`.

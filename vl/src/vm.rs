@@ -53,6 +53,8 @@ pub struct Vm {
     pub events: EventLoop,
     /// Character devices.
     pub chardevs: Hub,
+    /// `vc` character devices without their screens yet: whether their size is fixed.
+    pub(crate) text_consoles: Mutex<Vec<bool>>,
     /// QMP and HMP.
     pub monitors: Monitors,
     /// What leaves the machine when it shuts down or resets.
@@ -64,6 +66,8 @@ pub struct Vm {
     pub(crate) report: Arc<Reporter>,
     /// The pointer's last position and the buttons held, as monitors moved it.
     pub(crate) pointer: Mutex<ui::input::PointerEvent>,
+    /// Path of the pointer that `mouse_set` chose.
+    pub(crate) chosen_pointer: Mutex<Option<String>>,
     pub(crate) qtest: Mutex<Option<Arc<qtest::Server>>>,
     core: Arc<Core>,
     world: World,
@@ -119,10 +123,12 @@ impl Vm {
             options: line,
             events,
             chardevs,
+            text_consoles: Mutex::default(),
             monitors: Monitors::default(),
             slept: AtomicBool::default(),
             exit: Mutex::default(),
             pointer: Mutex::default(),
+            chosen_pointer: Mutex::default(),
             report,
             qtest: Mutex::default(),
             core,

@@ -46,7 +46,7 @@ pub(crate) fn kind(k: &Kind) -> &'static str {
         Kind::Pty { .. } => "pty",
         Kind::Ringbuf { .. } => "ringbuf",
         Kind::Pipe { .. } => "pipe",
-        Kind::Vc => "vc",
+        Kind::Vc { .. } => "vc",
         Kind::Mux { .. } => "mux",
     }
 }
@@ -54,7 +54,7 @@ pub(crate) fn kind(k: &Kind) -> &'static str {
 /// Opens what `k` says for `channel`.
 pub(crate) fn open(k: &Kind, channel: &Arc<Channel>, hub: &Hub) -> Result<Box<dyn Backend>> {
     Ok(match k {
-        Kind::Null | Kind::Vc => Box::new(null::Null::new(channel, kind(k))),
+        Kind::Null | Kind::Vc { .. } => Box::new(null::Null::new(channel, kind(k))),
         Kind::Stdio { signal } => fd::stdio(channel, *signal)?,
         Kind::File { path, input, append } => fd::file(channel, path, input.as_deref(), *append)?,
         Kind::Pipe { path } => fd::pipe(channel, path)?,

@@ -331,3 +331,21 @@ fn vcpu_threads_and_remapping_do_not_disturb_each_other() {
         }
     });
 }
+
+#[test]
+fn a_search_does_not_mind_where_others_ended() {
+    let rig = Rig::new();
+    for i in 0..24 {
+        let r = rig.io(&format!("r{i}"), 0x40, Probe::ops());
+        rig.map(i * 0x100, &r, 0); // 0x100 apart: addresses that share their hint
+    }
+    let ram = rig.ram("ram", 0x2000);
+    rig.map(0x10_0000, &ram, 0);
+    let view = rig.vm.memory.view();
+    let addresses: Vec<u64> = (0..0x1a00).step_by(0x20).chain((0xf_ff00..0x10_2100).step_by(0x80)).collect();
+    let plain = |at| view.ranges().iter().find(|r| (r.start..=r.last).contains(&at)).map(|r| r.start);
+    for at in addresses.iter().chain(addresses.iter().rev()).chain(addresses.iter().step_by(7)).copied() {
+        assert_eq!(view.find(at).map(|r| r.start), plain(at), "{at:#x}");
+        assert_eq!(view.find(at).map(|r| r.start), plain(at), "{at:#x} again");
+    }
+}

@@ -4,6 +4,7 @@
 //! interface; their configuration registers read back.
 
 use super::{
+    AcpiDevice,
     cpu_hotplug_regs::{self, CpuHotplugRegs},
     pci_hotplug_regs::{self, PciHotplugRegs},
     pm_regs::{PmRegs, pm1},
@@ -19,7 +20,7 @@ use hw_core::{
 use parking_lot::RwLock;
 use qom::{Error, Link, Object, Prop, Property, Ref, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Configuration registers.
 const PMBA: usize = 0x40;
@@ -51,7 +52,7 @@ pub struct ApmRegs {
 #[derive(Object)]
 #[qom(name = "PIIX4_PM", parent = PciDevice, methods(DeviceClass, PciDeviceClass), class_init = Piix4Pm::class_init,
     instance_init = Piix4Pm::instance_init,
-    interfaces(dyn HotplugHandler, "acpi-device-interface", "conventional-pci-device"))]
+    interfaces(dyn HotplugHandler, dyn AcpiDevice, "conventional-pci-device"))]
 pub struct Piix4Pm {
     parent: PciDevice,
     #[property(name = "smb_io_base", default = 0)]
@@ -257,7 +258,13 @@ impl Piix4Pm {
 
     /// The OS said by `_OST` what became of a processor's coming or going.
     fn report_ost(&self, m: &mut Locked, index: usize) {
-        let Some(slot) = self.cpus.ro(m).slots().get(index).cloned() else { return };
+        if let Some(info) = self.cpus.ro(m).slots().get(index).map(|slot| self.ost_info(index, slot)) {
+            self.core().emit("ACPI_DEVICE_OST", json!({ "info": info }));
+        }
+    }
+
+    /// What the OS said last of a processor.
+    fn ost_info(&self, index: usize, slot: &cpu_hotplug_regs::CpuSlot) -> Value {
         let cpu = self.cpu_of(slot.arch_id);
         let (source, status) = slot.ost;
         let mut info = json!({"slot": index.to_string(), "slot-type": "CPU", "source": source, "status": status});
@@ -265,7 +272,7 @@ impl Piix4Pm {
         if let (Some(id), Some(info)) = (id, info.as_object_mut()) {
             info.insert("device".into(), id.into());
         }
-        self.core().emit("ACPI_DEVICE_OST", json!({ "info": info }));
+        info
     }
 
     /// The processor with this APIC id, if it is there.
@@ -446,6 +453,13 @@ impl HotplugHandler for Piix4Pm {
         dev.set_unplug_pending(true);
         self.update(m);
         Ok(())
+    }
+}
+
+impl AcpiDevice for Piix4Pm {
+    fn ospm_status(&self, m: &mut Locked) -> Vec<Value> {
+        let slots = self.cpus.ro(m).slots().iter().enumerate();
+        slots.map(|(index, slot)| self.ost_info(index, slot)).collect()
     }
 }
 

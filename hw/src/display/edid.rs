@@ -6,6 +6,8 @@ const BLOCK: usize = 128;
 /// Refresh rate of the preferred mode, mHz.
 const REFRESH: u32 = 75_000;
 const DPI: u32 = 100;
+/// Preferred mode that is nobody's choice, pixels.
+pub const PREFERRED: (u32, u32) = (1280, 800);
 
 /// What is known of the monitor; 0 stands for the default, or for no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -143,7 +145,10 @@ fn finish(mut block: Vec<u8>) -> Vec<u8> {
 /// The blocks for a monitor.
 pub fn generate(monitor: Monitor) -> Vec<u8> {
     let or = |v: u32, default: u32| if v == 0 { default } else { v };
-    let (x, y) = (or(monitor.preferred.0, 1280).clamp(320, 16000), or(monitor.preferred.1, 800).clamp(200, 16000));
+    let (x, y) = (
+        or(monitor.preferred.0, PREFERRED.0).clamp(320, 16000),
+        or(monitor.preferred.1, PREFERRED.1).clamp(200, 16000),
+    );
     let fits = |w: u32, h: u32| {
         let (max_x, max_y) = monitor.largest;
         (max_x == 0 || w <= max_x) && (max_y == 0 || h <= max_y)

@@ -102,6 +102,7 @@ impl PciVga {
         d.categories = vec![Category::Display];
         let p = c.edit::<PciDeviceClass>();
         (p.vendor_id, p.device_id, p.revision) = (0x1234, 0x1111, 2);
+        p.rom_name = Some("vga");
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -229,6 +230,12 @@ impl PciVga {
             bar.add_subregion(m, EXTENDED.0, &MemoryRegion::io(self, "qemu extended regs", EXTENDED.1, ops));
         }
         if self.edid.get() {
+            // What nobody chose reads as what the monitor then says.
+            for (side, default) in [(&self.xres, edid::PREFERRED.0), (&self.yres, edid::PREFERRED.1)] {
+                if side.get() == 0 {
+                    side.set(default);
+                }
+            }
             *self.edid_data.write() = edid::generate(edid::Monitor {
                 preferred: (self.xres.get(), self.yres.get()),
                 largest: (self.xmax.get(), self.ymax.get()),

@@ -297,17 +297,19 @@ fn create_isa_devices(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>) -> Resu
         realize_isa(m, isa, &port)?;
     }
     realize_isa(m, isa, &*create("isa-fdc")?)?;
+    if !pc.i8042.get() {
+        // A machine without it has no way to switch A20 at all, as on QEMU.
+        return Ok(());
+    }
     let a20 = a20_lines(pc);
-    if pc.i8042.get() {
-        let dev = create("i8042")?;
-        realize_isa(m, isa, &dev)?;
-        dev.connect("a20", 0, first(&a20, 0)?)?;
-        if pc.vmport.get() == OnOffAuto::On {
-            realize_isa(m, isa, &*create("vmport")?)?;
-            let mouse = create("vmmouse")?;
-            mouse.set_str("i8042", &dev.path())?;
-            realize_isa(m, isa, &mouse)?;
-        }
+    let dev = create("i8042")?;
+    realize_isa(m, isa, &dev)?;
+    dev.connect("a20", 0, first(&a20, 0)?)?;
+    if pc.vmport.get() == OnOffAuto::On {
+        realize_isa(m, isa, &*create("vmport")?)?;
+        let mouse = create("vmmouse")?;
+        mouse.set_str("i8042", &dev.path())?;
+        realize_isa(m, isa, &mouse)?;
     }
     let port92 = create("port92")?;
     realize_isa(m, isa, &port92)?;

@@ -24,6 +24,9 @@ const RELATIVE: u32 = 1 << 16;
 /// Buttons in the first word: left, right, middle.
 const BUTTONS: [(u8, u32); 3] = [(button::LEFT, 0x20), (button::RIGHT, 0x10), (button::MIDDLE, 0x08)];
 
+/// The port's commands that it answers.
+const COMMANDS: [u8; 3] = [cmd::ABSPOINTER_DATA, cmd::ABSPOINTER_STATUS, cmd::ABSPOINTER_COMMAND];
+
 /// Arguments of the command, in EBX.
 mod request {
     pub const DISABLE: u32 = 0xf5;
@@ -130,12 +133,22 @@ pub struct Vmmouse {
 }
 
 impl Vmmouse {
+    fn port(&self) -> Option<Ref<Vmport>> {
+        let mut port = None;
+        self.scope().root().walk(&mut |o| port = port.take().or_else(|| Ref::new(o.clone())));
+        port
+    }
+
     fn class_init(c: &mut qom::Class) {
         c.edit::<DeviceClass>().categories = vec![Category::Input];
     }
 }
 
 impl Pointer for Vmmouse {
+    fn name(&self) -> &'static str {
+        "vmmouse"
+    }
+
     fn claim(&self, m: &mut Locked) -> Claim {
         if self.regs.ro(m).active { Claim::First } else { Claim::None }
     }
@@ -157,17 +170,20 @@ impl DeviceImpl for Vmmouse {
         if self.i8042.get().is_none() {
             return Err(Error::generic("'i8042' link is not set"));
         }
-        let mut port: Option<Ref<Vmport>> = None;
-        self.scope().root().walk(&mut |o| port = port.take().or_else(|| Ref::new(o.clone())));
-        let port = port.ok_or("vmmouse needs a machine with vmport")?;
+        let port = self.port().ok_or("vmmouse needs a machine with vmport")?;
         let me = self.this();
         let answer: Command = Arc::new(move |m, r| {
             me.with(|d: &Vmmouse| d.regs.rw(m).command(r));
         });
-        for n in [cmd::ABSPOINTER_DATA, cmd::ABSPOINTER_STATUS, cmd::ABSPOINTER_COMMAND] {
-            port.register(n, answer.clone());
-        }
+        COMMANDS.into_iter().for_each(|n| port.register(n, answer.clone()));
         Ok(())
+    }
+
+    fn unrealize(&self, m: &mut Locked) {
+        if let Some(port) = self.port() {
+            COMMANDS.into_iter().for_each(|n| port.unregister(n));
+        }
+        self.parent_unrealize(m);
     }
 
     fn reset(&self, m: &mut Locked, phase: Phase) {

@@ -104,6 +104,11 @@ impl Vmport {
         all.push((number, f));
     }
 
+    /// Nobody answers command `number` any more.
+    pub fn unregister(&self, number: u8) {
+        self.commands.write().retain(|(n, _)| *n != number);
+    }
+
     /// One of its own commands; false for one it has not.
     fn own(&self, cpu: &Cpu, r: &mut Regs) -> bool {
         let v2 = self.cmds_v2.get();

@@ -60,6 +60,10 @@ impl Ps2Kbd {
 }
 
 impl Keyboard for Ps2Kbd {
+    fn name(&self) -> &'static str {
+        "QEMU PS/2 Keyboard"
+    }
+
     fn key(&self, m: &mut Locked, key: &'static Key, down: bool) {
         self.change(m, |r| r.key(key, down));
     }
@@ -118,6 +122,10 @@ impl Ps2Mouse {
 }
 
 impl Pointer for Ps2Mouse {
+    fn name(&self) -> &'static str {
+        "QEMU PS/2 Mouse"
+    }
+
     fn is_absolute(&self, _m: &mut Locked) -> bool {
         false
     }

@@ -231,8 +231,8 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
         }
         impl ::qom::Object for #ty {
             fn base(&self) -> &::qom::Base { ::qom::Object::base(&self.#up) }
-            fn level(&self, id: ::std::any::TypeId) -> Option<&dyn ::std::any::Any> {
-                if id == ::std::any::TypeId::of::<Self>() { Some(self) } else { ::qom::Object::level(&self.#up, id) }
+            fn level(&self, depth: usize) -> &dyn ::std::any::Any {
+                if depth >= <Self as ::qom::Level>::DEPTH { self } else { ::qom::Object::level(&self.#up, depth) }
             }
             fn face(&self, id: ::std::any::TypeId) -> Option<(&dyn ::std::any::Any, &'static dyn ::std::any::Any)> {
                 #faces
@@ -244,6 +244,7 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
             fn of(o: &dyn ::qom::Object) -> Option<&Self> { o.cast::<Self>() }
         }
         impl ::qom::Level for #ty {
+            const DEPTH: usize = <#up_type as ::qom::Level>::DEPTH + 1;
             fn build(base: ::qom::Base) -> Self {
                 Self { #(#inits,)* #up: <#up_type as ::qom::Level>::build(base) }
             }

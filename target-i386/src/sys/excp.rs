@@ -68,6 +68,8 @@ fn combine(first: Class, second: Exception) -> Option<Exception> {
 }
 
 /// Enters the handler of `e`, raised by the instruction at `cpu.op.ip`, or the one of what its delivery raises in turn.
+/// Data breakpoints that still wait, met by MOV SS before an INT n or by the delivery itself, are reported between the entry and the
+/// handler's first instruction (SDM vol. 3B §17.3.1.2, §6.8.3).
 pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
     let next_ip = c.next_ip();
     if e.source == Source::Fault {
@@ -76,6 +78,8 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
     }
     c.state.step_armed = false;
     c.state.resume_armed = false;
+    // Where the handler of the first event begins, once a waiting #DB interrupts it.
+    let mut entered = None;
     loop {
         // A task switch that fails late has moved it.
         let fault_ip = c.ip();
@@ -99,12 +103,18 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
             error: e.error,
             software: e.source == Source::Software,
             resume,
-            ip: if after { next_ip } else { fault_ip },
+            ip: entered.unwrap_or(if after { next_ip } else { fault_ip }),
         };
         match enter(c, &event) {
             Ok(ip) => {
                 c.state.shadow = Shadow::No;
-                return c.jump(ip);
+                // Those that the #DB's own delivery meets wait for the next instruction: a watched stack must not lead to a loop here.
+                if entered.is_some() || c.state.debug_hits == 0 {
+                    return c.jump(ip);
+                }
+                c.settle();
+                entered = Some(ip);
+                e = Exception::db(std::mem::take(&mut c.state.debug_hits), true);
             }
             Err(second) => {
                 // CR2 is the last page fault's, even if it turns into a double fault.

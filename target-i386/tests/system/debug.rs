@@ -166,6 +166,27 @@ fn data_breakpoints() {
     assert_eq!((m.vector(), status(&mut m)), (Some(1), 4));
 }
 #[test]
+fn a_data_breakpoint_of_mov_ss_comes_before_the_handler_of_int_n() {
+    for mut m in [Machine::protected(), Machine::long()] {
+        m.put32(0x9000, DATA0.into());
+        breakpoint(&mut m, 0, 0x9000, READ_WRITE1);
+        m.run(|a| {
+            a.mov(ss, word_ptr(0x9000))?;
+            a.int(0x80)
+        });
+        assert_eq!((m.vector(), status(&mut m)), (Some(1), 1));
+        let [ip, ..] = m.frame::<3>();
+        assert_eq!(ip, STUBS + 16 * 0x80, "the handler of INT 80H has not run an instruction");
+    }
+}
+#[test]
+fn a_watched_stack_traps_at_the_handlers_first_instruction() {
+    let mut m = Machine::protected();
+    breakpoint(&mut m, 2, STACK0 - 4, WRITE4);
+    m.run(|a| a.int(0x80));
+    assert_eq!((m.vector(), m.frame::<1>(), status(&mut m)), (Some(1), [STUBS + 16 * 0x80], 4));
+}
+#[test]
 fn io_breakpoint() {
     let mut m = Machine::protected();
     m.cpu.state().cr4 |= 8;

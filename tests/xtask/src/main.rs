@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::{path::PathBuf, process::Command};
 
 const USAGE: &str = "usage: cargo xtask TASK\n\
+    \x20 bench-peer [OPTIONS]  runs workloads in guests of both emulators; floors in floors.toml (`--help`; alias `cargo bench-peer`)\n\
     \x20 demo         boots a Linux guest on this terminal (the built-in guest where nothing can be fetched)\n\
     \x20 fetch        fetches the packages that guests, tests and comparisons use\n\
     \x20 isa          writes docs/instructions.md; fails when an instruction is missing or unchecked\n\
@@ -22,6 +23,10 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["bench-peer", rest @ ..] => {
+            let passed = bench_peer(rest)?;
+            std::process::exit(i32::from(!passed))
+        }
         ["demo", rest @ ..] => demo::run(rest),
         ["fetch"] => fetch(),
         ["isa"] => isa::run(),
@@ -44,6 +49,17 @@ fn fetch() -> Result<()> {
     }
     println!("{}", peer()?.version()?);
     Ok(())
+}
+
+fn bench_peer(args: &[&str]) -> Result<bool> {
+    use tests::peer_bench::{Options, USAGE, run};
+    match Options::parse(args)? {
+        Some(options) => run(&options, &release_binary()?),
+        None => {
+            println!("{USAGE}");
+            Ok(true)
+        }
+    }
 }
 
 /// Builds the release binary and says where it is.

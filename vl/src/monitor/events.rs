@@ -23,7 +23,7 @@ const CAUSE: Ty = Ty::Enum(&[
     "snapshot-load",
 ]);
 
-const OST: &[Member] = &[
+pub(crate) const OST: &[Member] = &[
     opt("device", Ty::Str),
     req("slot", Ty::Str),
     req("slot-type", Ty::Enum(&["DIMM", "CPU"])),

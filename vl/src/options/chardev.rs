@@ -9,6 +9,9 @@ use chardev::config::{Address, Backend, Family, Socket};
 /// The kinds `-chardev help` lists.
 pub const BACKENDS: &[&str] = &["file", "memory", "mux", "null", "pipe", "pty", "ringbuf", "socket", "stdio", "vc"];
 
+/// Keys for the size of a text console.
+const SIZES: [&str; 4] = ["width", "height", "cols", "rows"];
+
 fn other(text: impl Into<String>) -> OptError {
     OptError::Other(text.into())
 }
@@ -23,8 +26,8 @@ pub fn from_opts(o: &Opts) -> Result<Config, OptError> {
     let path = |what: &str| o.text("path").ok_or_else(|| other(format!("chardev: {what}: no filename given")));
     let backend = match kind {
         "null" => Backend::Null,
-        "vc" => Backend::Vc,
-        _ if ["width", "height", "cols", "rows"].iter().any(|k| o.get(k).is_some()) && BACKENDS.contains(&kind) => {
+        "vc" => Backend::Vc { fixed: SIZES.iter().any(|k| o.get(k).is_some()) },
+        _ if SIZES.iter().any(|k| o.get(k).is_some()) && BACKENDS.contains(&kind) => {
             return Err(other(format!("chardev '{id}' does not support size options")));
         }
         "stdio" => Backend::Stdio { signal: o.switch("signal")?.unwrap_or(true) },
@@ -140,15 +143,28 @@ pub fn from_short(id: &str, text: &str) -> Result<Short, OptError> {
     Ok(Short::New { config: from_opts(&o)?, monitor })
 }
 
+/// `80Cx24C` (characters) or `640x480` (pixels) as keys.
+fn screen_size(text: &str) -> Option<String> {
+    let side = |text: &str, pixels: &str, characters: &str| {
+        let (number, key) = text.strip_suffix('C').map_or((text, pixels), |n| (n, characters));
+        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| format!("{key}={number}"))
+    };
+    let (x, y) = text.split_once('x')?;
+    Some(format!("{},{}", side(x, "width", "cols")?, side(y, "height", "rows")?))
+}
+
 fn compat(text: &str) -> Result<Opts, OptError> {
     let list = |backend: &str, rest: &str| -> Result<Opts, OptError> {
         let sep = if rest.is_empty() { "" } else { "," };
         Opts::parse(&format!("{backend}{sep}{rest}"), &desc::CHARDEV)
     };
     if let Some(rest) = text.strip_prefix("vc") {
-        // `vc`, `vc:80Cx24C`, `vc:640x480`: there is no screen to give it a size on.
-        if rest.is_empty() || rest.starts_with(':') {
+        if rest.is_empty() {
             return list("vc", "");
+        }
+        if let Some(size) = rest.strip_prefix(':').and_then(screen_size) {
+            return list("vc", &size);
         }
     }
     match text {
@@ -220,7 +236,12 @@ mod tests {
         assert_eq!(short("stdio").backend, Backend::Stdio { signal: true });
         let c = short("mon:stdio");
         assert_eq!((c.backend, c.mux), (Backend::Stdio { signal: false }, true));
-        assert_eq!(short("vc:80Cx24C").backend, Backend::Vc);
+        for (text, fixed) in [("vc", false), ("vc:80Cx24C", true), ("vc:640x480", true)] {
+            assert_eq!(short(text).backend, Backend::Vc { fixed }, "{text}");
+        }
+        for text in ["vc:", "vc:80C", "vc:80Cx", "vc:axb", "vcx"] {
+            assert!(from_short("x", text).is_err(), "{text}");
+        }
         assert_eq!(short("file:/a,b=").backend, Backend::File { path: "/a,b=".into(), input: None, append: false });
         let Backend::Socket(s) = short("unix:/q,server=on,wait=off").backend else { unreachable!() };
         assert!(s.server && !s.wait);

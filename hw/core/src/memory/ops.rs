@@ -48,6 +48,12 @@ impl Sizes {
         (self.unaligned || off & u64::from(size.max(1) - 1) == 0)
             && (self.max == 0 || (u32::from(self.min)..=u32::from(self.max)).contains(&size))
     }
+
+    /// Width of the handler's calls for an access of `size`, where these are the widths it implements.
+    pub(crate) fn step(&self, size: u32) -> u32 {
+        let max = if self.max == 0 { 4 } else { u32::from(self.max) };
+        size.min(max).max(u32::from(self.min)).max(1)
+    }
 }
 
 /// Handlers of a region of device `T`. They run with the machine locked; narrower, wider and unaligned accesses than
@@ -132,19 +138,36 @@ pub(crate) struct Io {
     pub imp: Sizes,
     pub endian: Endian,
     pub free: bool,
+    /// Widths (1, 2, 4 and 8 are bits) that are accepted and passed on as they are, where they are aligned.
+    direct: u8,
 }
 
 impl Io {
+    fn new(bind: Box<dyn Bind>, (valid, imp, endian): (Sizes, Sizes, Endian)) -> Self {
+        let is_direct = |size: &u8| {
+            let size = u32::from(*size);
+            valid.accepts(0, size) && imp.step(size) == size && (endian == Endian::Little || size == 1)
+        };
+        let direct = [1, 2, 4, 8].into_iter().filter(is_direct).sum();
+        Self { bind, bound: Mutex::default(), busy: Arc::default(), valid, imp, endian, free: false, direct }
+    }
+
     pub fn locked<T: Level>(device: &T, busy: Arc<AtomicBool>, ops: Ops<T>) -> Self {
         let Ops { valid, imp, endian, read, write } = ops;
         let bind = Box::new(Locking { device: crate::core::weak(device), read, write });
-        Self { bind, bound: Mutex::default(), busy, valid, imp, endian, free: false }
+        Self { busy, ..Self::new(bind, (valid, imp, endian)) }
     }
 
     pub fn free<T: Level>(device: &T, ops: FreeOps<T>) -> Self {
         let FreeOps { valid, imp, endian, read, write } = ops;
         let bind = Box::new(Freely { device: crate::core::weak(device), read, write });
-        Self { bind, bound: Mutex::default(), busy: Arc::default(), valid, imp, endian, free: true }
+        Self { free: true, ..Self::new(bind, (valid, imp, endian)) }
+    }
+
+    /// Whether an access of 1, 2, 4 or 8 bytes is accepted and is one call of the handler with the value as it is.
+    #[inline]
+    pub fn is_direct(&self, off: u64, size: u32) -> bool {
+        u32::from(self.direct) & size != 0 && off & u64::from(size - 1) == 0
     }
 
     pub fn run(&self) -> Option<Arc<dyn Run>> {
@@ -267,5 +290,26 @@ mod tests {
         let s = Sizes::new(2, 4);
         assert!(!s.accepts(0, 1) && s.accepts(2, 2) && s.accepts(4, 4) && !s.accepts(0, 8) && !s.accepts(2, 4));
         assert!(s.unaligned().accepts(1, 4));
+    }
+
+    #[test]
+    fn direct_accesses_need_no_splitting_and_no_swapping() {
+        struct Nothing;
+        impl Bind for Nothing {
+            fn bind(&self) -> Option<Arc<dyn Run>> {
+                None
+            }
+        }
+        let direct = |valid, imp, endian| {
+            let io = Io::new(Box::new(Nothing), (valid, imp, endian));
+            [1, 2, 4, 8].map(|size| io.is_direct(8, size))
+        };
+        let any = Sizes::default();
+        assert_eq!(direct(any, any, Endian::Little), [true, true, true, false]);
+        assert_eq!(direct(any, any, Endian::Big), [true, false, false, false]);
+        assert_eq!(direct(Sizes::new(2, 4), Sizes::new(4, 8), Endian::Little), [false, false, true, false]);
+        assert_eq!(direct(any, Sizes::new(1, 8), Endian::Little), [true, true, true, true]);
+        let io = Io::new(Box::new(Nothing), (any.unaligned(), any.unaligned(), Endian::Little));
+        assert!(io.is_direct(4, 4) && !io.is_direct(2, 4) && io.is_direct(3, 1), "unaligned ones take the long way");
     }
 }

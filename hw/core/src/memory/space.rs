@@ -6,6 +6,7 @@
 //!
 //! Multi-byte values are little-endian, as the PC's buses are.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::RwLock;
 
 use super::access::{Access, Attrs, MemTxError, MemTxResult};
-use super::ops::{Endian, Io, Sizes};
+use super::ops::{Endian, Io};
 use super::region::MemoryRegion;
 use super::view::{FlatRange, FlatView};
 use crate::locked::{Locked, MachineLock, panic_text};
@@ -228,6 +229,7 @@ impl AddressSpace {
         self.copy_in(Holder::Free, addr, buf, attrs)
     }
 
+    #[inline]
     fn load_by(&self, holder: Holder<'_>, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err(MemTxError::Decode);
@@ -239,6 +241,7 @@ impl AddressSpace {
     }
 
     /// A load whose range was found in the view of `epoch`.
+    #[inline]
     fn load_in(
         &self,
         holder: Holder<'_>,
@@ -249,14 +252,10 @@ impl AddressSpace {
         attrs: Attrs,
     ) -> MemTxResult<u64> {
         if let Some((block, off)) = r.readable(addr) {
-            return match r.last - addr {
-                rest if rest >= u64::from(size - 1) => block.load(off, size).ok_or(MemTxError::Decode),
-                _ => {
-                    let mut buf = [0; 8];
-                    self.copy_out(holder, addr, buf.get_mut(..size as usize).ok_or(MemTxError::Decode)?, attrs)?;
-                    Ok(u64::from_le_bytes(buf))
-                }
-            };
+            if r.last - addr < u64::from(size - 1) {
+                return self.load_across(holder, addr, size, attrs);
+            }
+            return block.load(off, size).ok_or(MemTxError::Decode);
         }
         let off = r.offset_of(addr);
         match holder {
@@ -264,16 +263,32 @@ impl AddressSpace {
             Holder::Free if r.is_free() => self.0.io_read_free(r, off, size, attrs),
             Holder::Free => {
                 let mut m = self.0.lock.lock();
-                if self.epoch() == epoch {
-                    on_behalf(&mut m, attrs, |m| self.0.io_read(m, r, off, size, attrs))
-                } else {
-                    // somebody remapped it while we waited
-                    on_behalf(&mut m, attrs, |m| self.load_by(Holder::Held(m), addr, size, attrs))
-                }
+                on_behalf(&mut m, attrs, |m| {
+                    if self.epoch() == epoch {
+                        self.0.io_read(m, r, off, size, attrs)
+                    } else {
+                        self.load_again(m, addr, size, attrs)
+                    }
+                })
             }
         }
     }
 
+    /// A load that begins in memory and ends in the next range.
+    #[cold]
+    fn load_across(&self, holder: Holder<'_>, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        let mut buf = [0; 8];
+        self.copy_out(holder, addr, buf.get_mut(..size as usize).ok_or(MemTxError::Decode)?, attrs)?;
+        Ok(u64::from_le_bytes(buf))
+    }
+
+    /// A load whose range somebody remapped while the lock was waited for.
+    #[cold]
+    fn load_again(&self, m: &mut Locked, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        self.load_by(Holder::Held(m), addr, size, attrs)
+    }
+
+    #[inline]
     fn store_by(&self, holder: Holder<'_>, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err(MemTxError::Decode);
@@ -286,6 +301,7 @@ impl AddressSpace {
 
     /// A store whose range was found in the view of `epoch`.
     #[expect(clippy::too_many_arguments, reason = "an access and where it was found")]
+    #[inline]
     fn store_in(
         &self,
         holder: Holder<'_>,
@@ -297,8 +313,7 @@ impl AddressSpace {
         attrs: Attrs,
     ) -> MemTxResult {
         if r.readable(addr).is_some() && r.last - addr < u64::from(size - 1) {
-            let bytes = val.to_le_bytes();
-            return self.copy_in(holder, addr, bytes.get(..size as usize).ok_or(MemTxError::Decode)?, attrs);
+            return self.store_across(holder, addr, size, val, attrs);
         }
         if let Some((block, off)) = r.writable(addr) {
             return block.store(off, size, val).ok_or(MemTxError::Decode);
@@ -309,13 +324,28 @@ impl AddressSpace {
             Holder::Free if r.is_free() => self.0.io_write_free(r, off, size, val, attrs),
             Holder::Free => {
                 let mut m = self.0.lock.lock();
-                if self.epoch() == epoch {
-                    on_behalf(&mut m, attrs, |m| self.0.io_write(m, r, off, size, val, attrs))
-                } else {
-                    on_behalf(&mut m, attrs, |m| self.store_by(Holder::Held(m), addr, size, val, attrs))
-                }
+                on_behalf(&mut m, attrs, |m| {
+                    if self.epoch() == epoch {
+                        self.0.io_write(m, r, off, size, val, attrs)
+                    } else {
+                        self.store_again(m, addr, size, val, attrs)
+                    }
+                })
             }
         }
+    }
+
+    /// A store that begins in memory and ends in the next range.
+    #[cold]
+    fn store_across(&self, holder: Holder<'_>, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        let bytes = val.to_le_bytes();
+        self.copy_in(holder, addr, bytes.get(..size as usize).ok_or(MemTxError::Decode)?, attrs)
+    }
+
+    /// A store whose range somebody remapped while the lock was waited for.
+    #[cold]
+    fn store_again(&self, m: &mut Locked, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        self.store_by(Holder::Held(m), addr, size, val, attrs)
     }
 
     fn copy_out(&self, mut holder: Holder<'_>, mut addr: u64, mut buf: &mut [u8], attrs: Attrs) -> MemTxResult {
@@ -379,21 +409,19 @@ impl AddressSpace {
     }
 }
 
-/// An address space with the view and the range last used: what a vCPU keeps, because it goes to the same few registers over
-/// and over. It keeps what it shows alive until the next access after a change.
+/// An address space with its view, for one thread that goes there often. It keeps what it shows alive until the next access
+/// after a change.
 pub struct CachedSpace {
     space: AddressSpace,
     epoch: u64,
     view: Arc<FlatView>,
-    /// Index of the range of the last access.
-    last: usize,
 }
 
 impl CachedSpace {
     /// A cache of `space`.
     pub fn new(space: &AddressSpace) -> Self {
         let epoch = space.epoch();
-        Self { space: space.clone(), epoch, view: space.0.view.load_full(), last: 0 }
+        Self { space: space.clone(), epoch, view: space.0.view.load_full() }
     }
 
     /// The space.
@@ -407,16 +435,10 @@ impl CachedSpace {
             self.view = self.space.0.view.load_full();
             self.epoch = epoch;
         }
-        // what was found in an old view is checked by its addresses
     }
 
-    fn find(&mut self, addr: u64) -> MemTxResult<()> {
-        self.refresh();
-        let hit = self.view.ranges().get(self.last).is_some_and(|r| (r.start..=r.last).contains(&addr));
-        if !hit {
-            self.last = self.view.index(addr).ok_or(MemTxError::Decode)?;
-        }
-        Ok(())
+    fn find(&self, addr: u64, size: u32) -> MemTxResult<&FlatRange> {
+        self.view.find(addr).filter(|_| matches!(size, 1 | 2 | 4 | 8)).ok_or(MemTxError::Decode)
     }
 
     /// [`AddressSpace::cpu_load`].
@@ -424,13 +446,9 @@ impl CachedSpace {
     /// # Errors
     /// As there.
     pub fn load(&mut self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
-        self.find(addr)?;
-        match self.view.ranges().get(self.last) {
-            Some(r) if matches!(size, 1 | 2 | 4 | 8) => {
-                self.space.load_in(Holder::Free, r, self.epoch, addr, size, attrs)
-            }
-            _ => Err(MemTxError::Decode),
-        }
+        self.refresh();
+        let r = self.find(addr, size)?;
+        self.space.load_in(Holder::Free, r, self.epoch, addr, size, attrs)
     }
 
     /// [`AddressSpace::cpu_store`].
@@ -438,13 +456,9 @@ impl CachedSpace {
     /// # Errors
     /// As there.
     pub fn store(&mut self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
-        self.find(addr)?;
-        match self.view.ranges().get(self.last) {
-            Some(r) if matches!(size, 1 | 2 | 4 | 8) => {
-                self.space.store_in(Holder::Free, r, self.epoch, addr, size, val, attrs)
-            }
-            _ => Err(MemTxError::Decode),
-        }
+        self.refresh();
+        let r = self.find(addr, size)?;
+        self.space.store_in(Holder::Free, r, self.epoch, addr, size, val, attrs)
     }
 }
 
@@ -521,9 +535,7 @@ impl SpaceInner {
     fn io_read(&self, m: &mut Locked, r: &FlatRange, off: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
         let Some(run) = &r.run else { return Err(MemTxError::Decode) };
         let Some(io) = r.region.handlers() else { return Ok(run.read(m, &access(off, size, attrs)) & mask(size)) };
-        check(io, off, size)?;
-        let _busy = if io.free { None } else { Some(Busy::enter(io)?) };
-        self.guarded(r, || split_read(io, off, size, |off, size| run.read(m, &access(off, size, attrs))))
+        self.read_by(r, io, !io.free, off, size, |off, size| run.read(m, &access(off, size, attrs)))
     }
 
     fn io_write(&self, m: &mut Locked, r: &FlatRange, off: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
@@ -532,32 +544,76 @@ impl SpaceInner {
             run.write(m, &access(off, size, attrs), val);
             return Ok(());
         };
-        check(io, off, size)?;
-        let _busy = if io.free { None } else { Some(Busy::enter(io)?) };
-        self.guarded(r, || split_write(io, off, size, val, |off, size, v| run.write(m, &access(off, size, attrs), v)))
+        self.write_by(r, io, !io.free, off, size, val, |off, size, v| run.write(m, &access(off, size, attrs), v))
     }
 
     fn io_read_free(&self, r: &FlatRange, off: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
         let (Some(run), Some(io)) = (&r.run, r.region.handlers()) else { return Err(MemTxError::Decode) };
-        check(io, off, size)?;
-        self.guarded(r, || split_read(io, off, size, |off, size| run.read_free(&access(off, size, attrs))))
+        self.read_by(r, io, false, off, size, |off, size| run.read_free(&access(off, size, attrs)))
     }
 
     fn io_write_free(&self, r: &FlatRange, off: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
         let (Some(run), Some(io)) = (&r.run, r.region.handlers()) else { return Err(MemTxError::Decode) };
-        check(io, off, size)?;
-        self.guarded(r, || split_write(io, off, size, val, |off, size, v| run.write_free(&access(off, size, attrs), v)))
+        self.write_by(r, io, false, off, size, val, |off, size, v| run.write_free(&access(off, size, attrs), v))
+    }
+
+    #[inline]
+    fn read_by(
+        &self,
+        r: &FlatRange,
+        io: &Io,
+        exclusive: bool,
+        off: u64,
+        size: u32,
+        mut read: impl FnMut(u64, u32) -> u64,
+    ) -> MemTxResult<u64> {
+        let direct = io.is_direct(off, size);
+        if !direct {
+            check(io, off, size)?;
+        }
+        let _busy = if exclusive { Some(Busy::enter(io)?) } else { None };
+        if direct {
+            return self.guarded(r, || read(off, size)).map(|v| v & mask(size));
+        }
+        self.guarded(r, || split_read(io, off, size, read))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an access and where it goes")]
+    #[inline]
+    fn write_by(
+        &self,
+        r: &FlatRange,
+        io: &Io,
+        exclusive: bool,
+        off: u64,
+        size: u32,
+        val: u64,
+        mut write: impl FnMut(u64, u32, u64),
+    ) -> MemTxResult {
+        let direct = io.is_direct(off, size);
+        if !direct {
+            check(io, off, size)?;
+        }
+        let _busy = if exclusive { Some(Busy::enter(io)?) } else { None };
+        if direct {
+            return self.guarded(r, || write(off, size, val & mask(size)));
+        }
+        self.guarded(r, || split_write(io, off, size, val, write))
     }
 
     /// A panic in a handler is our bug: the machine stops with `internal-error`, the access fails.
+    #[inline]
     fn guarded<R>(&self, r: &FlatRange, f: impl FnOnce() -> R) -> MemTxResult<R> {
-        catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-            let text = panic_text(&*panic);
-            let what = format!("handler of region '{}' ({}) failed: {text}", r.region.name(), r.region.info().owner);
-            tracing::error!("{what}");
-            self.requests.post(Request::InternalError(what));
-            MemTxError::Device
-        })
+        catch_unwind(AssertUnwindSafe(f)).map_err(|panic| self.handler_failed(r, &*panic))
+    }
+
+    #[cold]
+    fn handler_failed(&self, r: &FlatRange, panic: &(dyn Any + Send)) -> MemTxError {
+        let text = panic_text(panic);
+        let what = format!("handler of region '{}' ({}) failed: {text}", r.region.name(), r.region.info().owner);
+        tracing::error!("{what}");
+        self.requests.post(Request::InternalError(what));
+        MemTxError::Device
     }
 }
 
@@ -569,12 +625,6 @@ fn check(io: &Io, off: u64, size: u32) -> MemTxResult {
     if io.valid.accepts(off, size) { Ok(()) } else { Err(MemTxError::Refused) }
 }
 
-/// Width of the handler's calls for an access of `size`.
-fn step(imp: Sizes, size: u32) -> u32 {
-    let max = if imp.max == 0 { 4 } else { u32::from(imp.max) };
-    size.min(max).max(u32::from(imp.min)).max(1)
-}
-
 /// Where in the value the piece at byte `i` of an access belongs. Negative: the piece is wider than the access.
 fn shift(io: &Io, size: u32, step: u32, i: u32) -> i32 {
     match io.endian {
@@ -584,7 +634,7 @@ fn shift(io: &Io, size: u32, step: u32, i: u32) -> i32 {
 }
 
 fn split_read(io: &Io, off: u64, size: u32, mut read: impl FnMut(u64, u32) -> u64) -> u64 {
-    let step = step(io.imp, size);
+    let step = io.imp.step(size);
     if step == size {
         return swap(io, read(off, size) & mask(size), size); // the common case: one call
     }
@@ -600,7 +650,7 @@ fn split_read(io: &Io, off: u64, size: u32, mut read: impl FnMut(u64, u32) -> u6
 }
 
 fn split_write(io: &Io, off: u64, size: u32, val: u64, mut write: impl FnMut(u64, u32, u64)) {
-    let step = step(io.imp, size);
+    let step = io.imp.step(size);
     let val = swap(io, val & mask(size), size);
     if step == size {
         return write(off, size, val);

@@ -1,6 +1,7 @@
 //! Flat views: the region tree of one address space turned into disjoint ranges.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::ops::Run;
 use super::ram::RamBlock;
@@ -75,6 +76,34 @@ pub struct FlatView {
     ranges: Vec<FlatRange>,
     /// Last addresses of the ranges, apart for the search.
     lasts: Vec<u64>,
+    hints: Hints,
+}
+
+/// Where the searches of late ended: the index of a range by a hash of the address. What stands there may be of another address.
+struct Hints([AtomicU32; Hints::SLOTS]);
+
+impl Hints {
+    const SLOTS: usize = 64;
+
+    /// Registers of one page and neighbouring ports have slots of their own.
+    #[inline]
+    fn slot(&self, addr: u64) -> &AtomicU32 {
+        let at = ((addr >> 2) ^ (addr >> 12)) as usize % Self::SLOTS;
+        #[expect(clippy::indexing_slicing, reason = "a remainder by the array's length")]
+        &self.0[at]
+    }
+}
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU32::new(0)))
+    }
+}
+
+impl Clone for Hints {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl FlatView {
@@ -84,15 +113,21 @@ impl FlatView {
     }
 
     /// The range that holds `addr`.
+    #[inline]
     pub fn find(&self, addr: u64) -> Option<&FlatRange> {
-        let i = self.lasts.partition_point(|l| *l < addr);
-        self.ranges.get(i).filter(|r| r.start <= addr)
+        let hint = self.hints.slot(addr);
+        match self.ranges.get(hint.load(Ordering::Relaxed) as usize) {
+            Some(r) if r.start <= addr && addr <= r.last => Some(r),
+            _ => self.search(addr, hint),
+        }
     }
 
-    /// Index of the range that holds `addr`.
-    pub(super) fn index(&self, addr: u64) -> Option<usize> {
+    #[inline(never)]
+    fn search(&self, addr: u64, hint: &AtomicU32) -> Option<&FlatRange> {
         let i = self.lasts.partition_point(|l| *l < addr);
-        self.ranges.get(i).filter(|r| r.start <= addr).map(|_| i)
+        let found = self.ranges.get(i).filter(|r| r.start <= addr)?;
+        hint.store(i as u32, Ordering::Relaxed);
+        Some(found)
     }
 
     /// First address above `addr` that a range holds.
@@ -183,6 +218,6 @@ impl Builder {
                 _ => ranges.push(r),
             }
         }
-        FlatView { lasts: ranges.iter().map(|r| r.last).collect(), ranges }
+        FlatView { lasts: ranges.iter().map(|r| r.last).collect(), ranges, hints: Hints::default() }
     }
 }

@@ -37,6 +37,8 @@ pub struct PciDeviceClass {
     pub is_bridge: bool,
     /// Expansion ROM without `romfile=`.
     pub romfile: Option<&'static str>,
+    /// Name of the expansion ROM's region before `.rom`, where it is not the type's.
+    pub rom_name: Option<&'static str>,
     /// See [`PciImpl::config_read`].
     pub config_read: fn(&dyn Object, &mut Locked, u32, u32) -> u32,
     /// See [`PciImpl::config_write`].
@@ -55,6 +57,7 @@ impl Default for PciDeviceClass {
             subsystem_id: 0,
             is_bridge: false,
             romfile: None,
+            rom_name: None,
             config_read: |o, m, at, len| as_pci(o, u32::MAX, |d| d.default_config_read(m, at, len)),
             config_write: |o, m, at, len, val| as_pci(o, (), |d| d.default_config_write(m, at, len, val)),
         }

@@ -43,7 +43,8 @@ impl PciDevice {
         if default.is_some() {
             self.patch_ids(&mut data);
         }
-        let region = MemoryRegion::rom(&*self.object(), &format!("{}.rom", self.type_name()), size)?;
+        let name = self.pci_class().rom_name.unwrap_or_else(|| self.type_name());
+        let region = MemoryRegion::rom(&*self.object(), &format!("{name}.rom"), size)?;
         if let Some(block) = region.ram_block() {
             block.fill(0, size, 0xff);
             block.write(0, &data);

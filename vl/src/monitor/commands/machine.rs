@@ -2,8 +2,10 @@
 
 use super::{Args, Command, command};
 use crate::monitor::error::{QmpError, QmpResult};
+use crate::monitor::events::OST;
 use crate::monitor::schema::{Ty, opt, req};
 use crate::vm::Vm;
+use hw::acpi::AcpiDevice;
 use hw_core::MachineClass;
 use qom::Class;
 use serde_json::{Map, Value, json};
@@ -71,8 +73,21 @@ pub(super) static COMMANDS: &[Command] = &[
         expansion,
     ),
     command("query-cpus-fast", &[], Some(Ty::List(&CPU)), |vm, _| Ok(cpus(vm))),
+    command("query-acpi-ospm-status", &[], Some(Ty::List(&Ty::Object(OST))), ospm_status),
     command("query-hotpluggable-cpus", &[], Some(Ty::List(&SLOT)), hotpluggable),
 ];
+
+fn ospm_status(vm: &Arc<Vm>, _: Args<'_>) -> QmpResult {
+    let mut found = None;
+    vm.scope().root().walk(&mut |o| {
+        if o.interface::<dyn AcpiDevice>().is_some() {
+            found = Some(o.clone());
+        }
+    });
+    let device = found.as_ref().and_then(|o| o.interface::<dyn AcpiDevice>());
+    let device = device.ok_or_else(|| QmpError::generic("command is not supported, missing ACPI device"))?;
+    Ok(device.ospm_status(&mut vm.core().lock()).into())
+}
 
 fn machine(class: &Class, with_compat: bool) -> Option<Value> {
     let c = class.get::<MachineClass>()?;

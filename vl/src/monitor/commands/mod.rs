@@ -6,7 +6,7 @@ mod input;
 mod machine;
 mod memory;
 mod meta;
-mod pointer;
+pub(crate) mod pointer;
 mod qom;
 pub(crate) mod run;
 

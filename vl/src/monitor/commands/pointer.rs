@@ -1,4 +1,4 @@
-//! The pointer: `input-send-event`, and what HMP's `mouse_move` and `mouse_button` do.
+//! The pointer: `input-send-event`, `query-mice`, and what HMP's `mouse_move`, `mouse_button` and `mouse_set` do.
 
 use super::{Args, Command, command};
 use crate::monitor::error::{QmpError, QmpResult};
@@ -6,7 +6,7 @@ use crate::monitor::schema::{Ty, Union, opt, req};
 use crate::vm::Vm;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use ui::input::{PointerEvent, send_pointer};
+use ui::input::{Claim, Pointer, PointerEvent, devices, pointers, send_pointer};
 use ui::keys::Key;
 
 const BUTTONS: [&str; 10] =
@@ -32,12 +32,51 @@ const EVENT: Ty = Ty::Union(&Union {
     ],
 });
 
-pub(super) static COMMANDS: &[Command] = &[command(
-    "input-send-event",
-    &[opt("device", Ty::Str), opt("head", Ty::Int), req("events", Ty::List(&EVENT))],
-    None,
-    input_send_event,
-)];
+const MOUSE: Ty =
+    Ty::Object(&[req("name", Ty::Str), req("index", Ty::Int), req("current", Ty::Bool), req("absolute", Ty::Bool)]);
+
+pub(super) static COMMANDS: &[Command] = &[
+    command(
+        "input-send-event",
+        &[opt("device", Ty::Str), opt("head", Ty::Int), req("events", Ty::List(&EVENT))],
+        None,
+        input_send_event,
+    ),
+    command("query-mice", &[], Some(Ty::List(&MOUSE)), |vm, _| Ok(mice(vm))),
+];
+
+/// The pointers that take events now, the current one first.
+fn mice(vm: &Arc<Vm>) -> Value {
+    let all = devices(vm.scope());
+    let (m, chosen) = (&mut vm.core().lock(), vm.chosen_pointer.lock().clone());
+    let found = pointers(vm.scope(), m, chosen.as_deref()).into_iter().enumerate();
+    let describe = |(rank, o): (usize, ::qom::ObjRef)| {
+        let path = o.path();
+        let index = all.iter().position(|d| d.object.path() == path).map_or(0, |i| i + 1);
+        let pointer = o.interface::<dyn Pointer>()?;
+        let (name, absolute) = (pointer.name(), pointer.is_absolute(m));
+        Some(json!({"name": name, "index": index, "current": rank == 0, "absolute": absolute}))
+    };
+    found.filter_map(describe).collect()
+}
+
+/// Makes the pointer of a number the current one.
+///
+/// # Errors
+/// There is none of that number, or it takes no events now.
+pub(crate) fn choose(vm: &Arc<Vm>, index: usize) -> Result<(), String> {
+    let missing = || format!("Mouse at index '{index}' not found");
+    let device = index.checked_sub(1).and_then(|i| devices(vm.scope()).into_iter().nth(i)).ok_or_else(missing)?;
+    if !device.pointer {
+        return Err(format!("Input device '{}' is not a mouse", device.name));
+    }
+    let claim = device.object.interface::<dyn Pointer>().map(|p| p.claim(&mut vm.core().lock()));
+    if matches!(claim, None | Some(Claim::None)) {
+        return Err(missing());
+    }
+    *vm.chosen_pointer.lock() = Some(device.object.path());
+    Ok(())
+}
 
 /// Bit of a button in [`PointerEvent::buttons`].
 fn button(name: &str) -> Option<u8> {
@@ -118,5 +157,6 @@ fn send(vm: &Arc<Vm>, event: PointerEvent) -> bool {
             (last.x, last.y) = (event.x, event.y);
         }
     }
-    send_pointer(vm.scope(), &mut vm.core().lock(), event)
+    let chosen = vm.chosen_pointer.lock().clone();
+    send_pointer(vm.scope(), &mut vm.core().lock(), event, chosen.as_deref())
 }

@@ -54,6 +54,10 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
         send_key,
     ),
     command(&["mouse_move"], "dx dy [dz]", "send mouse move events", mouse_move),
+    command(&["mouse_set"], "index", "set which mouse device receives events", |c| {
+        let index = usize::try_from(x::number(c.args)?).unwrap_or(usize::MAX);
+        commands::pointer::choose(c.vm, index)
+    }),
     command(&["mouse_button"], "state", "change mouse button state (1=L, 2=M, 4=R)", mouse_button),
     command(&["screendump"], "filename [-f format] [device [head]]", "save screen into image 'filename'", screendump),
     command(&["device_add"], "driver[,prop=value][,...]", "add device, like -device on the command line", |c| {

@@ -37,6 +37,20 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         "show local apic state (apic-id: local apic to read, default is which of current CPU)",
         lapic,
     ),
+    command(&["mice"], "", "show which guest mouse is receiving events", |c| {
+        let all = qmp(c, "query-mice", json!({}))?;
+        let all = all.as_array().map_or(&[][..], |l| l);
+        if all.is_empty() {
+            let _ = writeln!(c.out, "No mouse devices connected");
+        }
+        for mouse in all {
+            let flag = |key: &str, yes: &'static str, no: &'static str| if mouse[key] == true { yes } else { no };
+            let (current, absolute) = (flag("current", "*", " "), flag("absolute", " (absolute)", ""));
+            let name = mouse["name"].as_str().unwrap_or_default();
+            let _ = writeln!(c.out, "{current} Mouse #{}: {name}{absolute}", mouse["index"]);
+        }
+        Ok(())
+    }),
     command(&["mtree"], "[-f]", "show memory tree (-f: flat views)", tree::mtree),
     command(&["name"], "", "show the current VM name", |c| {
         if let Some(name) = c.vm.name() {

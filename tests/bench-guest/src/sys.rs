@@ -1,0 +1,166 @@
+//! Operating-system calls, as safe functions. Source: the Linux manual pages of section 2.
+#![expect(unsafe_code, reason = "system calls")]
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io,
+    os::fd::{FromRawFd, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// getppid(2), straight to the kernel.
+pub fn parent_id() -> i64 {
+    // SAFETY: takes nothing, touches no memory.
+    unsafe { libc::syscall(libc::SYS_getppid) }
+}
+
+/// Pages that are mapped for as long as the value lives.
+pub struct Pages {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Pages {
+    /// `len` bytes of zeros: readable, writable, and executable if asked.
+    pub fn map(len: usize, executable: bool) -> Self {
+        let prot = libc::PROT_READ | libc::PROT_WRITE | if executable { libc::PROT_EXEC } else { 0 };
+        // SAFETY: a new private mapping at an address of the kernel's choice.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+        assert!(at != libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
+        Self { at: at.cast(), len }
+    }
+
+    /// Makes the pages writable or not.
+    pub fn protect(&mut self, writable: bool) {
+        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a mapping of ours; nothing refers into it, since `bytes` borrows the value.
+        let result = unsafe { libc::mprotect(self.at.cast(), self.len, prot) };
+        check(result).expect("mprotect");
+    }
+
+    /// The bytes. They must be writable ([`Pages::protect`]), or a store to them ends the process.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `len` readable bytes of ours, borrowed with the value.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
+    }
+
+    /// Calls the code at `offset` with `x`.
+    ///
+    /// # Safety
+    /// There must be a function of the System V ABI, from u64 to u64, that touches no memory of Rust's.
+    pub unsafe fn call(&self, offset: usize, x: u64) -> u64 {
+        assert!(offset < self.len);
+        // SAFETY: the caller's promise. Processors see stores to code they are about to run (SDM vol. 3, 13.6).
+        let function: extern "C" fn(u64) -> u64 = unsafe { std::mem::transmute(self.at.wrapping_add(offset)) };
+        function(x)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `map`, which nothing refers to any more.
+        unsafe { libc::munmap(self.at.cast(), self.len) };
+    }
+}
+
+/// pipe(2): reading and writing end.
+pub fn pipe() -> (File, File) {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }).expect("pipe");
+    // SAFETY: two new descriptors that nobody else owns.
+    ends.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) })).into()
+}
+
+/// Runs `child` in a new process, which ends with the status it returns; gives the process number.
+pub fn fork(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: this program has no other threads when workloads fork.
+    let id = check(unsafe { libc::fork() }).expect("fork");
+    if id == 0 {
+        let status = child();
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(status) }
+    }
+    id
+}
+
+/// Waits for a child's end and gives its exit status.
+pub fn wait(id: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: room for a status.
+    check(unsafe { libc::waitpid(id, &raw mut status, 0) }).expect("waitpid");
+    libc::WEXITSTATUS(status)
+}
+
+/// execve(2) with an empty environment; returns only on an error, as exit status 127.
+pub fn exec(path: &CString, args: &[CString]) -> i32 {
+    let mut list: Vec<_> = args.iter().map(|a| a.as_ptr()).collect();
+    list.push(std::ptr::null());
+    let none = [std::ptr::null()];
+    // SAFETY: strings and lists end in zeros and outlive the call.
+    unsafe { libc::execve(path.as_ptr(), list.as_ptr(), none.as_ptr()) };
+    127
+}
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sends this process `n` signals, one after the other; how many its handler saw.
+pub fn signals(n: u64) -> u64 {
+    SIGNALS.store(0, Ordering::Relaxed);
+    let handler: extern "C" fn(libc::c_int) = count;
+    // SAFETY: the handler only counts, which is allowed in handlers.
+    unsafe {
+        libc::signal(libc::SIGUSR1, handler as libc::sighandler_t);
+        let me = libc::getpid();
+        for _ in 0..n {
+            libc::kill(me, libc::SIGUSR1);
+        }
+        libc::signal(libc::SIGUSR1, libc::SIG_DFL);
+    }
+    SIGNALS.load(Ordering::Relaxed)
+}
+
+/// Whether this is the first process of a machine.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+}
+
+/// Mounts a file system without a device.
+pub fn mount(kind: &str, at: &str) -> io::Result<()> {
+    std::fs::create_dir_all(at)?;
+    let [kind, at] = [kind, at].map(|s| CString::new(s).expect("no zeros"));
+    // SAFETY: strings end in zeros; no data.
+    check(unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) })?;
+    Ok(())
+}
+
+/// Puts a terminal into raw mode: no echo, no translation.
+pub fn raw(terminal: &File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: zeros are a valid termios, which the call fills; the descriptor is open.
+    unsafe {
+        let mut t: libc::termios = std::mem::zeroed();
+        check(libc::tcgetattr(terminal.as_raw_fd(), &raw mut t))?;
+        libc::cfmakeraw(&raw mut t);
+        check(libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &raw const t))?;
+    }
+    Ok(())
+}
+
+/// Switches the machine off. Returns where that is not allowed.
+pub fn power_off() {
+    // SAFETY: no memory is involved.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::LINUX_REBOOT_CMD_POWER_OFF);
+    }
+}
