@@ -14,7 +14,7 @@ const RAM: usize = 32 << 20;
 const END: u64 = 0x8000;
 
 /// Kernel, its argument.
-const RUNS: [(&str, u64); 8] = [
+const RUNS: [(&str, u64); 11] = [
     ("sieve", 1 << 20),
     ("crc32", 4_000_000),
     ("list", 4_000_000),
@@ -23,6 +23,9 @@ const RUNS: [(&str, u64); 8] = [
     ("fields", 20_000),
     ("qsort", 200_000),
     ("axpy", 10_000),
+    ("nbody", 100_000),
+    ("mandel", 200),
+    ("pixels", 4_000),
 ];
 
 /// CPU time of this thread in ms: the machine may be busy.

@@ -127,6 +127,8 @@ fn transcendental(i: &Instruction, case: &Case, judge: &mut Outcome, other: &Out
             }
             sync(judge, C1);
         }
+        // Exact, yet some units say that they rounded up.
+        None if m == M::F2xm1 && before.st(0) & !(1 << 79) == 0x3fff << 64 | 1 << 63 => sync(judge, C1),
         None => {}
     }
     true

@@ -8,7 +8,7 @@ use crate::{
     layout::{CODE_LEN, CODE_LIMIT_16, DATA_LEN, DATA_LIMIT_16, HIGH, Layout, PAGE, pattern},
     state::{Case, Executor, Fault, Mode, Outcome},
 };
-use accel::tcg::{Bus, Exit, FlatBus, Group, Vcpu, host::f80::F80};
+use accel::tcg::{Bus, Counters, Exit, FlatBus, Group, JitConfig, Vcpu, host::f80::F80};
 use std::{collections::BTreeMap, sync::Arc};
 use target_i386::{
     X86,
@@ -56,6 +56,8 @@ pub enum Drive {
     Loop,
     /// One instruction at a time, by the loop.
     Step,
+    /// Regions of tier 1, compiled when a block is entered for the first time.
+    Regions,
 }
 
 /// The interpreter.
@@ -77,7 +79,10 @@ impl Guest {
         let bus = Arc::new(FlatBus::new(pa::END));
         build_memory(&bus, &layout);
         let group = Group::new();
-        group.set_looped(drive != Drive::Run);
+        group.set_looped(matches!(drive, Drive::Loop | Drive::Step));
+        if drive == Drive::Regions {
+            group.set_jit(JitConfig { threshold: 1, synchronous: true, ..JitConfig::default() });
+        }
         let state = CpuState::new(Arc::new(cpuid()));
         let vcpu = Vcpu::new(&group, bus.clone(), state);
         let regs = [Mode::Bits64, Mode::Bits32, Mode::Bits16].map(|m| (m, registers(m, &layout))).into();
@@ -94,6 +99,10 @@ impl Guest {
         }
     }
 
+    /// What happened in the engine.
+    pub fn counters(&self) -> Counters {
+        self.vcpu.counters()
+    }
     fn put_code(&mut self, at: u64, code: &[u8]) {
         if self.last_code.as_ref().is_some_and(|(a, c)| *a == at && c == code) {
             return;
@@ -128,6 +137,7 @@ impl Executor for Guest {
             Drive::Run => "interpreter",
             Drive::Loop => "interpreter, looped",
             Drive::Step => "interpreter, single steps",
+            Drive::Regions => "regions",
         }
     }
     fn layout(&self) -> Layout {
@@ -162,7 +172,7 @@ impl Executor for Guest {
         self.vcpu.set_pc(start);
 
         let exit = match self.drive {
-            Drive::Run | Drive::Loop => self.vcpu.run(10_000),
+            Drive::Run | Drive::Loop | Drive::Regions => self.vcpu.run(10_000),
             // Repeated instructions take several steps; everything ends in a handler.
             Drive::Step => {
                 let mut steps = (0..10_000).map(|_| self.vcpu.step());

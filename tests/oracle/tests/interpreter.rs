@@ -1,4 +1,4 @@
-//! The interpreter against the host CPU: every form that user code may run, on random and edge states.
+//! The interpreter and tier 1 against the host CPU: every form that user code may run, on random and edge states.
 //!
 //! `ORACLE_SEED` repeats a run, `ORACLE_TIMES` multiplies the states, `ORACLE_ONLY` keeps the forms whose name contains it, `ORACLE_REPORT` names a file
 //! that gets every failure (the message shows the first few), `ORACLE_VERBOSE` names the forms as they
@@ -11,7 +11,14 @@ use oracle::{
     host::Host,
     run::{self, Plan, Report},
 };
-use std::{fmt::Write as _, sync::Mutex, time::Instant};
+use std::{
+    fmt::Write as _,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |s| s.parse().unwrap_or_else(|_| panic!("{name}={s}: a number was expected")))
@@ -30,9 +37,10 @@ fn all_forms(drive: Drive, encodings: u32, states: u32) {
     println!("ORACLE_SEED={seed}");
     let started = Instant::now();
     let reports: Mutex<Vec<(Mode, Report)>> = Mutex::default();
+    let entered = AtomicU64::new(0);
     std::thread::scope(|s| {
         for half in 0..2 {
-            let (reports, only) = (&reports, &only);
+            let (reports, only, entered) = (&reports, &only, &entered);
             s.spawn(move || {
                 let mut host = Host::new().expect("the host executor");
                 let mut guest = Guest::new(host.layout(), drive);
@@ -47,6 +55,7 @@ fn all_forms(drive: Drive, encodings: u32, states: u32) {
                         reports.lock().expect("no panic").push((mode, report));
                     }
                 }
+                entered.fetch_add(guest.counters().entered, Relaxed);
             });
         }
     });
@@ -55,6 +64,8 @@ fn all_forms(drive: Drive, encodings: u32, states: u32) {
     let runs: u64 = reports.iter().map(|(_, r)| u64::from(r.runs)).sum();
     let faults: u64 = reports.iter().map(|(_, r)| u64::from(r.faults)).sum();
     println!("{} forms, {runs} runs, {faults} faults, {:.1} s", reports.len(), started.elapsed().as_secs_f64());
+    let entered = entered.into_inner();
+    assert!(drive != Drive::Regions || entered > runs / 2, "regions were entered {entered} times in {runs} runs");
     let thin: Vec<_> = reports.iter().filter(|(_, r)| r.runs < 200).map(|(m, r)| (m, r.form.text(), r.runs)).collect();
     assert!(thin.is_empty(), "fewer than 200 states: {thin:?}");
     let wrong: Vec<_> = reports.iter().filter(|(_, r)| r.failures > 0).collect();
@@ -81,6 +92,11 @@ fn every_form_agrees_when_stepped() {
 }
 
 #[test]
+fn every_form_agrees_in_regions() {
+    all_forms(Drive::Regions, 5, 40);
+}
+
+#[test]
 fn privileged_forms_raise_what_they_raise_on_the_host() {
     let mut host = Host::new().expect("the host executor");
     let mut guest = Guest::new(host.layout(), Drive::Run);
@@ -103,13 +119,20 @@ fn sequences_agree_when_looped() {
     sequences(Drive::Loop);
 }
 
+#[test]
+fn sequences_agree_in_regions() {
+    sequences(Drive::Regions);
+}
+
 fn sequences(drive: Drive) {
     let (seed, times) = (seed(), number("ORACLE_TIMES", 1));
     println!("ORACLE_SEED={seed}");
     let mut host = Host::new().expect("the host executor");
     let mut guest = Guest::new(host.layout(), drive);
     for mode in host.modes() {
-        let (runs, failure) = run::sequences(&mut host, &mut guest, mode, 10_000 * times, 6, seed);
+        // (Each is compiled.)
+        let count = if drive == Drive::Regions { 1_000 } else { 10_000 };
+        let (runs, failure) = run::sequences(&mut host, &mut guest, mode, count * times, 6, seed);
         println!("{mode:?}: {runs} runs");
         assert!(failure.is_none(), "ORACLE_SEED={seed}\n{}", failure.unwrap_or_default());
     }

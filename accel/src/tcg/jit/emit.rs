@@ -3,18 +3,27 @@
 use super::{
     super::{env::Hot, ops::*, target::Target, tier0::plain_bin},
     frame::*,
+    xmm::Xv,
 };
-use std::mem::offset_of;
 use cranelift_codegen::ir::{
     AtomicRmwOp, InstBuilder, InstructionData, Value, ValueDef,
-    condcodes::{CondCode, IntCC},
-    types::{I8, I64},
+    condcodes::{CondCode, FloatCC, IntCC},
+    types::{I8, I8X16, I64},
 };
+use std::mem::offset_of;
 
 impl<T: Target> Clif<'_, '_, T> {
     /// Two values of a width.
     fn both_of(&mut self, w: W, a: Term, b: Term) -> (Value, Value) {
         (self.val(w, a), self.val(w, b))
+    }
+    /// The condition and operands of a comparison of floats.
+    fn float_compare(&self, v: Value) -> Option<(FloatCC, [Value; 2])> {
+        let ValueDef::Result(i, _) = self.b.func.dfg.value_def(v) else { return None };
+        match self.b.func.dfg.insts[i] {
+            InstructionData::FloatCompare { args, cond, .. } => Some((cond, args)),
+            _ => None,
+        }
     }
     /// A term whose root has 64 bits.
     fn wide(&mut self, t: Term) -> Term {
@@ -22,6 +31,27 @@ impl<T: Target> Clif<'_, '_, T> {
             Some(r) if t.off == 0 => self.resize(W::B8, r).into(),
             _ => t,
         }
+    }
+}
+
+/// Which outcomes of a comparison of floats a condition holds for: unordered, equal, less, greater.
+fn outcomes(c: FloatCC) -> u8 {
+    use FloatCC::*;
+    match c {
+        Unordered => 1,
+        Equal => 2,
+        LessThan => 4,
+        GreaterThan => 8,
+        UnorderedOrEqual => 3,
+        UnorderedOrLessThan => 5,
+        UnorderedOrGreaterThan => 9,
+        LessThanOrEqual => 6,
+        GreaterThanOrEqual => 10,
+        OrderedNotEqual => 12,
+        UnorderedOrLessThanOrEqual => 7,
+        UnorderedOrGreaterThanOrEqual => 11,
+        NotEqual => 13,
+        Ordered => 14,
     }
 }
 
@@ -44,6 +74,7 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
             (_, _, None) if shift && b.off == 0 => return a,
             (Bin::Xor | Bin::Sub, Some(x), Some(y)) if x == y && a.off == b.off => return Term::constant(0),
             (Bin::And | Bin::Or, Some(x), Some(y)) if x == y && a.off == b.off => return a,
+            (Bin::And, Some(x), None) if a.off == 0 && b.off & 1 != 0 && self.is_bit(x) => return a,
             _ => {}
         }
         if shift {
@@ -96,6 +127,13 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
             Cmp::Slt => IntCC::SignedLessThan,
             Cmp::Sle => IntCC::SignedLessThanOrEqual,
         };
+        if let (Cmp::Eq | Cmp::Ne, Some(x), None) = (c, a.root, b.root)
+            && a.off == 0
+            && b.off & w.mask() == 0
+            && self.is_bit(x)
+        {
+            return if c == Cmp::Ne { x } else { self.not(x) };
+        }
         let (x, y) = self.both_of(w, a, b);
         self.b.ins().icmp(cc, x, y)
     }
@@ -159,6 +197,20 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
         self.resize(w, c).into()
     }
     fn both(&mut self, op: Bin, a: Value, b: Value) -> Value {
+        // Two questions about one comparison of floats are one.
+        if let (Some((p, of)), Some((q, and))) = (self.float_compare(a), self.float_compare(b))
+            && of == and
+        {
+            let (p, q) = (outcomes(p), outcomes(q));
+            let c = match op {
+                Bin::And => p & q,
+                Bin::Or => p | q,
+                _ => p ^ q,
+            };
+            if let Some(cc) = FloatCC::all().iter().find(|&&cc| outcomes(cc) == c) {
+                return self.b.ins().fcmp(*cc, of[0], of[1]);
+            }
+        }
         match op {
             Bin::And => self.b.ins().band(a, b),
             Bin::Or => self.b.ins().bor(a, b),
@@ -171,6 +223,9 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
             && let InstructionData::IntCompare { args, cond, .. } = self.b.func.dfg.insts[i]
         {
             return self.b.ins().icmp(cond.complement(), args[0], args[1]);
+        }
+        if let Some((cc, args)) = self.float_compare(c) {
+            return self.b.ins().fcmp(cc.complement(), args[0], args[1]);
         }
         let one = self.k(I8, 1);
         self.b.ins().bxor(c, one)
@@ -224,10 +279,10 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
             }
         }
     }
-    fn getx(&mut self, s: Slot) -> Value {
+    fn getx(&mut self, s: Slot) -> Xv {
         self.xterm(s)
     }
-    fn setx(&mut self, s: Slot, x: Value) {
+    fn setx(&mut self, s: Slot, x: Xv) {
         self.set_xterm(s, x)
     }
     fn linear(&mut self, offset: Term, bytes: u32, write: bool) -> Result<Term, Ended> {
@@ -265,13 +320,17 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
         self.b.ins().load(ty(w), GUEST, p.0, p.1).into()
     }
     fn write(&mut self, w: W, p: (Value, i32), v: Term) {
-        let v = self.val(w, v);
+        let v = match self.float_of(w, v) {
+            Some(f) => f,
+            None => self.val(w, v),
+        };
         self.b.ins().store(GUEST, v, p.0, p.1);
     }
-    fn readx(&mut self, p: (Value, i32)) -> Value {
-        self.b.ins().load(cranelift_codegen::ir::types::I8X16, GUEST, p.0, p.1)
+    fn readx(&mut self, p: (Value, i32)) -> Xv {
+        self.b.ins().load(I8X16, GUEST, p.0, p.1).into()
     }
-    fn writex(&mut self, p: (Value, i32), x: Value) {
+    fn writex(&mut self, p: (Value, i32), x: Xv) {
+        let x = self.whole(x);
         self.b.ins().store(GUEST, x, p.0, p.1);
     }
     fn rmw(&mut self, op: Option<Bin>, w: W, p: (Value, i32), v: Term) -> Term {

@@ -7,10 +7,11 @@ use super::{
     super::{
         env::{Env, Hot},
         ops::*,
-        target::{Decoded, Target},
+        target::{Decoded, End, Target},
         tlb::TLB,
     },
     thunk::Thunks,
+    xmm::Xv,
 };
 use cranelift_codegen::ir::{
     self, AbiParam, Block, InstBuilder, InstructionData, MemFlagsData, SigRef, Signature, Type, Value,
@@ -92,8 +93,10 @@ pub(super) struct State {
     pub changed: u32,
     /// In the env only: a call may have changed them.
     pub reload: u32,
-    pub x: [Option<Value>; 32],
+    pub x: [Option<Xv>; 32],
     pub xdirty: u32,
+    /// Of these only the low lane is not in the env.
+    pub xlow: u32,
     pub xchanged: u32,
     pub xreload: u32,
     pub flags: Flags,
@@ -107,6 +110,12 @@ pub(super) struct State {
     pub sums: Vec<(Value, u64, Value)>,
     /// What zero extensions were made of.
     pub narrow: Vec<(Value, Value)>,
+    /// Low lanes put into vectors: vector, lane, both.
+    pub merges: Vec<(Value, Value, Value)>,
+    /// Results of vector registers that must not be dropped and are not stored.
+    pub pins: Vec<(usize, Value)>,
+    /// A scalar comparison of floats that nobody has made so far: its flags have to be raised.
+    pub compare: Option<Value>,
 }
 
 /// A way out before an instruction.
@@ -140,7 +149,7 @@ pub struct Clif<'a, 'b, T: Target> {
     /// Offset of the regime's TLB in the env.
     tlb: i32,
     vars: [Variable; SLOTS],
-    xvars: [Variable; 32],
+    pub(super) xvars: [Variable; 32],
     pub(super) budget: Variable,
     /// Registers that have a value of their own.
     pub(super) used: u32,
@@ -154,6 +163,14 @@ pub struct Clif<'a, 'b, T: Target> {
     pub(super) wanted: bool,
     /// Its lowering has met something that has to be called.
     pub(super) give_up: bool,
+    /// Vector values its result is computed from.
+    pub(super) consumed: Vec<Value>,
+    /// Its result, if that must not be dropped.
+    pub(super) fresh: Option<Value>,
+    /// The guest's floating-point control is loaded wherever blocks meet.
+    pub(super) fp_held: bool,
+    /// Somebody needs it.
+    pub(super) fp_used: bool,
     stub: Option<Block>,
     stubs: Vec<Stub>,
     pub(super) thunks: Thunks,
@@ -200,6 +217,10 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             off: 0,
             wanted: false,
             give_up: false,
+            consumed: Vec::new(),
+            fresh: None,
+            fp_held: false,
+            fp_used: false,
             stub: None,
             stubs: Vec::new(),
             thunks,
@@ -288,31 +309,6 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.s.changed |= 1 << i;
         self.s.reload &= !(1 << i);
     }
-    /// A vector register.
-    pub(super) fn xterm(&mut self, s: Slot) -> Value {
-        let i = s.index();
-        self.xused |= 1 << i;
-        if let Some(v) = self.s.x[i] {
-            return v;
-        }
-        let v = if self.s.xreload >> i & 1 != 0 {
-            self.s.xreload &= !(1 << i);
-            self.s.xchanged |= 1 << i;
-            self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i))
-        } else {
-            self.b.use_var(self.xvars[i])
-        };
-        self.s.x[i] = Some(v);
-        v
-    }
-    pub(super) fn set_xterm(&mut self, s: Slot, v: Value) {
-        let i = s.index();
-        self.xused |= 1 << i;
-        self.s.x[i] = Some(v);
-        self.s.xdirty |= 1 << i;
-        self.s.xchanged |= 1 << i;
-        self.s.xreload &= !(1 << i);
-    }
     pub(super) fn reg_at(i: usize) -> i32 {
         hot_at::<T>(offset_of!(Hot, regs) + 8 * i)
     }
@@ -329,10 +325,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let v = self.val(W::B8, t);
             self.b.ins().store(ENV, v, self.env, Self::reg_at(i));
         }
-        for i in bits(std::mem::take(&mut self.s.xdirty)) {
-            let v = self.s.x[i].expect("a changed register has a value");
-            self.b.ins().store(ENV, v, self.env, Self::x_at(i));
-        }
+        self.flush_vectors()
     }
     /// Hands what changed over to blocks that start anew.
     pub(super) fn define(&mut self) {
@@ -349,8 +342,13 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             self.b.def_var(self.vars[i], v)
         }
         for i in bits(std::mem::take(&mut self.s.xchanged)) {
-            let v = self.s.x[i].expect("a changed register has a value");
+            let x = self.s.x[i].expect("a changed register has a value");
+            let v = self.whole(x);
+            let v = self.cast(v, I8X16);
             self.b.def_var(self.xvars[i], v)
+        }
+        if self.fp_held && !self.s.fp {
+            self.load_fp()
         }
         let left = self.budget_left(self.s.done);
         self.b.def_var(self.budget, left);
@@ -371,6 +369,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let budget = self.b.use_var(self.budget);
         self.s = State::new(budget);
         self.s.flags = Flags::Env(kind);
+        self.s.fp = self.fp_held
     }
     /// The budget when `done` instructions have been run.
     pub(super) fn budget_left(&mut self, done: u32) -> Value {
@@ -417,8 +416,9 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             Flags::Env(Some(k)) => k,
             Flags::Env(None) => {
                 // (It changes nothing else.)
-                let none = self.k(I64, 0);
+                let (none, fp) = (self.k(I64, 0), self.s.fp);
                 self.call(self.thunks.settle, none);
+                self.s.fp = fp;
                 T::SETTLED
             }
         };
@@ -441,6 +441,12 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         // What always writes nothing may still write now and then: a shift by CL.
         let wanted = if d.writes == 0 { live_out != 0 } else { live_out & d.writes != 0 };
         (self.d, self.off, self.wanted, self.stub, self.give_up) = (d, off, wanted, None, false);
+        self.consumed.clear();
+        self.fresh = None;
+        // (A branch may make it.)
+        if !matches!(d.end, End::If(_)) {
+            self.compare_now(None)
+        }
     }
     /// The block that leaves before this instruction. Registers must have been flushed.
     pub(super) fn leave_here(&mut self) -> Block {
@@ -602,6 +608,7 @@ impl State {
             reload: 0,
             x: [None; 32],
             xdirty: 0,
+            xlow: 0,
             xchanged: 0,
             xreload: 0,
             flags: Flags::Env(None),
@@ -611,6 +618,9 @@ impl State {
             groups: Vec::new(),
             sums: Vec::new(),
             narrow: Vec::new(),
+            merges: Vec::new(),
+            pins: Vec::new(),
+            compare: None,
         }
     }
 }

@@ -90,7 +90,11 @@ pub(super) fn lower<T: Target>(
     b.append_block_param(lookup, I64);
     b.append_block_param(lookup, I64);
     let first = plan.insns.first().expect("a region has instructions").d;
-    let c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first);
+    let mut c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first);
+    c.fp_held = plan.blocks.iter().all(|s| {
+        let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
+        !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
+    });
     let mut l = Lower {
         c,
         plan,
@@ -142,6 +146,7 @@ impl<T: Target> Lower<'_, '_, T> {
         if open && let Some(to) = shape.next {
             // (Falls into another block, or leaves.)
             let off = self.c.off;
+            self.c.compare_now(None);
             let t = self.edge(to, off);
             self.c.b.ins().jump(t, &[]);
         }
@@ -171,6 +176,9 @@ impl<T: Target> Lower<'_, '_, T> {
                     false
                 }
             };
+        }
+        if !matches!(flow, Flow::Next) {
+            c.compare_now(if let Flow::If(cond) = flow { Some(cond) } else { None })
         }
         let shape = &self.plan.blocks[c.block];
         match flow {
@@ -230,7 +238,9 @@ impl<T: Target> Lower<'_, '_, T> {
         c.flush();
         c.settle_flags();
         let item = c.k(I64, &raw const self.items[k] as u64);
+        let fp = c.s.fp;
         let out = c.call(c.thunks.one, item);
+        c.s.fp = fp;
         c.leave_if(out);
         c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX);
         c.s.done += 1;
@@ -374,6 +384,9 @@ impl<T: Target> Lower<'_, '_, T> {
         let why = c.k(I64, exit::KICK as u64);
         c.b.ins().return_(&[why]);
         c.b.switch_to_block(go);
+        if c.fp_held && c.fp_used {
+            c.load_fp()
+        }
         c.load_all();
         let entries = &self.plan.entries;
         if let [one] = entries[..] {

@@ -6,6 +6,7 @@
 //! | `lower` | a region as one function: blocks, edges, ways out |
 //! | `frame` | the state inside a block: registers, flags, checked memory |
 //! | `emit`, `vector` | the meaning of instructions as code |
+//! | `xmm` | vector registers: lanes, results that must not be dropped |
 //! | `thunk` | what regions call |
 //! | `stubs` | code that is made once; settings of the compiler |
 //! | `code` | memory for generated code |
@@ -25,6 +26,7 @@ mod lower;
 mod stubs;
 mod thunk;
 mod vector;
+mod xmm;
 
 pub(crate) use frame::exit;
 
