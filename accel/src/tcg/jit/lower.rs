@@ -209,7 +209,6 @@ impl<T: Target> Lower<'_, '_, T> {
 
     /// An instruction on the whole CPU.
     fn rare(&mut self, k: usize) -> bool {
-        let i = &self.plan.insns[k];
         let c = &mut self.c;
         c.flush();
         c.settle_flags();
@@ -233,7 +232,6 @@ impl<T: Target> Lower<'_, '_, T> {
     }
     /// An instruction by tier 0's frame.
     fn one(&mut self, k: usize) -> bool {
-        let i = &self.plan.insns[k];
         let c = &mut self.c;
         c.flush();
         c.settle_flags();

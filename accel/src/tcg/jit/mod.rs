@@ -41,6 +41,7 @@ use rustc_hash::FxHashMap;
 use std::{
     any::Any,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
@@ -130,7 +131,6 @@ pub(crate) struct Jit {
     full: AtomicBool,
     stats: Stats,
 }
-// SAFETY-free: `no_region` is an address of code that is never freed.
 #[expect(unsafe_code, reason = "a pointer to code that is never freed")]
 // SAFETY: only read, and what it points at never changes.
 unsafe impl Send for Jit {}
@@ -217,8 +217,9 @@ impl Jit {
     }
     /// Compiles and keeps a region.
     fn make(&self, q: &Request) -> Option<Arc<Region>> {
-        let r = (self.compile)(self, q);
-        let Some(r) = r else {
+        // (A bug in the compiler costs a region, not the machine: nothing of it is kept.)
+        let r = catch_unwind(AssertUnwindSafe(|| (self.compile)(self, q)));
+        let Ok(Some(r)) = r else {
             self.stats.refused.fetch_add(1, Relaxed);
             return None;
         };
@@ -265,6 +266,8 @@ impl Jit {
     /// Ends the compiler's thread.
     pub fn shut_down(&self) {
         self.stop.store(true, Release);
+        // (Whoever is about to wait holds the queue.)
+        drop(self.queue.lock());
         self.wake.notify_all();
     }
 }
@@ -304,8 +307,11 @@ fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
     let items = lower::items(&plan);
     let mut compiler = jit.compiler.lock();
     let c = &mut *compiler;
+    // (What a compilation that failed left behind goes as well.)
     c.context.clear();
-    c.context.func = lower::lower(&plan, &items, &mut c.builder, c.isa.frontend_config());
+    let mut builder = std::mem::take(&mut c.builder);
+    c.context.func = lower::lower(&plan, &items, &mut builder, c.isa.frontend_config());
+    c.builder = builder;
     let clif = c.context.func.dfg.num_insts() as u64;
     let code = match c.context.compile(&*c.isa, &mut ControlPlane::default()) {
         Ok(code) => code,
