@@ -62,6 +62,9 @@ impl Target for X86 {
     fn is_rare(f: Form) -> bool {
         sem::is_rare(f)
     }
+    fn changes(f: Form) -> (u32, u32) {
+        sem::changes(f)
+    }
     fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> {
         decode::decode(code, off, mode)
     }

@@ -50,6 +50,9 @@ pub trait Target: Sized + Send + 'static {
     fn address_mask(mode: u32) -> u64;
     /// The form is always run by [`rare`](Self::rare).
     fn is_rare(f: Self::Form) -> bool;
+    /// Slots and vector registers that a [rare](Self::rare) form may change when it goes on at the next instruction: a bit
+    /// each.
+    fn changes(f: Self::Form) -> (u32, u32);
     /// Which of the [`REGIMES`](super::tlb::REGIMES) TLBs an access of `who` uses: two accesses that the page tables may
     /// judge differently must not share one.
     fn regime(state: &Self::State, who: Who) -> usize;

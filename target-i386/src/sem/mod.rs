@@ -19,7 +19,10 @@ pub mod stack;
 pub mod string;
 pub mod x87;
 
-use crate::forms::{Form, Op};
+use crate::{
+    forms::{Form, Op},
+    reg::*,
+};
 use accel::tcg::{Emit, Family, Flow, Step, W::*};
 
 // Families: the code a handler is compiled from.
@@ -203,6 +206,29 @@ families! {
     }
     vector_float(e, f) {
         Op::Sse(op) => return sse::floats(e, f, op),
+    }
+}
+
+/// Slots and vector registers that a rare form may change: a bit each.
+pub fn changes(f: Form) -> (u32, u32) {
+    use crate::sys::Sys;
+    const GENERAL: u32 = 0xffff;
+    const ALL: u32 = u32::MAX;
+    let slots = |list: &[accel::tcg::Slot]| list.iter().fold(0, |m, s| m | 1 << s.index());
+    match f.op {
+        Op::Fence => (0, 0),
+        Op::X87(x87::X87::Fxrstor(_)) => (0, GENERAL),
+        // FNSTSW AX.
+        Op::X87(_) => (slots(&[RAX]), 0),
+        Op::Mmx(_) => (GENERAL, 0),
+        Op::Str(..) => (slots(&[RAX, RCX, RSI, RDI]), 0),
+        Op::Sys(Sys::Cli | Sys::Sti | Sys::Clac | Sys::Stac) => (0, 0),
+        Op::Sys(Sys::Pushf | Sys::Popf) => (slots(&[RSP]), 0),
+        Op::Sys(Sys::Rdtsc | Sys::Rdtscp | Sys::Rdmsr | Sys::Rdpmc) => (slots(&[RAX, RCX, RDX]), 0),
+        Op::Sys(Sys::Cpuid) => (slots(&[RAX, RBX, RCX, RDX]), 0),
+        // (Segments and their limits too.)
+        Op::Sys(_) => (ALL, 0),
+        _ => (ALL, ALL),
     }
 }
 

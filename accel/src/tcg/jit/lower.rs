@@ -225,7 +225,8 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.ins().return_(&[why]);
         c.b.switch_to_block(stay);
         c.b.seal_block(stay);
-        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX);
+        let (slots, x) = T::changes(self.plan.insns[k].d.form);
+        c.forget(slots & !(1 << ZERO.index() | 1 << PAGE.index()), x);
         c.s.budget = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, budget)));
         c.s.done = 0;
         true
@@ -240,7 +241,9 @@ impl<T: Target> Lower<'_, '_, T> {
         let out = c.call(c.thunks.one, item);
         c.s.fp = fp;
         c.leave_if(out);
-        c.forget(u32::MAX & !(1 << ZERO.index() | 1 << PAGE.index()), u32::MAX);
+        // (What is called this way has one destination, in the first field.)
+        let dst = 1 << c.d.r[0].index();
+        c.forget(dst & !(1 << ZERO.index() | 1 << PAGE.index()), dst);
         c.s.done += 1;
         true
     }
