@@ -173,6 +173,10 @@ pub struct Clif<'a, 'b, T: Target> {
     pub(super) fp_used: bool,
     stub: Option<Block>,
     stubs: Vec<Stub>,
+    /// Leave by side exit, by kick, and for code elsewhere: budget, and offset and instructions done packed.
+    pub(super) side: Block,
+    pub(super) kick: Block,
+    pub(super) far: Block,
     pub(super) thunks: Thunks,
     call_sig: SigRef,
 }
@@ -197,6 +201,13 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let mut sig = Signature::new(CallConv::SystemV);
         sig.params = vec![AbiParam::new(I64); 2];
         sig.returns.push(AbiParam::new(I64));
+        let [side, kick, far] = [(); 3].map(|()| {
+            let block = b.create_block();
+            b.set_cold_block(block);
+            b.append_block_param(block, I64);
+            b.append_block_param(block, I64);
+            block
+        });
         let call_sig = b.import_signature(sig);
         let regime = (mode >> 24) as usize % super::super::tlb::REGIMES;
         let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<super::super::tlb::TlbEntry>() * TLB;
@@ -223,6 +234,9 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             fp_used: false,
             stub: None,
             stubs: Vec::new(),
+            side,
+            kick,
+            far,
             thunks,
             call_sig,
         }
@@ -487,21 +501,28 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
                 self.store_flags(d)
             }
             (self.s.budget, self.s.done) = (s.budget, s.done);
-            self.leave_at(s.off.into(), exit::SIDE);
+            self.leave_at(s.off.into(), self.side);
             (self.s.sums, self.s.narrow) = (sums, narrow);
             debug_assert_eq!(known, (self.s.sums.len(), self.s.narrow.len()));
         }
     }
-    /// Leaves at an offset of the page, everything but the budget being in the env.
-    pub(super) fn leave_at(&mut self, off: i64, why: i64) {
-        let k = self.k(I64, off as u64);
-        let ip = self.b.ins().iadd(self.base, k);
+    /// Leaves at an offset of the page by one of the blocks that all ways of a kind share. (Most of a region's ways out are
+    /// never taken: what they all do is compiled once.)
+    pub(super) fn leave_at(&mut self, off: i64, by: Block) {
+        let k = self.k(I64, (off as u64) << 16 | self.s.done as u64 & 0xffff);
+        self.b.ins().jump(by, &[self.s.budget.into(), k.into()]);
+    }
+    /// Makes a block for [`leave_at`](Self::leave_at), and begins it: the address and the budget left.
+    pub(super) fn shared_exit(&mut self, block: Block) -> (Value, Value) {
+        self.b.switch_to_block(block);
+        let (budget, k) = (self.b.block_params(block)[0], self.b.block_params(block)[1]);
+        let sixteen = self.k(I64, 16);
+        let off = self.b.ins().sshr(k, sixteen);
+        let ip = self.b.ins().iadd(self.base, off);
         let ip = self.masked(ip);
-        self.store_hot(ip, offset_of!(Hot, ip));
-        let left = self.budget_left(self.s.done);
-        self.store_hot(left, offset_of!(Hot, budget));
-        let why = self.k(I64, why as u64);
-        self.b.ins().return_(&[why]);
+        let m = self.k(I64, 0xffff);
+        let done = self.b.ins().band(k, m);
+        (ip, self.b.ins().isub(budget, done))
     }
     /// An address cut to the mode's width.
     pub(super) fn masked(&mut self, ip: Value) -> Value {

@@ -109,6 +109,7 @@ pub(super) fn lower<T: Target>(
     for n in plan.order() {
         l.block(n)
     }
+    l.exits();
     l.chain();
     l.prologue(prologue, entry);
     b.seal_all_blocks();
@@ -280,10 +281,9 @@ impl<T: Target> Lower<'_, '_, T> {
             c.s = w.from;
             match w.to {
                 Edge::Out(off) => {
-                    let k = c.k(I64, off as u64);
-                    let ip = c.b.ins().iadd(c.base, k);
-                    let ip = c.masked(ip);
-                    self.go(ip)
+                    c.flush();
+                    c.settle_flags();
+                    c.leave_at(off, c.far)
                 }
                 Edge::In(n) => {
                     let shape = &self.plan.blocks[n];
@@ -315,7 +315,7 @@ impl<T: Target> Lower<'_, '_, T> {
         if let Flags::Pending(d) = flags {
             c.store_flags(d)
         }
-        c.leave_at(head.into(), exit::KICK);
+        c.leave_at(head.into(), c.kick);
     }
     /// Whether the vCPU is kicked or the budget does not cover `n` instructions.
     fn kicked(c: &mut Clif<'_, '_, T>, n: u64) -> Value {
@@ -333,6 +333,19 @@ impl<T: Target> Lower<'_, '_, T> {
         c.flush();
         c.settle_flags();
         let left = c.budget_left(c.s.done);
+        c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
+    }
+    /// What all ways out share.
+    fn exits(&mut self) {
+        let c = &mut self.c;
+        for (block, why) in [(c.side, exit::SIDE), (c.kick, exit::KICK)] {
+            let (ip, left) = c.shared_exit(block);
+            c.store_hot(ip, offset_of!(Hot, ip));
+            c.store_hot(left, offset_of!(Hot, budget));
+            let why = c.k(I64, why as u64);
+            c.b.ins().return_(&[why]);
+        }
+        let (ip, left) = c.shared_exit(c.far);
         c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
     }
     /// Where all ways out to other code meet: into a region if the jump cache knows one, else back.
