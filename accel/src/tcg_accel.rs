@@ -63,11 +63,19 @@ pub struct TcgAccel {
     tb_size: qom::Prop<u32>,
     #[property(name = "one-insn-per-tb", desc = "Only put one guest instruction in each translation block")]
     one_insn_per_tb: qom::Prop<bool>,
-    #[property(name = "split-wx", default = true, desc = "Map compiled code at one address for writing, at another for executing")]
+    #[property(
+        name = "split-wx",
+        default = true,
+        desc = "Map compiled code at one address for writing, at another for executing"
+    )]
     split_wx: qom::Prop<bool>,
     #[property(name = "tier", type = "string", default = Tier::Auto, desc = "interp, jit (all code, at once) or auto (hot code, in the background)")]
     tier: qom::Prop<Tier>,
-    #[property(name = "threshold", type = "int", desc = "Executions that make a block hot, up to 65535; 0 for the default")]
+    #[property(
+        name = "threshold",
+        type = "int",
+        desc = "Executions that make a block hot, up to 65535; 0 for the default"
+    )]
     threshold: qom::Prop<u16>,
     group: OnceLock<Arc<Group>>,
     vcpus: Mutex<FxHashMap<u32, Arc<dyn VcpuThread>>>,
@@ -97,7 +105,9 @@ impl TcgAccel {
         let this = accel.object();
         let this = this.cast::<TcgAccel>().ok_or_else(|| Error::generic("not a tcg-accel"))?;
         if !this.split_wx.get() {
-            return Err(Error::generic("split-wx=off is not supported: no memory is ever writable and executable at one address"));
+            return Err(Error::generic(
+                "split-wx=off is not supported: no memory is ever writable and executable at one address",
+            ));
         }
         // (vCPUs are made later.) One instruction at a time is what a loop of handlers does.
         this.group().set_looped(this.one_insn_per_tb.get());

@@ -2,9 +2,9 @@
 //! Not criterion: native and other runs alternate, so that a busy machine hits all.
 #![expect(unsafe_code, reason = "runs the kernels' machine code")]
 
+use accel::tcg::{Group, JitConfig};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::time::{ClockId, clock_gettime};
-use accel::tcg::{Group, JitConfig};
 use target_i386::{exception::Exception, testing::*};
 
 const CODE: u64 = 0x1_0000;

@@ -61,7 +61,7 @@ impl Maker {
                 let direction = self.rng.random_range(0..2u8) * 2;
                 self.modrm(short, &[op << 3 | direction | (1 - byte)], wide, reg, memory, &[])
             }
-            4 => self.modrm(short, &[0x80 | (1 - byte) * 3], wide, op, memory, &[imm]),
+            4 => self.modrm(short, &[0x80 | ((1 - byte) * 3)], wide, op, memory, &[imm]),
             5 | 6 => self.modrm(short, &[0x88 | op & 3], wide, reg, memory, &[]),
             7 => {
                 let o = [0xb6, 0xb7, 0xbe, 0xbf][op as usize & 3];
@@ -107,16 +107,9 @@ impl Maker {
             }
             22 => {
                 // CDQE, CQO, CLC, STC, CMC, LAHF, SAHF, CPUID
-                let o: &[u8] = [
-                    &[0x48, 0x98][..],
-                    &[0x48, 0x99],
-                    &[0xf8],
-                    &[0xf9],
-                    &[0xf5],
-                    &[0x9f],
-                    &[0x9e],
-                    &[0x0f, 0xa2],
-                ][op as usize];
+                let o: &[u8] =
+                    [&[0x48, 0x98][..], &[0x48, 0x99], &[0xf8], &[0xf9], &[0xf5], &[0x9f], &[0x9e], &[0x0f, 0xa2]]
+                        [op as usize];
                 self.code.extend(o)
             }
             23 => {
@@ -246,7 +239,8 @@ fn compare(seed: u64, n: usize) -> u64 {
         if got != want {
             let (got, want) = (format!("{got:#x?}"), format!("{want:#x?}"));
             let lines = got.lines().zip(want.lines()).enumerate().filter(|(_, (g, w))| g != w);
-            let lines: Vec<_> = lines.take(8).map(|(i, (g, w))| format!("line {i}: {} for {}", g.trim(), w.trim())).collect();
+            let lines: Vec<_> =
+                lines.take(8).map(|(i, (g, w))| format!("line {i}: {} for {}", g.trim(), w.trim())).collect();
             panic!("seed {seed}, threshold {threshold}, {n} entries: {lines:#?}\n{code:02x?}")
         }
         entered += n

@@ -35,6 +35,12 @@ fn one_cpu() {
     boot(amd64("one.cpio", "cat /proc/cpuinfo"), &["-m", "512"]);
 }
 
+/// The other tests use both tiers.
+#[test]
+fn the_interpreter_alone() {
+    boot(amd64("interp.cpio", "cat /proc/cpuinfo"), &["-m", "512", "-accel", "tcg,tier=interp"]);
+}
+
 #[test]
 fn four_cpus() {
     assert!(boot(amd64("four.cpio", "echo CPUS $(nproc)"), &["-m", "512", "-smp", "4"]).contains("CPUS 4"));

@@ -368,6 +368,8 @@ rows! {
         assert_eq!(q.run("query-accelerators", json!({}))["enabled"], "tcg");
         assert_eq!(get(&mut q, "/machine", "type"), "none-machine");
     }
+    accel_tier: ["-accel", "tcg,tier=jit,threshold=7,tb-size=8,split-wx=on", "-S"] |r| { r.none(); }
+    accel_split: ["-accel", "tcg,split-wx=off"] |r| { assert!(r.error().contains("split-wx=off is not supported")); }
     enable_kvm: ["-enable-kvm"] |r| { assert!(r.error().contains("use tcg (and -cpu max)")); }
     smp: ["-smp", "cpus=2,drawers=1,books=1,sockets=1,dies=1,clusters=1,modules=1,cores=3,threads=2,maxcpus=6"] |r| {
         let smp = get(&mut r.pc(), "/machine", "smp");

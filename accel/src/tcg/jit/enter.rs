@@ -16,10 +16,7 @@ use super::{
     },
     exit, stubs,
 };
-use std::{
-    ptr::NonNull,
-    sync::atomic::Ordering::Relaxed,
-};
+use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 /// Where a region's handler goes: a handler, and the op (or the address) it gets.
 #[repr(C)]

@@ -135,12 +135,7 @@ impl<T: Target> Plan<T> {
         Some(Self::build(q.mode, found, &heads, &entries))
     }
 
-    fn build(
-        mode: u32,
-        found: BTreeMap<u16, Decoded<T::Form>>,
-        heads: &BTreeSet<u16>,
-        entries: &[u16],
-    ) -> Plan<T> {
+    fn build(mode: u32, found: BTreeMap<u16, Decoded<T::Form>>, heads: &BTreeSet<u16>, entries: &[u16]) -> Plan<T> {
         // (Instructions may overlap: a block's are those from its head on, by length.)
         let number: BTreeMap<u16, usize> = heads.iter().enumerate().map(|(i, &h)| (h, i)).collect();
         let edge = |off: i64| match in_page(off).and_then(|o| number.get(&o)) {
@@ -194,7 +189,8 @@ impl<T: Target> Plan<T> {
                     Some(Edge::Out(_)) => T::ALL_FLAGS,
                     None => 0,
                 };
-                let mut live = if s.taken.is_none() && s.next.is_none() { T::ALL_FLAGS } else { at(s.taken) | at(s.next) };
+                let mut live =
+                    if s.taken.is_none() && s.next.is_none() { T::ALL_FLAGS } else { at(s.taken) | at(s.next) };
                 for i in self.insns[s.insns.clone()].iter_mut().rev() {
                     i.live_out = live;
                     let exact = i.d.faults || T::is_rare(i.d.form);
@@ -236,8 +232,7 @@ impl<T: Target> Plan<T> {
     }
     /// The bytes it was made from, as ranges of the page.
     pub fn ranges(&self) -> Vec<std::ops::Range<usize>> {
-        let mut all: Vec<_> =
-            self.insns.iter().map(|i| i.off as usize..i.off as usize + i.d.len as usize).collect();
+        let mut all: Vec<_> = self.insns.iter().map(|i| i.off as usize..i.off as usize + i.d.len as usize).collect();
         all.sort_by_key(|r| r.start);
         let mut out: Vec<std::ops::Range<usize>> = Vec::new();
         for r in all {

@@ -112,6 +112,9 @@ impl Region {
     }
 }
 
+/// Host address of a page, and the mode of the code in it.
+type PageKey = (usize, u32);
+
 /// Regions of one page and mode that are kept although the bytes differ.
 const VARIANTS: usize = 32;
 /// Requests that wait at most; blocks that get hot meanwhile ask again.
@@ -124,7 +127,7 @@ pub(crate) struct Jit {
     compile: fn(&Jit, &Request) -> Option<Arc<Region>>,
     cache: Arc<CodeCache>,
     compiler: Mutex<Compiler>,
-    regions: Mutex<FxHashMap<(usize, u32), Vec<Arc<Region>>>>,
+    regions: Mutex<FxHashMap<PageKey, Vec<Arc<Region>>>>,
     queue: Mutex<Queue>,
     wake: Condvar,
     stop: AtomicBool,
@@ -167,8 +170,7 @@ impl Jit {
     /// The host has no compiler or no executable memory.
     pub fn new<T: Target>(config: JitConfig) -> Result<Arc<Jit>, String> {
         let stubs = stubs::stubs()?;
-        let compiler =
-            Compiler { isa: stubs::isa()?, builder: FunctionBuilderContext::new(), context: Context::new() };
+        let compiler = Compiler { isa: stubs::isa()?, builder: FunctionBuilderContext::new(), context: Context::new() };
         Ok(Arc::new(Jit {
             config,
             no_region: stubs.no_region as *const u8,
@@ -250,18 +252,7 @@ impl Jit {
                 .map(|c| c.load(Relaxed));
         let (used, size) = (self.cache.used() as u64, self.cache.size() as u64);
         let waiting = self.queue.lock().waiting.len() as u64;
-        JitCounters {
-            regions,
-            instructions,
-            clif,
-            bytes,
-            nanoseconds,
-            refused,
-            evictions,
-            used,
-            size,
-            waiting,
-        }
+        JitCounters { regions, instructions, clif, bytes, nanoseconds, refused, evictions, used, size, waiting }
     }
     /// Ends the compiler's thread.
     pub fn shut_down(&self) {

@@ -7,6 +7,7 @@
 //! which lives while it runs; they hold nothing of the env but the linear address of their page, so that a thunk may change
 //! all of it. No reference into the env is live when a thunk is entered.
 
+use super::super::ops::Flow;
 use super::super::{
     env::{Env, Op, fault, hot, inner, salt, state},
     mem::{Cpu, Mem},
@@ -14,7 +15,6 @@ use super::super::{
     tier0::{Interp, collect, fields, ip_at, reason, stop},
     vector::native::Fpcr,
 };
-use super::super::ops::Flow;
 use std::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 /// An instruction that a region calls.
