@@ -43,8 +43,8 @@ fn main() -> Result<()> {
 }
 
 fn fetch() -> Result<()> {
-    use tests::packages::{busybox, kernel, kernel_686, peer, seabios};
-    for path in [seabios()?, kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?] {
+    use tests::packages::{bench_programs, busybox, kernel, kernel_686, peer, seabios};
+    for path in [seabios()?, kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?, bench_programs()?] {
         println!("{}", path.display());
     }
     println!("{}", peer()?.version()?);
