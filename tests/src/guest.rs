@@ -150,7 +150,11 @@ impl Guest {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => bail!("no answer within {} s", within.as_secs()),
-                Err(RecvTimeoutError::Disconnected) => bail!("the process has ended"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(Duration::from_millis(200));
+                    let status = self.child.try_wait()?;
+                    bail!("the process has ended ({})", status.map_or_else(|| "silent".to_owned(), |s| s.to_string()))
+                }
             }
         }
     }

@@ -81,6 +81,7 @@ fn plans_are_checked() {
         ("floor = 2", "flor = 2", "floor"),
         ("goal = 3", "goal = 3\nextra = 1", "unknown key extra"),
         ("alone = 'one'", "alone = 'three'", "no workload three"),
+        ("one = { count = 5", "one = { count = 6", "the same count and cpus"),
         ("'share'", "'sum'", "measure"),
         ("[any]", "[some]", "no table any"),
     ] {

@@ -23,7 +23,7 @@ use std::{
 /// What `--help` says.
 pub const USAGE: &str = "usage: cargo bench-peer [OPTIONS]\n\
     \x20 --runs N        runs of every workload on both sides, in turn; medians are compared (default 3)\n\
-    \x20 --only PATTERN  workloads whose name contains this\n\
+    \x20 --only PATTERN  workloads whose name contains this, or one of these (a,b,c)\n\
     \x20 --group G       workloads of this group of floors.toml\n\
     \x20 --quick         a tenth of the work: for development, not for figures\n\
     \x20 --tier T        our accelerator's tier: interp, jit or auto\n\
@@ -83,7 +83,8 @@ impl Options {
     }
 
     fn wants(&self, group: &Group, work: &Work) -> bool {
-        self.group.as_ref().is_none_or(|g| *g == group.name) && self.only.as_ref().is_none_or(|o| work.name.contains(o))
+        self.group.as_ref().is_none_or(|g| *g == group.name)
+            && self.only.as_ref().is_none_or(|o| o.split(',').any(|p| work.name.contains(p)))
     }
 
     /// How often a workload repeats its work.

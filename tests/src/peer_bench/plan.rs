@@ -85,8 +85,13 @@ impl Plan {
             bail!("{} stands there twice", twice[0]);
         }
         for (_, w) in plan.works() {
-            let known = w.alone.as_ref().is_none_or(|a| names.contains(&a.as_str()));
-            ensure!(known, "{}: no workload {}", w.name, w.alone.as_deref().unwrap_or_default());
+            let Some(alone) = &w.alone else { continue };
+            let other = plan
+                .works()
+                .find(|(_, o)| o.name == *alone)
+                .with_context(|| format!("{}: no workload {alone}", w.name))?;
+            let same = (other.1.count, other.1.cpus) == (w.count, w.cpus);
+            ensure!(same, "{} and {alone} must have the same count and cpus", w.name);
         }
         Ok(plan)
     }
