@@ -25,7 +25,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*},
     },
 };
 
@@ -33,9 +33,21 @@ use std::{
 pub(crate) struct CodeMap {
     /// One bit per page (hashed): a page whose bit is clear holds no code.
     filter: Box<[AtomicU64]>,
-    pages: RwLock<FxHashMap<usize, u64>>,
+    pages: RwLock<FxHashMap<usize, Marks>>,
 }
 const FILTER: usize = 1 << 14;
+/// What is known of a page that holds code or has held some.
+struct Marks {
+    /// Granules that were decoded.
+    granules: u64,
+    /// Stores beside them since.
+    stores: AtomicU32,
+    /// Stores after which the code is taken for a leftover: all stores to its page are slow. Twice as many the next time,
+    /// in case it is not.
+    limit: u32,
+}
+/// [`Marks::limit`] of a new page.
+const LEFTOVER: u32 = 64;
 impl CodeMap {
     fn new() -> CodeMap {
         CodeMap { filter: (0..FILTER).map(|_| AtomicU64::new(0)).collect(), pages: RwLock::default() }
@@ -48,7 +60,7 @@ impl CodeMap {
     #[inline]
     pub fn holds(&self, host: usize) -> bool {
         let (i, b) = Self::bit(host);
-        self.filter[i].load(SeqCst) & b != 0 && self.pages.read().contains_key(&(host & !0xfff))
+        self.filter[i].load(SeqCst) & b != 0 && self.pages.read().get(&(host & !0xfff)).is_some_and(|m| m.granules != 0)
     }
     fn granules(off: usize, len: usize) -> u64 {
         let (first, last) = (off / 64, (off + len.max(1) - 1).min(4095) / 64);
@@ -57,25 +69,34 @@ impl CodeMap {
     /// Marks bytes as code; true if the page held none before.
     pub fn mark(&self, host: usize, off: usize, len: usize) -> bool {
         let mask = Self::granules(off, len);
-        if self.pages.read().get(&host).is_some_and(|g| g & mask == mask) {
+        if self.pages.read().get(&host).is_some_and(|m| m.granules & mask == mask) {
             return false;
         }
         let mut pages = self.pages.write();
-        let g = pages.entry(host).or_insert(0);
-        let new = *g == 0;
-        *g |= mask;
+        let m = pages.entry(host).or_insert(Marks { granules: 0, stores: AtomicU32::new(0), limit: LEFTOVER });
+        let new = m.granules == 0;
+        m.granules |= mask;
         let (i, b) = Self::bit(host);
         self.filter[i].fetch_or(b, SeqCst);
         new
     }
-    /// Unmarks the page if the bytes touch code.
+    /// Unmarks the page if the bytes touch code, or if its code seems to be a leftover.
     fn take(&self, host: usize, off: usize, len: usize) -> bool {
         let mask = Self::granules(off, len);
-        if self.pages.read().get(&host).is_none_or(|g| g & mask == 0) {
-            return false;
-        }
+        let leftover = match self.pages.read().get(&host) {
+            None => return false,
+            Some(m) if m.granules & mask != 0 => false,
+            Some(m) if m.granules != 0 && m.stores.fetch_add(1, Relaxed) >= m.limit => true,
+            Some(_) => return false,
+        };
         // The filter's bit stays: it may stand for other pages.
-        self.pages.write().remove(&host).is_some()
+        let mut pages = self.pages.write();
+        let Some(m) = pages.get_mut(&host) else { return false };
+        *m.stores.get_mut() = 0;
+        if leftover {
+            m.limit = m.limit.saturating_mul(2)
+        }
+        std::mem::take(&mut m.granules) != 0
     }
 }
 
