@@ -11,7 +11,7 @@ use cranelift_codegen::{
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{Linkage, Module, default_libcall_names};
+use cranelift_module::{Module, default_libcall_names};
 use std::{ffi::c_void, sync::OnceLock};
 
 /// Enters a region: `(env, code, entry)`; returns one of [`exit`].
@@ -39,7 +39,7 @@ pub(super) fn region_signature() -> Signature {
 /// Cranelift knows no such host.
 pub(super) fn isa() -> Result<OwnedTargetIsa, String> {
     let mut f = settings::builder();
-    // (Without tail calls' frame pointers, checks of the compiler's own work, or unwind tables.)
+    // (Tail calls need frame pointers. Alias analysis would move loads that other vCPUs' stores must reach.)
     for (name, value) in [
         ("opt_level", "none"),
         ("preserve_frame_pointers", "true"),
@@ -99,6 +99,5 @@ fn make() -> Result<Stubs, Box<dyn std::error::Error>> {
     std::mem::forget(module);
     // SAFETY: compiled just now with this signature, in the host's own calling convention.
     let enter = unsafe { std::mem::transmute::<*const u8, Enter>(enter) };
-    let _ = Linkage::Local;
     Ok(Stubs { enter, no_region: none as usize })
 }
