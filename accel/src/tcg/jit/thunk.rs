@@ -83,7 +83,8 @@ unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>)
                 Rare::To(ip) => break (ip, reason::MODE, 0),
                 Rare::Again => {
                     let kicked = (*env.as_ptr()).shared.exit_request.load(Relaxed) != 0;
-                    if kicked || (*inner(env)).stale || (*h).salt == salt::NONE {
+                    // (Each run of a repeated instruction may count as many.)
+                    if kicked || (*h).budget < 0 || (*inner(env)).stale || (*h).salt == salt::NONE {
                         (*h).budget += 1;
                         break (at.ip, reason::BUDGET, 0);
                     }
