@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use hw_core::memory::{Access, Attrs, CachedSpace};
+use hw_core::memory::{Access, Attrs};
 use hw_core::*;
 use qom::{Object, Ref, Result};
 use rustix::time::{ClockId, clock_gettime};
@@ -105,13 +105,6 @@ fn bench(c: &mut Criterion) {
     });
     c.bench_function("mmio write, from a vCPU", |b| {
         b.iter_custom(|n| cpu_time(n, || space.cpu_store(black_box(at), 4, 1, cpu)))
-    });
-    let mut cached = CachedSpace::new(&space);
-    c.bench_function("mmio read, view cached", |b| {
-        b.iter_custom(|n| cpu_time(n, || cached.load(black_box(at), 4, cpu)));
-    });
-    c.bench_function("mmio write, view cached", |b| {
-        b.iter_custom(|n| cpu_time(n, || cached.store(black_box(at), 4, 1, cpu)));
     });
     c.bench_function("lock-free region, from a vCPU", |b| {
         b.iter_custom(|n| cpu_time(n, || space.cpu_load(black_box(0xff07_0004), 4, cpu)))

@@ -216,8 +216,11 @@ impl Core {
     /// Ends the machine: forgets every mapped device and registered callback. Views and devices hold each other, so
     /// without this a machine's memory is never freed. vCPU threads must have ended.
     pub fn shut_down(&self) {
-        let spaces = self.lock.lock().all_spaces();
-        spaces.iter().for_each(AddressSpace::clear);
+        let mut m = self.lock.lock();
+        let spaces = m.all_spaces();
+        let views: Vec<_> = spaces.iter().flat_map(|s| s.clear(&mut m)).collect();
+        drop(m);
+        drop(views);
         self.events.clear();
         self.resets.clear();
         self.cpus.clear();

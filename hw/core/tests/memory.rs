@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use hw_core::memory::{Access, Attrs, CachedSpace, Endian, FlatView, Listener};
+use hw_core::memory::{Access, Attrs, Endian, FlatView, Listener};
 use hw_core::*;
 use parking_lot::Mutex;
 use qom::{ObjRef, Object, Ref};
@@ -33,6 +33,25 @@ impl Probe {
     }
     fn ops() -> Ops<Self> {
         Ops { read: Self::read, write: Self::write, ..Ops::default() }
+    }
+}
+
+/// A window that moves to the address written to it, and looks around before it returns.
+#[derive(Object)]
+#[qom(name = "test-mover", parent = Device)]
+struct Mover {
+    parent: Device,
+    window: Mutex<Option<MemoryRegion>>,
+    seen: Mutex<Vec<Result<u64, MemTxError>>>,
+}
+
+impl Mover {
+    fn write(&self, m: &mut Locked, _: u64, _: u32, to: u64) {
+        let window = self.window.lock().clone().unwrap();
+        let from = window.addr();
+        window.set_address(m, to);
+        let memory = Core::of(self).memory.clone();
+        *self.seen.lock() = [from, to, 0x8000].map(|at| memory.load(m, at, 4)).to_vec();
     }
 }
 
@@ -282,19 +301,51 @@ fn a_transaction_changes_the_view_once_and_tells_listeners() {
 }
 
 #[test]
-fn a_cached_view_follows_changes() {
+fn what_a_vcpu_met_at_an_address_is_forgotten_with_a_change() {
     let rig = Rig::new();
-    let (a, b) = (rig.ram("a", 0x1000), rig.ram("b", 0x1000));
-    rig.map(0, &a, 0);
-    let mut cached = CachedSpace::new(&rig.vm.memory);
-    cached.store(4, 4, 1, Attrs::cpu(0)).unwrap();
-    rig.map(0, &b, 1);
-    assert_eq!(cached.load(4, 4, Attrs::cpu(0)), Ok(0));
-    b.unmap(&mut rig.vm.core().lock());
-    assert_eq!(cached.load(4, 4, Attrs::cpu(0)), Ok(1));
-    assert_eq!(cached.load(0x1000, 4, Attrs::cpu(0)), Err(MemTxError::Decode));
-    a.unmap(&mut rig.vm.core().lock());
-    assert_eq!(cached.load(4, 4, Attrs::cpu(0)), Err(MemTxError::Decode));
+    let (io, ram) = (rig.io("io", 0x1000, Probe::ops()), rig.ram("ram", 0x1000));
+    let cpu = Attrs::cpu(0);
+    rig.probe.answer.store(0x77, Relaxed);
+    rig.map(0, &io, 0);
+    for _ in 0..2 {
+        assert_eq!(rig.vm.memory.cpu_load(0, 4, cpu), Ok(0x77));
+    }
+    rig.map(0, &ram, 1);
+    {
+        let _m = rig.vm.lock(); // memory is reached without the lock: again, where a device had been
+        assert_eq!(rig.vm.memory.cpu_store(0, 4, 1, cpu), Ok(()));
+        assert_eq!(rig.vm.memory.cpu_load(0, 4, cpu), Ok(1));
+    }
+    ram.unmap(&mut rig.vm.lock());
+    assert_eq!(rig.vm.memory.cpu_load(0, 4, cpu), Ok(0x77));
+    io.unmap(&mut rig.vm.lock());
+    assert_eq!(rig.vm.memory.cpu_load(0, 4, cpu), Err(MemTxError::Decode));
+}
+
+#[test]
+fn a_handler_that_moves_its_own_region_sees_the_new_map_and_so_does_everybody_after_it() {
+    let rig = Rig::new();
+    let mover: Ref<Mover> = rig.vm.world().object_new_as("test-mover").unwrap();
+    let window = MemoryRegion::io(&*mover, "window", 0x100, Ops { write: Mover::write, ..Ops::default() });
+    *mover.window.lock() = Some(window.clone());
+    let ram = rig.ram("ram", 0x1000);
+    ram.ram_block().unwrap().store(0, 4, 0x55).unwrap();
+    rig.map(0x8000, &ram, 0);
+    rig.map(0x1000, &window, 0);
+    let memory = &rig.vm.memory;
+    let seen = vec![Err(MemTxError::Decode), Err(MemTxError::Busy), Ok(0x55)];
+    // From a vCPU that knows the place and from one that does not, and with the lock held.
+    for (from, to) in [(0x1000, 0x2000), (0x2000, 0x1000), (0x1000, 0x2000)] {
+        assert_eq!(memory.cpu_load(from, 4, Attrs::cpu(0)), Ok(0));
+        assert_eq!(memory.cpu_store(from, 4, to, Attrs::cpu(0)), Ok(()));
+        assert_eq!(std::mem::take(&mut *mover.seen.lock()), seen);
+        assert_eq!(memory.cpu_load(from, 4, Attrs::cpu(0)), Err(MemTxError::Decode));
+        assert_eq!(memory.cpu_load(to, 4, Attrs::cpu(0)), Ok(0));
+    }
+    let m = &mut rig.vm.lock();
+    assert_eq!(memory.store(m, 0x2000, 4, 0x3000), Ok(()));
+    assert_eq!(*mover.seen.lock(), seen);
+    assert_eq!([0x2000, 0x3000].map(|at| memory.load(m, at, 4)), [Err(MemTxError::Decode), Ok(0)]);
 }
 
 #[test]
@@ -323,8 +374,6 @@ fn vcpu_threads_and_remapping_do_not_disturb_each_other() {
         for cpu in 0..2 {
             let space = rig.vm.memory.clone();
             s.spawn(move || (0..5_000).for_each(|_| assert_eq!(space.cpu_load(0, 4, Attrs::cpu(cpu)), Ok(0x77))));
-            let mut cached = CachedSpace::new(&rig.vm.memory);
-            s.spawn(move || (0..5_000).for_each(|_| assert_eq!(cached.load(0, 4, Attrs::cpu(cpu)), Ok(0x77))));
         }
         for i in 0..500 {
             io.set_enabled(&mut rig.vm.core().lock(), i % 2 == 0);

@@ -23,6 +23,6 @@ pub use node::RegionNode;
 pub use ops::{Endian, FreeOps, Ops, Sizes};
 pub use ram::{CodeWatcher, RamBlock, RamList};
 pub use region::{MemoryRegion, RegionInfo, RegionKind};
-pub use space::{AddressSpace, CachedSpace, Listener};
+pub use space::{AddressSpace, Listener};
 pub(crate) use topology::Topology;
 pub use view::{FlatRange, FlatView, RangeKind};

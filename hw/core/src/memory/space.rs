@@ -1,8 +1,8 @@
 //! Address spaces: where accesses enter. Each has a root region and the flat view last made from it.
 //!
 //! Two families of functions: with `m` for devices and everybody else who holds the machine lock; `cpu_*` for vCPU threads
-//! (and tests), which take the lock only where a handler needs it. A vCPU finds its range first, locks, and looks again if the
-//! view changed while it waited.
+//! (and tests), which take the lock only where a handler needs it. A vCPU that does not know yet that it will need it finds the
+//! range first, then locks and looks again.
 //!
 //! Multi-byte values are little-endian, as the PC's buses are.
 
@@ -16,9 +16,10 @@ use parking_lot::RwLock;
 
 use super::access::{Access, Attrs, MemTxError, MemTxResult};
 use super::ops::{Endian, Io};
+use super::ram::RamBlock;
 use super::region::MemoryRegion;
-use super::view::{FlatRange, FlatView};
-use crate::locked::{Locked, MachineLock, panic_text};
+use super::view::{FlatRange, FlatView, RangeKind, SLOTS, slot};
+use crate::locked::{CoreGuard, Locked, MachineCell, MachineLock, panic_text};
 use crate::request::{Request, Requests};
 
 /// Told about changes of an address space, under the machine lock.
@@ -35,6 +36,10 @@ pub(crate) struct SpaceInner {
     name: String,
     root: RwLock<MemoryRegion>,
     view: ArcSwap<FlatView>,
+    /// The same for whoever holds the lock, without `view`'s two atomic operations an access; empty while an access lasts.
+    held: MachineCell<Option<Arc<FlatView>>>,
+    /// Where vCPUs met regions that need the lock.
+    locking: KnownLocking,
     /// Number of views published.
     epoch: AtomicU64,
     listeners: RwLock<Vec<Arc<dyn Listener>>>,
@@ -54,6 +59,8 @@ impl SpaceInner {
         }
         self.view.store(new.clone());
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        *self.held.rw(m) = Some(new.clone());
+        self.locking.clear();
         let listeners = self.listeners.read().clone();
         for l in listeners {
             l.changed(m, &old, &new);
@@ -65,6 +72,10 @@ impl From<Arc<SpaceInner>> for AddressSpace {
     fn from(inner: Arc<SpaceInner>) -> Self {
         Self(inner)
     }
+}
+
+fn check_size(size: u32) -> MemTxResult {
+    if matches!(size, 1 | 2 | 4 | 8) { Ok(()) } else { Err(MemTxError::Decode) }
 }
 
 /// The widest value an access carries.
@@ -85,6 +96,8 @@ impl AddressSpace {
             root: RwLock::new(root.clone()),
             view: ArcSwap::from_pointee(FlatView::of(root)),
             epoch: AtomicU64::new(0),
+            held: lock.cell(None),
+            locking: KnownLocking::default(),
             listeners: RwLock::default(),
             lock: lock.clone(),
             requests: requests.clone(),
@@ -119,11 +132,15 @@ impl AddressSpace {
         self.0.listeners.write().push(l);
     }
 
-    /// Forgets the mapped devices: they and the view hold each other. For the end of a machine.
-    pub(crate) fn clear(&self) {
-        self.0.view.store(Arc::default());
+    /// Forgets the mapped devices: they and the view hold each other. For the end of a machine. What comes back is dropped
+    /// without the lock, as devices may go with it.
+    #[must_use]
+    pub(crate) fn clear(&self, m: &mut Locked) -> Vec<Arc<FlatView>> {
+        let view = self.0.view.swap(Arc::default());
         self.0.epoch.fetch_add(1, Ordering::AcqRel);
+        self.0.locking.clear();
         self.0.listeners.write().clear();
+        self.0.held.rw(m).take().into_iter().chain([view]).collect()
     }
 
     // ---- with the machine lock held ----
@@ -173,7 +190,7 @@ impl AddressSpace {
     /// # Errors
     /// As [`AddressSpace::load`].
     pub fn load_with(&self, m: &mut Locked, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
-        self.load_by(Holder::Held(m), addr, size, attrs)
+        self.load_held(m, addr, size, attrs)
     }
 
     /// One little-endian access of 1, 2, 4 or 8 bytes.
@@ -189,7 +206,7 @@ impl AddressSpace {
     /// # Errors
     /// As [`AddressSpace::store`].
     pub fn store_with(&self, m: &mut Locked, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
-        self.store_by(Holder::Held(m), addr, size, val, attrs)
+        self.store_held(m, addr, size, val, attrs)
     }
 
     // ---- from a vCPU, without the machine lock ----
@@ -202,7 +219,7 @@ impl AddressSpace {
     /// # Panics
     /// When the calling thread holds the machine lock and the region needs it.
     pub fn cpu_load(&self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
-        self.load_by(Holder::Free, addr, size, attrs)
+        self.load_free(addr, size, attrs)
     }
 
     /// One access of a vCPU.
@@ -210,7 +227,7 @@ impl AddressSpace {
     /// # Errors
     /// Nobody answers, or the device is busy.
     pub fn cpu_store(&self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
-        self.store_by(Holder::Free, addr, size, val, attrs)
+        self.store_free(addr, size, val, attrs)
     }
 
     /// Copies from the space without holding the lock.
@@ -229,49 +246,57 @@ impl AddressSpace {
         self.copy_in(Holder::Free, addr, buf, attrs)
     }
 
+    /// A load by whoever holds the lock.
     #[inline]
-    fn load_by(&self, holder: Holder<'_>, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
-        if !matches!(size, 1 | 2 | 4 | 8) {
-            return Err(MemTxError::Decode);
-        }
+    fn load_held(&self, m: &mut Locked, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        check_size(size)?;
+        self.0.with_view(m, |m, view| {
+            let r = view.find(addr).ok_or(MemTxError::Decode)?;
+            match r.readable(addr) {
+                Some((block, off)) => self.load_ram(Holder::Held(m), r, (block, off), addr, size, attrs),
+                None => self.0.io_read(m, r, r.offset_of(addr), size, attrs),
+            }
+        })
+    }
+
+    #[inline]
+    fn load_free(&self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
+        check_size(size)?;
+        let Some(mut m) = self.0.lock_if_known(addr) else { return self.load_unknown(addr, size, attrs) };
+        on_behalf(&mut m, attrs, |m| self.load_held(m, addr, size, attrs))
+    }
+
+    /// A load from memory, from a region that needs no lock, or from one that is not known yet to need it.
+    fn load_unknown(&self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
         let epoch = self.epoch();
         let view = self.view();
         let r = view.find(addr).ok_or(MemTxError::Decode)?;
-        self.load_in(holder, r, epoch, addr, size, attrs)
+        if let Some(at) = r.readable(addr) {
+            return self.load_ram(Holder::Free, r, at, addr, size, attrs);
+        }
+        if r.is_free() {
+            return self.0.io_read_free(r, r.offset_of(addr), size, attrs);
+        }
+        let mut m = self.0.lock_and_note(r, addr, epoch);
+        drop(view);
+        on_behalf(&mut m, attrs, |m| self.load_held(m, addr, size, attrs))
     }
 
-    /// A load whose range was found in the view of `epoch`.
+    /// A load that begins in the memory of range `r`, and may end in the next range.
     #[inline]
-    fn load_in(
+    fn load_ram(
         &self,
         holder: Holder<'_>,
         r: &FlatRange,
-        epoch: u64,
+        (block, off): (&Arc<RamBlock>, u64),
         addr: u64,
         size: u32,
         attrs: Attrs,
     ) -> MemTxResult<u64> {
-        if let Some((block, off)) = r.readable(addr) {
-            if r.last - addr < u64::from(size - 1) {
-                return self.load_across(holder, addr, size, attrs);
-            }
-            return block.load(off, size).ok_or(MemTxError::Decode);
+        if r.last - addr < u64::from(size - 1) {
+            return self.load_across(holder, addr, size, attrs);
         }
-        let off = r.offset_of(addr);
-        match holder {
-            Holder::Held(m) => self.0.io_read(m, r, off, size, attrs),
-            Holder::Free if r.is_free() => self.0.io_read_free(r, off, size, attrs),
-            Holder::Free => {
-                let mut m = self.0.lock.lock();
-                on_behalf(&mut m, attrs, |m| {
-                    if self.epoch() == epoch {
-                        self.0.io_read(m, r, off, size, attrs)
-                    } else {
-                        self.load_again(m, addr, size, attrs)
-                    }
-                })
-            }
-        }
+        block.load(off, size).ok_or(MemTxError::Decode)
     }
 
     /// A load that begins in memory and ends in the next range.
@@ -282,57 +307,46 @@ impl AddressSpace {
         Ok(u64::from_le_bytes(buf))
     }
 
-    /// A load whose range somebody remapped while the lock was waited for.
-    #[cold]
-    fn load_again(&self, m: &mut Locked, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
-        self.load_by(Holder::Held(m), addr, size, attrs)
+    /// A store by whoever holds the lock.
+    #[inline]
+    fn store_held(&self, m: &mut Locked, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        check_size(size)?;
+        self.0.with_view(m, |m, view| {
+            let r = view.find(addr).ok_or(MemTxError::Decode)?;
+            if r.crosses(addr, size) {
+                return self.store_across(Holder::Held(m), addr, size, val, attrs);
+            }
+            match r.writable(addr) {
+                Some((block, off)) => block.store(off, size, val).ok_or(MemTxError::Decode),
+                None => self.0.io_write(m, r, r.offset_of(addr), size, val, attrs),
+            }
+        })
     }
 
     #[inline]
-    fn store_by(&self, holder: Holder<'_>, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
-        if !matches!(size, 1 | 2 | 4 | 8) {
-            return Err(MemTxError::Decode);
-        }
+    fn store_free(&self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
+        check_size(size)?;
+        let Some(mut m) = self.0.lock_if_known(addr) else { return self.store_unknown(addr, size, val, attrs) };
+        on_behalf(&mut m, attrs, |m| self.store_held(m, addr, size, val, attrs))
+    }
+
+    /// A store to memory, to a region that needs no lock, or to one that is not known yet to need it.
+    fn store_unknown(&self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
         let epoch = self.epoch();
         let view = self.view();
         let r = view.find(addr).ok_or(MemTxError::Decode)?;
-        self.store_in(holder, r, epoch, addr, size, val, attrs)
-    }
-
-    /// A store whose range was found in the view of `epoch`.
-    #[expect(clippy::too_many_arguments, reason = "an access and where it was found")]
-    #[inline]
-    fn store_in(
-        &self,
-        holder: Holder<'_>,
-        r: &FlatRange,
-        epoch: u64,
-        addr: u64,
-        size: u32,
-        val: u64,
-        attrs: Attrs,
-    ) -> MemTxResult {
-        if r.readable(addr).is_some() && r.last - addr < u64::from(size - 1) {
-            return self.store_across(holder, addr, size, val, attrs);
+        if r.crosses(addr, size) {
+            return self.store_across(Holder::Free, addr, size, val, attrs);
         }
         if let Some((block, off)) = r.writable(addr) {
             return block.store(off, size, val).ok_or(MemTxError::Decode);
         }
-        let off = r.offset_of(addr);
-        match holder {
-            Holder::Held(m) => self.0.io_write(m, r, off, size, val, attrs),
-            Holder::Free if r.is_free() => self.0.io_write_free(r, off, size, val, attrs),
-            Holder::Free => {
-                let mut m = self.0.lock.lock();
-                on_behalf(&mut m, attrs, |m| {
-                    if self.epoch() == epoch {
-                        self.0.io_write(m, r, off, size, val, attrs)
-                    } else {
-                        self.store_again(m, addr, size, val, attrs)
-                    }
-                })
-            }
+        if r.is_free() {
+            return self.0.io_write_free(r, r.offset_of(addr), size, val, attrs);
         }
+        let mut m = self.0.lock_and_note(r, addr, epoch);
+        drop(view);
+        on_behalf(&mut m, attrs, |m| self.store_held(m, addr, size, val, attrs))
     }
 
     /// A store that begins in memory and ends in the next range.
@@ -340,12 +354,6 @@ impl AddressSpace {
     fn store_across(&self, holder: Holder<'_>, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
         let bytes = val.to_le_bytes();
         self.copy_in(holder, addr, bytes.get(..size as usize).ok_or(MemTxError::Decode)?, attrs)
-    }
-
-    /// A store whose range somebody remapped while the lock was waited for.
-    #[cold]
-    fn store_again(&self, m: &mut Locked, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
-        self.store_by(Holder::Held(m), addr, size, val, attrs)
     }
 
     fn copy_out(&self, mut holder: Holder<'_>, mut addr: u64, mut buf: &mut [u8], attrs: Attrs) -> MemTxResult {
@@ -366,7 +374,10 @@ impl AddressSpace {
                 result = Err(MemTxError::Decode);
             } else {
                 drop(view);
-                let v = self.load_by(holder.again(), addr, n as u32, attrs);
+                let v = match &mut holder {
+                    Holder::Held(m) => self.load_held(m, addr, n as u32, attrs),
+                    Holder::Free => self.load_free(addr, n as u32, attrs),
+                };
                 let v = v.unwrap_or_else(|e| {
                     result = Err(e);
                     e.read_value()
@@ -398,7 +409,12 @@ impl AddressSpace {
                 drop(view);
                 let mut bytes = [0; 8];
                 bytes.iter_mut().zip(piece).for_each(|(b, p)| *b = *p);
-                if let Err(e) = self.store_by(holder.again(), addr, n as u32, u64::from_le_bytes(bytes), attrs) {
+                let v = u64::from_le_bytes(bytes);
+                let done = match &mut holder {
+                    Holder::Held(m) => self.store_held(m, addr, n as u32, v, attrs),
+                    Holder::Free => self.store_free(addr, n as u32, v, attrs),
+                };
+                if let Err(e) = done {
                     result = Err(e);
                 }
             }
@@ -409,72 +425,10 @@ impl AddressSpace {
     }
 }
 
-/// An address space with its view, for one thread that goes there often. It keeps what it shows alive until the next access
-/// after a change.
-pub struct CachedSpace {
-    space: AddressSpace,
-    epoch: u64,
-    view: Arc<FlatView>,
-}
-
-impl CachedSpace {
-    /// A cache of `space`.
-    pub fn new(space: &AddressSpace) -> Self {
-        let epoch = space.epoch();
-        Self { space: space.clone(), epoch, view: space.0.view.load_full() }
-    }
-
-    /// The space.
-    pub fn space(&self) -> &AddressSpace {
-        &self.space
-    }
-
-    fn refresh(&mut self) {
-        let epoch = self.space.epoch();
-        if epoch != self.epoch {
-            self.view = self.space.0.view.load_full();
-            self.epoch = epoch;
-        }
-    }
-
-    fn find(&self, addr: u64, size: u32) -> MemTxResult<&FlatRange> {
-        self.view.find(addr).filter(|_| matches!(size, 1 | 2 | 4 | 8)).ok_or(MemTxError::Decode)
-    }
-
-    /// [`AddressSpace::cpu_load`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn load(&mut self, addr: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
-        self.refresh();
-        let r = self.find(addr, size)?;
-        self.space.load_in(Holder::Free, r, self.epoch, addr, size, attrs)
-    }
-
-    /// [`AddressSpace::cpu_store`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn store(&mut self, addr: u64, size: u32, val: u64, attrs: Attrs) -> MemTxResult {
-        self.refresh();
-        let r = self.find(addr, size)?;
-        self.space.store_in(Holder::Free, r, self.epoch, addr, size, val, attrs)
-    }
-}
-
 /// Whether the caller holds the machine lock.
 enum Holder<'a> {
     Held(&'a mut Locked),
     Free,
-}
-
-impl Holder<'_> {
-    fn again(&mut self) -> Holder<'_> {
-        match self {
-            Holder::Held(m) => Holder::Held(m),
-            Holder::Free => Holder::Free,
-        }
-    }
 }
 
 /// Runs `f` with the accessing vCPU noted in `m`.
@@ -509,6 +463,45 @@ impl FlatRange {
     fn is_free(&self) -> bool {
         self.region.handlers().is_some_and(|io| io.free)
     }
+
+    /// Whether an access that begins in this range's memory ends outside of it.
+    fn crosses(&self, addr: u64, size: u32) -> bool {
+        self.last - addr < u64::from(size - 1) && self.readable(addr).is_some()
+    }
+}
+
+/// Addresses at which a vCPU needs the machine lock, so that it need not look for the region before it has it, and again after.
+/// Only a hint: with the lock every access is right.
+struct KnownLocking([AtomicU64; SLOTS]);
+
+impl KnownLocking {
+    /// (Where this is the address that is asked for, it is taken for known.)
+    const NONE: u64 = u64::MAX;
+
+    #[inline]
+    fn slot(&self, addr: u64) -> &AtomicU64 {
+        #[expect(clippy::indexing_slicing, reason = "a slot is below the array's length")]
+        &self.0[slot(addr)]
+    }
+
+    #[inline]
+    fn has(&self, addr: u64) -> bool {
+        self.slot(addr).load(Ordering::Relaxed) == addr
+    }
+
+    fn note(&self, addr: u64) {
+        self.slot(addr).store(addr, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.iter().for_each(|s| s.store(Self::NONE, Ordering::Relaxed));
+    }
+}
+
+impl Default for KnownLocking {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(Self::NONE)))
+    }
 }
 
 /// Marks a device busy for one access.
@@ -532,6 +525,34 @@ impl Drop for Busy<'_> {
 }
 
 impl SpaceInner {
+    /// Runs `f` with the current view, which stays alive through whatever `f` maps or unmaps.
+    #[inline]
+    fn with_view<R>(&self, m: &mut Locked, f: impl FnOnce(&mut Locked, &FlatView) -> R) -> R {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let view = self.held.rw(m).take().unwrap_or_else(|| self.view.load_full());
+        let r = f(m, &view);
+        let held = self.held.rw(m);
+        if held.is_none() && self.epoch.load(Ordering::Relaxed) == epoch {
+            *held = Some(view);
+        }
+        r
+    }
+
+    /// The lock, if an access of a vCPU to `addr` is known to need it.
+    #[inline]
+    fn lock_if_known(&self, addr: u64) -> Option<CoreGuard<'_>> {
+        self.locking.has(addr).then(|| self.lock.lock())
+    }
+
+    /// The lock for an access to `r`, a range of the view of `epoch`: the next one to `addr` takes it at once.
+    fn lock_and_note(&self, r: &FlatRange, addr: u64, epoch: u64) -> CoreGuard<'_> {
+        let m = self.lock.lock();
+        if matches!(r.kind, RangeKind::Io) && self.epoch.load(Ordering::Relaxed) == epoch {
+            self.locking.note(addr);
+        }
+        m
+    }
+
     fn io_read(&self, m: &mut Locked, r: &FlatRange, off: u64, size: u32, attrs: Attrs) -> MemTxResult<u64> {
         let Some(run) = &r.run else { return Err(MemTxError::Decode) };
         let Some(io) = r.region.handlers() else { return Ok(run.read(m, &access(off, size, attrs)) & mask(size)) };

@@ -79,18 +79,24 @@ pub struct FlatView {
     hints: Hints,
 }
 
-/// Where the searches of late ended: the index of a range by a hash of the address. What stands there may be of another address.
-struct Hints([AtomicU32; Hints::SLOTS]);
+/// Length of tables that are looked up by [`slot`].
+pub(super) const SLOTS: usize = 64;
+
+/// A hash of an address, below [`SLOTS`]: neighbouring registers and ports seldom meet.
+#[inline]
+pub(super) fn slot(addr: u64) -> usize {
+    (addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SLOTS // the golden ratio: Fibonacci hashing
+}
+
+/// Where the searches of late ended: the index of a range by the [`slot`] of the address. What stands there may be of another
+/// address.
+struct Hints([AtomicU32; SLOTS]);
 
 impl Hints {
-    const SLOTS: usize = 64;
-
-    /// Registers of one page and neighbouring ports have slots of their own.
     #[inline]
     fn slot(&self, addr: u64) -> &AtomicU32 {
-        let at = ((addr >> 2) ^ (addr >> 12)) as usize % Self::SLOTS;
-        #[expect(clippy::indexing_slicing, reason = "a remainder by the array's length")]
-        &self.0[at]
+        #[expect(clippy::indexing_slicing, reason = "a slot is below the array's length")]
+        &self.0[slot(addr)]
     }
 }
 
