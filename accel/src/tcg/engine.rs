@@ -4,10 +4,11 @@
 use super::{
     bus::Bus,
     env::*,
+    group::Group,
     jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
     ops::PAGE,
-    page::{Group, Pages},
+    page::Pages,
     target::*,
     tier0::{self, reason},
     tlb::{self, Counters, Inner, TlbEntry, read_spot, spot},
@@ -60,13 +61,11 @@ impl<T: Target> Drop for Owner<T> {
 
 /// Copies bytes of a host page. The page must be mapped: one of RAM or ROM that the vCPU has translated to or decoded, and
 /// has not been asked to flush since.
-fn fetch_from(host: usize) -> impl Fn(usize, &mut [u8]) {
-    move |at, data| {
-        debug_assert!(at + data.len() <= 4096);
-        let p = std::ptr::with_exposed_provenance_mut::<u8>(host + at);
-        // SAFETY: inside the page, which is mapped (above).
-        unsafe { copy_out(p, data) }
-    }
+fn fetch(host: usize, at: usize, data: &mut [u8]) {
+    debug_assert!(at + data.len() <= 4096);
+    let p = std::ptr::with_exposed_provenance_mut::<u8>(host + at);
+    // SAFETY: inside the page, which is mapped (above).
+    unsafe { copy_out(p, data) }
 }
 
 /// A vCPU. Owned by the thread that runs it.
@@ -374,22 +373,18 @@ impl<T: Target> Vcpu<T> {
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         let group = n.group.clone();
         // (A page that is decoded is mapped until this vCPU flushes.)
-        p.attach(&group, r, fetch_from(r.host));
+        p.attach(&group, r, fetch);
     }
     /// The block at the pc is hot: has it compiled.
     fn hot_block(&mut self) {
         self.update_mode();
         let env = self.env();
         let pc = self.pc();
-        // SAFETY: `&mut self`.
-        let e = unsafe { &*(*hot(env)).tlb.add(tlb::index(pc)) };
-        if e.exec.load(Relaxed) != pc & !0xfff {
-            return;
-        }
-        let host = e.addend.load(Relaxed).wrapping_add(pc & !0xfff) as usize;
+        let Some(host) = self.exec_host(pc) else { return };
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
-        let Some(q) = p.hot(host, n.mode, (pc & 0xfff) as u16, fetch_from(host)) else { return };
+        let next = self.exec_host((pc | 0xfff).wrapping_add(1));
+        let Some(q) = p.hot(host, n.mode, (pc & 0xfff) as u16, next, fetch) else { return };
         let Some(jit) = p.jit().cloned() else { return };
         let group = n.group.clone();
         if let Some(r) = jit.request(&group, q) {
@@ -460,7 +455,7 @@ impl<T: Target> Vcpu<T> {
             }
             reason::STRADDLE => {
                 self.update_mode();
-                self.step_one()
+                if self.cross(at as *const Op<T>) { None } else { self.step_one() }
             }
             reason::MODE => {
                 // SAFETY: `&mut self`.
@@ -484,10 +479,8 @@ impl<T: Target> Vcpu<T> {
     /// The op at `pc`, decoded if need be; nothing if its page is no host memory.
     fn lookup(&mut self, pc: u64) -> Result<Option<*const Op<T>>, T::Fault> {
         let env = self.env();
-        // SAFETY: `&mut self`.
-        let e = unsafe { &*(*hot(env)).tlb.add(tlb::index(pc)) };
-        let host = if e.exec.load(Relaxed) == pc & !0xfff {
-            e.addend.load(Relaxed).wrapping_add(pc & !0xfff) as usize
+        let host = if let Some(host) = self.exec_host(pc) {
+            host
         } else {
             let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
             // SAFETY: `&mut self`.
@@ -505,7 +498,36 @@ impl<T: Target> Vcpu<T> {
         }
         n.counters.decoded += 1;
         let group = n.group.clone();
-        Ok(Some(p.decode(&group, host, n.mode, off, fetch_from(host))))
+        Ok(Some(p.decode(&group, host, n.mode, off, fetch)))
+    }
+
+    /// The instruction at the pc crosses its page: decodes it if need be and makes `at`, the op that stands for it, find the
+    /// next page in the first-level TLB. False if it must be run by itself.
+    fn cross(&mut self, at: *const Op<T>) -> bool {
+        let env = self.env();
+        let pc = self.pc();
+        let next = (pc | 0xfff).wrapping_add(1);
+        // SAFETY: `&mut self`.
+        let (n, p, st) = unsafe { (&mut *inner(env), &mut *pages(env), &mut *state(env)) };
+        let (mode, group) = (n.mode, n.group.clone());
+        if T::stepping(st) || next & T::address_mask(mode) != next {
+            return false;
+        }
+        let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
+        // SAFETY: `&mut self`; `n` is not used across the call.
+        if unsafe { tlb::find(env, st, next, access) }.is_err() {
+            // (It comes again when the instruction is run by itself.)
+            return false;
+        }
+        let [Some(host), Some(after)] = [pc, next].map(|la| self.exec_host(la)) else { return false };
+        p.cross(&group, [host, after], mode, (pc & 0xfff) as u16, at, fetch)
+    }
+    /// The host address of the page of `la`, if the first level has it for fetches.
+    fn exec_host(&self, la: u64) -> Option<usize> {
+        let page = la & !0xfff;
+        // SAFETY: `hot` belongs to this vCPU; the TLB is made of atomics.
+        let e = unsafe { &*(*hot(self.env())).tlb.add(tlb::index(la)) };
+        (e.exec.load(Relaxed) == page).then(|| e.addend.load(Relaxed).wrapping_add(page) as usize)
     }
 
     /// Runs the instruction at the pc by itself: one that crosses its page, lies outside of host memory, or is stepped.

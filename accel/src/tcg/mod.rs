@@ -8,7 +8,8 @@
 //! | `env` | the memory both the handlers and the engine work on |
 //! | `mem` | what rare code sees: [`Cpu`] and its memory methods |
 //! | `tlb` | filling and flushing the soft TLB |
-//! | `page` | decoded pages, self-modifying code |
+//! | `page` | decoded pages of a vCPU |
+//! | `group` | the vCPUs of a machine: map of code, self-modifying code |
 //! | `tier0` | one handler per form, threaded by sibling calls |
 //! | `jit` | tier 1: regions compiled by Cranelift |
 //! | `engine` | [`Vcpu`]: dispatcher and run loop |
@@ -17,6 +18,7 @@
 pub mod bus;
 mod engine;
 mod env;
+mod group;
 pub mod host;
 mod interp_vector;
 mod jit;
@@ -32,10 +34,10 @@ pub mod vector;
 pub use bus::{Bus, FlatBus, RamPage};
 pub use engine::{Exit, Vcpu};
 pub use env::{Hot, Kick, WeakKick};
+pub use group::Group;
 pub use jit::{JitConfig, JitCounters};
 pub use mem::{Cpu, Fields, Phys, port_reg, set_port_reg};
 pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
-pub use page::Group;
 pub use target::{Access, AnyFamily, Decoded, End, Family, Kind, Leaf, Rare, Short, Target, Who};
 pub use tier0::{Handler, Handlers, Plain, form, pair};
 pub use tlb::{Counters, REGIMES};

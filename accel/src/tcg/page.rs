@@ -1,239 +1,27 @@
-//! Decoded pages of one vCPU, and the map of code that all vCPUs of a machine share.
+//! Decoded pages of one vCPU.
 //!
 //! A page is known by its host address and the mode: one decoding serves every mapping. Instructions are decoded in runs,
 //! from an entry point to the first unconditional branch, the page's end or an instruction decoded before; the ops of a run
 //! are neighbours in memory. Pages belong to one vCPU and are dropped by its dispatcher only.
 //!
-//! Not covered: a store of another vCPU that checked its tag before the page was marked and lands after its bytes were
-//! read twice (the window is a few instructions long; correct guests synchronise).
+//! An instruction that crosses its page has a run of its own: an op that checks where the next page lies, the host address
+//! of that page, the instruction. Its page *follows* the next one: it is dropped when code of the next one is overwritten.
 #![expect(unsafe_code, reason = "ops are reached by pointer")]
 
 use super::{
-    env::{Op, Reach, Run, request},
+    env::{Op, Run},
+    group::Group,
     jit::{
-        self, Jit, JitConfig, JitCounters, Region,
+        self, Jit, Region,
         enter::Trampoline,
         form::{Offsets, Request},
     },
     ops::*,
     target::{Decoded, End, Target},
-    tier0::{exec_dyn, leave, link, paused, rare, straddle},
+    tier0::{cross, exec_dyn, leave, link, paused, rare, straddle},
 };
-use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
-use std::{
-    ptr::NonNull,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*},
-    },
-};
-
-/// Which host pages hold bytes that some vCPU has decoded, in granules of 64 bytes.
-pub(crate) struct CodeMap {
-    /// One bit per page (hashed): a page whose bit is clear holds no code.
-    filter: Box<[AtomicU64]>,
-    pages: RwLock<FxHashMap<usize, Marks>>,
-}
-const FILTER: usize = 1 << 14;
-/// What is known of a page that holds code or has held some.
-struct Marks {
-    /// Granules that were decoded.
-    granules: u64,
-    /// Stores beside them since.
-    stores: AtomicU32,
-    /// Stores after which the code is taken for a leftover: all stores to its page are slow. Twice as many the next time,
-    /// in case it is not.
-    limit: u32,
-}
-/// [`Marks::limit`] of a new page.
-const LEFTOVER: u32 = 64;
-impl CodeMap {
-    fn new() -> CodeMap {
-        CodeMap { filter: (0..FILTER).map(|_| AtomicU64::new(0)).collect(), pages: RwLock::default() }
-    }
-    fn bit(host: usize) -> (usize, u64) {
-        let page = host >> 12;
-        (page / 64 % FILTER, 1 << (page % 64))
-    }
-    /// The page holds code.
-    #[inline]
-    pub fn holds(&self, host: usize) -> bool {
-        let (i, b) = Self::bit(host);
-        self.filter[i].load(SeqCst) & b != 0 && self.pages.read().get(&(host & !0xfff)).is_some_and(|m| m.granules != 0)
-    }
-    fn granules(off: usize, len: usize) -> u64 {
-        let (first, last) = (off / 64, (off + len.max(1) - 1).min(4095) / 64);
-        (u64::MAX << first) & (u64::MAX >> (63 - last))
-    }
-    /// Marks bytes as code; true if the page held none before.
-    pub fn mark(&self, host: usize, off: usize, len: usize) -> bool {
-        let mask = Self::granules(off, len);
-        if self.pages.read().get(&host).is_some_and(|m| m.granules & mask == mask) {
-            return false;
-        }
-        let mut pages = self.pages.write();
-        let m = pages.entry(host).or_insert(Marks { granules: 0, stores: AtomicU32::new(0), limit: LEFTOVER });
-        let new = m.granules == 0;
-        m.granules |= mask;
-        let (i, b) = Self::bit(host);
-        self.filter[i].fetch_or(b, SeqCst);
-        new
-    }
-    /// Unmarks the page if the bytes touch code, or if its code seems to be a leftover.
-    fn take(&self, host: usize, off: usize, len: usize) -> bool {
-        let mask = Self::granules(off, len);
-        let leftover = match self.pages.read().get(&host) {
-            None => return false,
-            Some(m) if m.granules & mask != 0 => false,
-            Some(m) if m.granules != 0 && m.stores.fetch_add(1, Relaxed) >= m.limit => true,
-            Some(_) => return false,
-        };
-        // The filter's bit stays: it may stand for other pages.
-        let mut pages = self.pages.write();
-        let Some(m) = pages.get_mut(&host) else { return false };
-        *m.stores.get_mut() = 0;
-        if leftover {
-            m.limit = m.limit.saturating_mul(2)
-        }
-        std::mem::take(&mut m.granules) != 0
-    }
-}
-
-/// The vCPUs of one machine: what they must tell each other.
-pub struct Group {
-    pub(crate) code: CodeMap,
-    pub(crate) vcpus: Mutex<Vec<Weak<dyn Reach>>>,
-    /// Told about pages that begin to hold code.
-    on_code: OnceLock<Box<dyn Fn(usize) + Send + Sync>>,
-    /// Held for locked accesses that no host instruction covers.
-    pub(crate) locked: Mutex<()>,
-    /// vCPUs to come are looped, see [`Group::set_looped`].
-    looped: AtomicBool,
-    jit: Mutex<Tier1>,
-}
-/// Whether there is a tier 1.
-enum Tier1 {
-    No,
-    Wanted(JitConfig),
-    Is(Arc<Jit>),
-}
-impl Group {
-    /// No vCPUs yet.
-    pub fn new() -> Arc<Group> {
-        Arc::new(Group {
-            code: CodeMap::new(),
-            vcpus: Mutex::default(),
-            on_code: OnceLock::new(),
-            locked: Mutex::new(()),
-            looped: AtomicBool::new(false),
-            jit: Mutex::new(Tier1::No),
-        })
-    }
-    /// vCPUs that are made from now on compile what gets hot.
-    pub fn set_jit(&self, config: JitConfig) {
-        *self.jit.lock() = Tier1::Wanted(config)
-    }
-    /// What tier 1 did, if there is one.
-    pub fn jit_counters(&self) -> Option<JitCounters> {
-        match &*self.jit.lock() {
-            Tier1::Is(j) => Some(j.counters()),
-            _ => None,
-        }
-    }
-    /// Tier 1, made for the first vCPU.
-    pub(crate) fn jit<T: Target>(&self) -> Option<Arc<Jit>> {
-        let mut jit = self.jit.lock();
-        if let Tier1::Wanted(config) = *jit {
-            *jit = match Jit::new::<T>(config) {
-                Ok(j) => Tier1::Is(j),
-                Err(e) => {
-                    tracing::warn!("only the interpreter is used: {e}");
-                    Tier1::No
-                }
-            }
-        }
-        match &*jit {
-            Tier1::Is(j) => Some(j.clone()),
-            _ => None,
-        }
-    }
-    /// Hands a region to all vCPUs.
-    pub(crate) fn publish(&self, r: &Arc<Region>) {
-        self.each(|v| {
-            v.shared().published.lock().push(r.clone());
-            v.shared().ask(request::PUBLISH);
-        })
-    }
-    /// All vCPUs forget what they decoded, and its regions.
-    pub(crate) fn drop_all_code(&self) {
-        self.each(|v| v.shared().ask(request::EVICT))
-    }
-    /// vCPUs that are made from now on run tier 0 by a loop that calls one handler after the other, instead of handlers that
-    /// jump to the next: what is left if a compiler stops turning sibling calls into jumps, and slower.
-    pub fn set_looped(&self, on: bool) {
-        self.looped.store(on, Relaxed)
-    }
-    pub(crate) fn looped(&self) -> bool {
-        self.looped.load(Relaxed)
-    }
-    /// Sets who is told the host address of each page that begins to hold code. The first stays.
-    pub fn on_code(&self, f: impl Fn(usize) + Send + Sync + 'static) {
-        _ = self.on_code.set(Box::new(f));
-    }
-    /// Some vCPU has decoded code of the host page.
-    pub fn holds_code(&self, host: usize) -> bool {
-        self.code.holds(host)
-    }
-    /// Stores to these host pages go through [`Bus::mark_dirty`](super::Bus::mark_dirty) again.
-    pub fn made_clean(&self, host: usize, len: usize) {
-        self.each(|v| v.protect(host, len))
-    }
-    /// Bytes of guest memory, given by their host address inside one page, were written by somebody that is not a vCPU
-    /// (DMA): code decoded from them is dropped.
-    pub fn written(&self, host: usize, len: usize) {
-        let page = host & !0xfff;
-        if self.code.holds(page) {
-            self.overwritten(page, host & 0xfff, len);
-        }
-    }
-    /// Bytes of a code page were overwritten; true if they were code.
-    pub(crate) fn overwritten(&self, host: usize, off: usize, len: usize) -> bool {
-        let hit = self.code.take(host, off, len);
-        if hit {
-            self.each(|v| {
-                v.shared().dropped.lock().push(host);
-                v.shared().ask(request::DROP);
-            });
-        }
-        hit
-    }
-    /// Bytes are about to be decoded: stores to their page go slow from now on.
-    pub(crate) fn protect(&self, host: usize, off: usize, len: usize) {
-        if self.code.mark(host, off, len) {
-            if let Some(f) = self.on_code.get() {
-                f(host)
-            }
-            std::sync::atomic::fence(SeqCst);
-            self.each(|v| v.protect(host, 4096))
-        }
-    }
-    pub(crate) fn each(&self, f: impl Fn(&dyn Reach)) {
-        for v in self.vcpus.lock().iter() {
-            if let Some(v) = v.upgrade() {
-                f(&*v)
-            }
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Tier1::Is(j) = self.jit.get_mut() {
-            j.shut_down()
-        }
-    }
-}
+use std::{ptr::NonNull, sync::Arc};
 
 /// A block that was entered this part of the times that make it hot, or less often, is not worth compiling with others.
 const COLD: u16 = 32;
@@ -247,6 +35,8 @@ struct Page<T: Target> {
     entries: FxHashMap<u16, NonNull<Op<T>>>,
     /// Runs, as boxed slices.
     runs: Vec<NonNull<[Op<T>]>>,
+    /// Entries that are the guard of an instruction that crosses the page.
+    crossings: Vec<u16>,
     /// Branches whose target in this page is not decoded yet.
     waiting: FxHashMap<u16, Vec<NonNull<Op<T>>>>,
     /// Where regions can be entered, by offset.
@@ -294,6 +84,8 @@ pub(crate) struct Pages<T: Target> {
     jit: Option<(Arc<Jit>, Trampoline)>,
     /// Ops that enter regions.
     patched: FxHashMap<*const Op<T>, Patch<T>>,
+    /// By page, those whose decoding covers bytes of it.
+    followers: FxHashMap<usize, Vec<usize>>,
 }
 /// An instruction run by itself: its op, then one that goes to the next address, then one for the branch target.
 pub(crate) struct Single<T: Target> {
@@ -332,6 +124,7 @@ impl<T: Target> Pages<T> {
             looped: looped.then(FxHashMap::default),
             jit: jit.zip(jit::enter::trampoline()),
             patched: FxHashMap::default(),
+            followers: FxHashMap::default(),
         }
     }
     /// The handler that an op of a looped vCPU stands for.
@@ -382,20 +175,28 @@ impl<T: Target> Pages<T> {
         page.patched.push(at);
         self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter });
     }
-    /// Attaches a region to its page, if the page is decoded and its bytes are what the region was made from.
-    pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, &mut [u8])) {
+    /// Attaches a region to its page, if its pages are decoded and the bytes are what it was made from; `fetch` copies bytes
+    /// of a page, given by its host address.
+    pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, usize, &mut [u8])) {
         let Some(page) = self.map.get(&(r.host, r.mode)) else { return };
         if page.heads.get(&r.entries[0]).is_some_and(|h| h.1 == 0) {
             // (Asked for twice.)
             return;
         }
-        for (range, bytes) in r.bytes() {
-            group.protect(r.host, range.start, range.len());
+        if r.next.is_some_and(|next| !self.map.contains_key(&(next, r.mode))) {
+            // (Only of what is decoded is it known that it is still there.)
+            return;
+        }
+        for (host, at, bytes) in r.bytes() {
+            group.protect(host, at, bytes.len());
             let mut now = vec![0; bytes.len()];
-            fetch(range.start, &mut now);
+            fetch(host, at, &mut now);
             if now != bytes {
                 return;
             }
+        }
+        if let Some(next) = r.next {
+            self.follow(next, r.host)
         }
         if let Some(page) = self.map.get_mut(&(r.host, r.mode)) {
             page.attached.push(r.clone())
@@ -410,30 +211,42 @@ impl<T: Target> Pages<T> {
             self.enter_at(r.host, r.mode, off)
         }
     }
-    /// What to compile for the block at `off`; nothing if there is a region already.
-    pub fn hot(&mut self, host: usize, mode: u32, off: u16, fetch: impl Fn(usize, &mut [u8])) -> Option<Request> {
-        let threshold = self.jit.as_ref()?.0.config.threshold;
+    /// What to compile for the block at `off`; nothing if there is a region already. `next` is where the next page lies, if
+    /// that is known; `fetch` as for [`attach`](Self::attach).
+    pub fn hot(
+        &mut self,
+        host: usize,
+        mode: u32,
+        off: u16,
+        next: Option<usize>,
+        fetch: impl Fn(usize, usize, &mut [u8]),
+    ) -> Option<Request> {
+        let config = self.jit.as_ref()?.0.config;
         let page = self.map.get(&(host, mode))?;
         let op = page.entries.get(&off)?;
         // (It must be entered before it can get hot again. What is compiled at once is not asked for a second time soon.)
-        let heat = if self.jit.as_ref()?.0.config.synchronous { 0 } else { threshold.max(2) };
+        let heat = if config.synchronous { 0 } else { config.threshold.max(2) };
         // SAFETY: a live op, and no handler runs.
         unsafe { (*op.as_ptr()).heat = heat };
         if self.patched.contains_key(&op.as_ptr().cast_const()) {
             return None;
         }
-        let (mut decoded, mut executed) = (Offsets::new(), Offsets::new());
-        for (&o, op) in &page.entries {
-            decoded.add(o);
-            // SAFETY: as above.
-            if threshold.wrapping_sub(unsafe { (*op.as_ptr()).heat }) > threshold / COLD {
-                executed.add(o)
+        let next = next.filter(|&n| self.map.contains_key(&(n, mode)));
+        let (mut decoded, mut executed, mut bytes) = (Offsets::new(), Offsets::new(), Vec::new());
+        for (k, host) in std::iter::once(host).chain(next).enumerate() {
+            let base = 4096 * k as u16;
+            for (&o, op) in &self.map.get(&(host, mode))?.entries {
+                decoded.add(base + o);
+                // SAFETY: as above.
+                if config.threshold.wrapping_sub(unsafe { (*op.as_ptr()).heat }) > config.threshold / COLD {
+                    executed.add(base + o)
+                }
             }
+            bytes.resize(4096 * (k + 1), 0);
+            fetch(host, 0, &mut bytes[4096 * k..]);
         }
         executed.add(off);
-        let mut bytes = Box::new([0; 4096]);
-        fetch(0, &mut bytes[..]);
-        Some(Request { host, mode, off, bytes, decoded, executed })
+        Some(Request { host, next, mode, off, bytes, decoded, executed })
     }
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
@@ -442,21 +255,32 @@ impl<T: Target> Pages<T> {
     /// Drops all decodings of a page. The caller invalidates the jump cache.
     pub fn drop_page(&mut self, host: usize) -> bool {
         let mut any = false;
-        for &m in &self.modes {
-            if let Some(page) = self.map.remove(&(host, m)) {
-                for op in &page.patched {
-                    self.patched.remove(op);
+        let followers = self.followers.remove(&host).unwrap_or_default();
+        for host in std::iter::once(host).chain(followers) {
+            for &m in &self.modes {
+                if let Some(page) = self.map.remove(&(host, m)) {
+                    for op in &page.patched {
+                        self.patched.remove(op);
+                    }
+                    any = true
                 }
-                any = true
             }
         }
         any
+    }
+    /// The page at `host` is to be dropped with the one at `next`.
+    fn follow(&mut self, next: usize, host: usize) {
+        let f = self.followers.entry(next).or_default();
+        if !f.contains(&host) {
+            f.push(host)
+        }
     }
     /// Drops everything. The caller invalidates the jump cache.
     pub fn clear(&mut self) {
         self.map.clear();
         self.patched.clear();
         self.single.clear();
+        self.followers.clear();
     }
     fn form_id(&mut self, f: T::Form) -> u16 {
         if let Some(&id) = self.form_ids.get(&f) {
@@ -509,26 +333,26 @@ impl<T: Target> Pages<T> {
         }
     }
 
-    /// Decodes a run at `off` of the page at `host`, whose bytes `fetch` copies. Returns the op at `off`.
+    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach). Returns the op at `off`.
     pub fn decode(
         &mut self,
         group: &Group,
         host: usize,
         mode: u32,
         off: u16,
-        fetch: impl Fn(usize, &mut [u8]),
+        fetch: impl Fn(usize, usize, &mut [u8]),
     ) -> *const Op<T> {
         let start = off as usize;
         let mut buf = [0; BYTES];
         let code = &mut buf[..BYTES.min(4096 - start)];
         group.protect(host, start, 1);
         let (items, end) = loop {
-            fetch(start, code);
+            fetch(host, start, code);
             let r = self.items(host, mode, start, code);
             let len = r.0.last().map_or(1, |i| i.off as usize + i.d.len as usize - start);
             group.protect(host, start, len);
             let mut again = [0; BYTES];
-            fetch(start, &mut again[..len]);
+            fetch(host, start, &mut again[..len]);
             if again[..len] == code[..len] {
                 break r;
             }
@@ -629,6 +453,7 @@ impl<T: Target> Pages<T> {
             Box::new(Page {
                 entries: FxHashMap::default(),
                 runs: Vec::new(),
+                crossings: Vec::new(),
                 waiting: FxHashMap::default(),
                 heads: FxHashMap::default(),
                 attached: Vec::new(),
@@ -670,6 +495,96 @@ impl<T: Target> Pages<T> {
             }
         }
         at_off
+    }
+
+    /// Decodes the instruction at `off` of the page at `host`, which crosses to the page at `next`, and makes the op that
+    /// stands for it go there; `fetch` copies bytes from either. False if it was decoded with another page.
+    pub fn cross(
+        &mut self,
+        group: &Group,
+        [host, next]: [usize; 2],
+        mode: u32,
+        off: u16,
+        at: *const Op<T>,
+        fetch: impl Fn(usize, usize, &mut [u8]),
+    ) -> bool {
+        let page = self.map.get(&(host, mode));
+        let known = page.is_some_and(|p| p.crossings.contains(&off)).then(|| self.get(host, mode, off)).flatten();
+        let Some(to) = known.or_else(|| self.decode_crossing(group, [host, next], mode, off, fetch)) else {
+            return false;
+        };
+        // SAFETY: as above.
+        if unsafe { (*to).imm } != next as u64 {
+            return false;
+        }
+        if to != at {
+            // SAFETY: a live op that a handler stopped at, and no handler runs.
+            let o = unsafe { &mut *at.cast_mut() };
+            (o.imm, o.off, o.len_scale) = (to as u64, off, 1);
+            match &mut self.looped {
+                Some(l) => _ = l.insert(at, link::<T>),
+                None => o.run = link::<T>,
+            }
+        }
+        true
+    }
+    fn decode_crossing(
+        &mut self,
+        group: &Group,
+        [host, next]: [usize; 2],
+        mode: u32,
+        off: u16,
+        fetch: impl Fn(usize, usize, &mut [u8]),
+    ) -> Option<*const Op<T>> {
+        let first = 4096 - off as usize;
+        let get = |bytes: &mut [u8; 15]| {
+            let (a, b) = bytes.split_at_mut(first.min(15));
+            fetch(host, off.into(), a);
+            fetch(next, 0, b)
+        };
+        let mut bytes = [0; 15];
+        let d = loop {
+            get(&mut bytes);
+            let d = T::decode(&bytes, off.into(), mode).ok()?;
+            let rest = (d.len as usize).checked_sub(first).filter(|&n| n > 0)?;
+            group.protect(host, off.into(), first);
+            group.protect(next, 0, rest);
+            let mut again = [0; 15];
+            get(&mut again);
+            if again[..d.len as usize] == bytes[..d.len as usize] {
+                break d;
+            }
+        };
+        let op = self.op(&Item { d, off, live: true }, 1);
+        let guard = Op { run: cross::<T>, imm: next as u64, len_scale: 1, ..op };
+        let after = Self::stub(leave::<T>, off as i64 + d.len as i64, mode);
+        let mut ops = vec![guard, op, after];
+        if let End::Goto(to) | End::If(to) = d.end {
+            ops.push(Self::stub(leave::<T>, to, mode))
+        }
+        let mut ops = ops.into_boxed_slice();
+        if let [_, op, _, target] = &mut ops[..] {
+            op.imm = target as *const Op<T> as u64
+        }
+        self.pause(&mut ops);
+        let count = ops.len();
+        let ops = Box::into_raw(ops).cast::<Op<T>>();
+        let op = NonNull::new(ops).expect("a box");
+        let run = NonNull::new(std::ptr::slice_from_raw_parts_mut(ops, count)).expect("a box");
+        let page = self.map.get_mut(&(host, mode))?;
+        page.runs.push(run);
+        page.entries.insert(off, op);
+        page.crossings.push(off);
+        for b in page.waiting.remove(&off).unwrap_or_default() {
+            // SAFETY: an op of this page, which lives as long as `waiting`; no handler runs.
+            unsafe { (*b.as_ptr()).imm = ops as u64 }
+        }
+        let heads = !page.heads.is_empty();
+        self.follow(next, host);
+        if heads {
+            self.enter_at(host, mode, off)
+        }
+        Some(ops)
     }
 
     /// The ops for one instruction by itself, from its bytes.

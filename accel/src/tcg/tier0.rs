@@ -37,7 +37,7 @@ pub(crate) mod reason {
     pub const BUDGET: u64 = 1;
     /// A fault of the op at `at`.
     pub const FAULT: u64 = 2;
-    /// The instruction at `ip` crosses its page.
+    /// The instruction at `ip` crosses its page, and where the next one lies must be looked up; the op is in `at`.
     pub const STRADDLE: u64 = 3;
     /// A rare instruction ended at `ip` and may have changed the mode.
     pub const MODE: u64 = 4;
@@ -954,7 +954,19 @@ pub(crate) unsafe extern "C" fn leave<T: Target>(env: NonNull<Env<T>>, op: *cons
 pub(crate) unsafe extern "C" fn link<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
     unsafe { enter(env, (*op).imm as *const Op<T>) }
 }
-/// An op in place of an instruction that crosses its page.
+/// An op in place of an instruction that crosses its page, which has not been run yet.
 pub(crate) unsafe extern "C" fn straddle<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
-    unsafe { stop(env, ip_of(env, op), reason::STRADDLE, 0) }
+    unsafe { stop(env, ip_of(env, op), reason::STRADDLE, op as u64) }
+}
+/// An op before an instruction that crosses its page: the next page must be where it was when the instruction was decoded.
+pub(crate) unsafe extern "C" fn cross<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+    unsafe {
+        let next = (*hot(env)).regs[PAGE.index()].wrapping_add(0x1000);
+        let e = entry(env, next);
+        if (*e).exec.load(Relaxed) == next && (*e).addend.load(Relaxed).wrapping_add(next) == (*op).imm {
+            return go(env, op.add(1));
+        }
+        (*hot(env)).budget += (*op).n as i64;
+        stop(env, ip_at(env, op), reason::STRADDLE, op as u64)
+    }
 }

@@ -9,8 +9,8 @@
 use super::{
     bus::Bus,
     env::{Env, JC, JcEntry, hot, inner, jc_entry, request},
+    group::Group,
     mem::Phys,
-    page::Group,
     target::*,
 };
 use std::{

@@ -1,6 +1,6 @@
 //! A CPU on flat RAM with tables laid out for tests: every vector's handler is a HLT of its own, so that where the CPU
 //! stops tells what was delivered, and the frame is still on the stack.
-use accel::tcg::{Bus, Exit, FlatBus, Group, Vcpu, W};
+use accel::tcg::{Bus, Exit, FlatBus, Group, JitConfig, Vcpu, W};
 use iced_x86::code_asm::CodeAssembler;
 use std::sync::Arc;
 use target_i386::{
@@ -84,13 +84,15 @@ impl Machine {
         Machine::with(cpuid(true))
     }
     pub fn with(cpuid: CpuidTable) -> Machine {
+        Machine::in_group(Group::new(), cpuid)
+    }
+    fn in_group(group: Arc<Group>, cpuid: CpuidTable) -> Machine {
         let bus = Arc::new(FlatBus::new(4 << 20));
         for v in 0..256 {
             assert!(bus.poke(STUBS + v * 16, &[0xf4]));
         }
         let mut state = State::new(Arc::new(cpuid));
         state.interrupts = Some(Arc::new(Line));
-        let group = Group::new();
         let cpu = Vcpu::new(&group, bus.clone(), state);
         Machine { group, bus, cpu, long: false }
     }
@@ -129,7 +131,16 @@ impl Machine {
         Machine::long_with(cpuid(true))
     }
     pub fn long_with(cpuid: CpuidTable) -> Machine {
-        let mut m = Machine::with(cpuid);
+        Machine::with(cpuid).into_long()
+    }
+    /// The same with regions, compiled at once.
+    pub fn long_jit(threshold: u16) -> Machine {
+        let group = Group::new();
+        group.set_jit(JitConfig { threshold, cache: 1 << 20, synchronous: true });
+        Machine::in_group(group, cpuid(true)).into_long()
+    }
+    fn into_long(mut self) -> Machine {
+        let m = &mut self;
         m.long = true;
         m.tables();
         // PML4, PDPT, PD, PT of the first 2 MiB.
@@ -150,7 +161,7 @@ impl Machine {
         flat(s, CODE64);
         hot.regs[RSP.index()] = STACK0;
         s.sync(hot);
-        m
+        self
     }
     /// GDT, IDT and TSS of the mode.
     pub fn tables(&mut self) {

@@ -178,6 +178,35 @@ fn invlpg_and_cr3_writes() {
     assert_eq!((m.reg(RAX), m.reg(RBX), m.reg(RCX)), (1, 2, 1));
 }
 #[test]
+fn the_page_after_a_crossing_instruction_is_mapped_elsewhere() {
+    // mov eax, imm32 begins 3 bytes before the page's end; what follows it lies in one of two pages.
+    for threshold in [None, Some(1), Some(3)] {
+        let mut m = threshold.map_or_else(Machine::long, Machine::long_jit);
+        let start = PAGE - 3;
+        assert!(m.bus.poke(start, &[0xb8, 1, 0]));
+        for (at, high) in [(PAGE, 0), (0xa_0000, 1)] {
+            // The rest, then a loop whose other end is in the first page: add esi, eax; dec ecx; jnz start; ret.
+            assert!(m.bus.poke(at, &[high, 0, 0x01, 0xc6, 0xff, 0xc9, 0x75, 0xf5, 0xc3]));
+        }
+        m.put64(PTE, PAGE | 7);
+        m.run(|a| {
+            let mut top = a.create_label();
+            a.xor(esi, esi)?;
+            a.mov(ebx, 10)?;
+            a.mov(rdi, PTE)?;
+            a.set_label(&mut top)?;
+            a.mov(ecx, 20)?;
+            a.call(PAGE - 3)?;
+            a.xor(qword_ptr(rdi), ((PAGE ^ 0xa_0000) as u32) as i32)?;
+            a.invlpg(ptr(PAGE))?;
+            a.dec(ebx)?;
+            a.jne(top)?;
+            a.hlt()
+        });
+        assert_eq!(m.reg(RSI), 5 * 20 + 5 * 20 * 0x1_0001, "threshold {threshold:?}");
+    }
+}
+#[test]
 fn global_pages_survive_cr3_writes_only() {
     let mut m = Machine::long();
     m.cpu.state().cr4 |= 1 << 7;

@@ -11,6 +11,7 @@
 use super::{
     super::{
         env::{Env, Op, Run, hot, inner, jc, pages},
+        ops::PAGE,
         target::Target,
         tier0::{ip_at, jump, reason, stop, stopped},
     },
@@ -59,6 +60,7 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
                 n.side += 1;
                 let (ip, j) = ((*h).ip, jc(env, (*h).ip));
                 if (*j).key == ip ^ (*h).salt {
+                    (*h).regs[PAGE.index()] = ip & !0xfff;
                     return original(env, (*j).op);
                 }
                 stop(env, ip, reason::SIDE, ip);

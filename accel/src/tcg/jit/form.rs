@@ -1,7 +1,7 @@
-//! Which instructions make up a region: what was executed of one page, from a hot block on.
+//! Which instructions make up a region: what was executed of a page and the next one, from a hot block on.
 //!
-//! A region follows direct branches and fall-through inside its page, only to blocks that tier 0 has entered. It ends at
-//! instructions that cross the page, at code that was never run, and at a number of instructions.
+//! A region follows direct branches and fall-through inside its pages, only to blocks that tier 0 has entered. It is entered
+//! in the first page. It ends at code that was never run, and at a number of instructions.
 
 use super::super::target::{Decoded, End, Target};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,21 +11,21 @@ pub(super) const LONGEST: usize = 200;
 /// Most ways into a region.
 const ENTRIES: usize = 16;
 
-/// A set of offsets in a page.
+/// A set of offsets in two pages.
 #[derive(Clone)]
-pub(crate) struct Offsets([u64; 64]);
+pub(crate) struct Offsets([u64; 128]);
 impl Offsets {
     /// No offset.
     pub fn new() -> Offsets {
-        Offsets([0; 64])
+        Offsets([0; 128])
     }
-    /// Adds one, below 4096.
+    /// Adds one, below 8192.
     pub fn add(&mut self, off: u16) {
-        self.0[off as usize >> 6 & 63] |= 1 << (off & 63)
+        self.0[off as usize >> 6 & 127] |= 1 << (off & 63)
     }
     /// Whether it is in.
     pub fn has(&self, off: u16) -> bool {
-        self.0[off as usize >> 6 & 63] >> (off & 63) & 1 != 0
+        self.0[off as usize >> 6 & 127] >> (off & 63) & 1 != 0
     }
 }
 
@@ -33,12 +33,14 @@ impl Offsets {
 pub(crate) struct Request {
     /// Host address of the page.
     pub host: usize,
+    /// That of the next one, if it may be part of it.
+    pub next: Option<usize>,
     /// Mode of the code, the regime in bits 24 and up.
     pub mode: u32,
     /// Offset of the block.
     pub off: u16,
-    /// The page.
-    pub bytes: Box<[u8; 4096]>,
+    /// The pages.
+    pub bytes: Vec<u8>,
     /// Instructions that are decoded.
     pub decoded: Offsets,
     /// Blocks that were entered.
@@ -82,11 +84,14 @@ pub(super) struct Plan<T: Target> {
     /// Blocks that can be entered, the hot one first.
     pub entries: Vec<usize>,
     pub mode: u32,
+    /// Where the second page lies, if it is part of it.
+    pub next: Option<usize>,
 }
 
 impl<T: Target> Plan<T> {
     /// The region of a hot block; nothing if its first instruction cannot be in one.
     pub fn of(q: &Request) -> Option<Plan<T>> {
+        let size = q.bytes.len();
         let mut found: BTreeMap<u16, Decoded<T::Form>> = BTreeMap::new();
         let (mut heads, mut entries) = (BTreeSet::from([q.off]), vec![q.off]);
         let mut todo = VecDeque::from([q.off]);
@@ -98,18 +103,19 @@ impl<T: Target> Plan<T> {
                 let next = off + d.len as u16;
                 let mut to = Vec::new();
                 if let End::Goto(t) | End::If(t) = d.end
-                    && let Some(t) = in_page(t)
+                    && let Some(t) = inside(size, t)
                 {
                     to.push(t);
-                    if t <= off && !entries.contains(&t) && entries.len() < ENTRIES {
+                    if t <= off && t < 4096 && !entries.contains(&t) && entries.len() < ENTRIES {
                         entries.push(t)
                     }
                 }
-                if d.end != End::Next && next < 4096 {
+                if d.end != End::Next && (next as usize) < size {
                     to.push(next);
                     // Calls come back here.
                     if !matches!(d.end, End::If(_))
                         && q.executed.has(next)
+                        && next < 4096
                         && !entries.contains(&next)
                         && entries.len() < ENTRIES
                     {
@@ -121,24 +127,26 @@ impl<T: Target> Plan<T> {
                         todo.push_back(t)
                     }
                 }
-                if d.end != End::Next || next >= 4096 {
+                if d.end != End::Next || next as usize >= size {
                     break;
                 }
                 off = next;
             }
         }
         heads.retain(|h| found.contains_key(h));
-        entries.retain(|e| heads.contains(e));
+        // (Where the next page lies is looked at on the way from one page to the other, not at entries.)
+        entries.retain(|e| heads.contains(e) && *e as usize + found[e].len as usize <= 4096);
         if entries.first() != Some(&q.off) {
             return None;
         }
-        Some(Self::build(q.mode, found, &heads, &entries))
+        Some(Self::build(q, found, &heads, &entries))
     }
 
-    fn build(mode: u32, found: BTreeMap<u16, Decoded<T::Form>>, heads: &BTreeSet<u16>, entries: &[u16]) -> Plan<T> {
+    fn build(q: &Request, found: BTreeMap<u16, Decoded<T::Form>>, heads: &BTreeSet<u16>, entries: &[u16]) -> Plan<T> {
+        let size = q.bytes.len();
         // (Instructions may overlap: a block's are those from its head on, by length.)
         let number: BTreeMap<u16, usize> = heads.iter().enumerate().map(|(i, &h)| (h, i)).collect();
-        let edge = |off: i64| match in_page(off).and_then(|o| number.get(&o)) {
+        let edge = |off: i64| match inside(size, off).and_then(|o| number.get(&o)) {
             Some(&b) => Edge::In(b),
             None => Edge::Out(off),
         };
@@ -150,7 +158,9 @@ impl<T: Target> Plan<T> {
                 insns.push(Insn { d: *d, off, live_out: 0 });
                 off += d.len as u16;
                 match d.end {
-                    End::Next if off < 4096 && !number.contains_key(&off) && found.contains_key(&off) => continue,
+                    End::Next if (off as usize) < size && !number.contains_key(&off) && found.contains_key(&off) => {
+                        continue;
+                    }
                     End::Next => next = Some(edge(off.into())),
                     End::Goto(t) => taken = Some(edge(t)),
                     End::If(t) => (taken, next) = (Some(edge(t)), Some(edge(off.into()))),
@@ -172,7 +182,8 @@ impl<T: Target> Plan<T> {
             blocks[i].edges += blocks[i].entry as usize;
         }
         let entries = entries.iter().map(|e| number[e]).collect();
-        let mut plan = Plan { insns, blocks, entries, mode };
+        let spans = insns.iter().any(|i| i.off as usize + i.d.len as usize > 4096);
+        let mut plan = Plan { insns, blocks, entries, mode: q.mode, next: q.next.filter(|_| spans) };
         plan.flags();
         plan
     }
@@ -230,20 +241,26 @@ impl<T: Target> Plan<T> {
         post.reverse();
         post
     }
-    /// The bytes it was made from, as ranges of the page.
+    /// Control goes to the instruction at `to` from one whose bytes end at `end`: is it the first of them with bytes of the
+    /// second page?
+    pub fn crosses(&self, end: usize, to: &Insn<T>) -> bool {
+        end <= 4096 && to.off as usize + to.d.len as usize > 4096
+    }
+    /// The bytes it was made from, as ranges of its pages.
     pub fn ranges(&self) -> Vec<std::ops::Range<usize>> {
         let mut all: Vec<_> = self.insns.iter().map(|i| i.off as usize..i.off as usize + i.d.len as usize).collect();
         all.sort_by_key(|r| r.start);
         let mut out: Vec<std::ops::Range<usize>> = Vec::new();
-        for r in all {
+        for r in all.into_iter().flat_map(|r| [r.start..r.end.min(4096), r.start.max(4096)..r.end]) {
             match out.last_mut() {
-                Some(l) if r.start <= l.end => l.end = l.end.max(r.end),
+                _ if r.is_empty() => {}
+                Some(l) if r.start <= l.end && r.start != 4096 => l.end = l.end.max(r.end),
                 _ => out.push(r),
             }
         }
         out
     }
 }
-fn in_page(off: i64) -> Option<u16> {
-    u16::try_from(off).ok().filter(|&o| o < 4096)
+fn inside(size: usize, off: i64) -> Option<u16> {
+    u16::try_from(off).ok().filter(|&o| (o as usize) < size)
 }

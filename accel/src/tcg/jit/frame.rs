@@ -8,7 +8,7 @@ use super::{
         env::{Env, Hot},
         ops::*,
         target::{Decoded, End, Target},
-        tlb::TLB,
+        tlb::{REGIMES, TLB, TlbEntry},
     },
     thunk::Thunks,
     xmm::Xv,
@@ -209,8 +209,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             block
         });
         let call_sig = b.import_signature(sig);
-        let regime = (mode >> 24) as usize % super::super::tlb::REGIMES;
-        let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<super::super::tlb::TlbEntry>() * TLB;
+        let regime = (mode >> 24) as usize % REGIMES;
+        let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<TlbEntry>() * TLB;
         Clif {
             b,
             env,
@@ -533,6 +533,28 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.ins().band(ip, m)
     }
 
+    /// Whether the page after the region's own lies elsewhere than at `host`, or is not in the first level for fetches.
+    pub(super) fn next_page_moved(&mut self, host: usize) -> Value {
+        let page = self.val(W::B8, Term { root: Some(self.base), off: 0x1000 });
+        let p = self.entry_of(page);
+        let tag = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, exec) as i32);
+        let addend = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, addend) as i32);
+        let at = self.b.ins().iadd(addend, page);
+        let want = self.k(I64, host as u64);
+        let (a, b) = (self.b.ins().bxor(tag, page), self.b.ins().bxor(at, want));
+        let differs = self.b.ins().bor(a, b);
+        let zero = self.k(I64, 0);
+        self.b.ins().icmp(IntCC::NotEqual, differs, zero)
+    }
+    /// The env plus the offset, in its TLB, of the first-level entry for an address.
+    fn entry_of(&mut self, la: Value) -> Value {
+        let seven = self.k(I64, 7);
+        let t = self.b.ins().ushr(la, seven);
+        let index = self.k(I64, ((TLB - 1) << 5) as u64);
+        let t = self.b.ins().band(t, index);
+        self.b.ins().iadd(self.env, t)
+    }
+
     // ---- calls ----
 
     /// Calls a thunk with the env and a second word; the result.
@@ -584,7 +606,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
                 }
                 set_constant(dfg, g.limit, 0x1000 - (max - min));
                 if write && let InstructionData::Load { offset, .. } = &mut dfg.insts[g.tag] {
-                    *offset = (self.tlb + 8).into()
+                    *offset = (self.tlb + offset_of!(TlbEntry, write) as i32).into()
                 }
                 return (host, off as i32);
             }
@@ -598,12 +620,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let s = self.b.ins().iadd(root, k);
             (s, self.b.func.dfg.value_def(k).inst())
         };
-        let seven = self.k(I64, 7);
-        let t = self.b.ins().ushr(low, seven);
-        let index = self.k(I64, ((TLB - 1) << 5) as u64);
-        let t = self.b.ins().band(t, index);
-        let p = self.b.ins().iadd(self.env, t);
-        let tag = self.b.ins().load(I64, ENV, p, self.tlb + if write { 8 } else { 0 });
+        let p = self.entry_of(low);
+        let tag = self.b.ins().load(I64, ENV, p, self.tlb + if write { offset_of!(TlbEntry, write) as i32 } else { 0 });
         let x = self.b.ins().bxor(tag, low);
         let k = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
         let c = self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, k);
@@ -611,7 +629,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.ins().brif(c, stub, &[], go_on, &[]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
-        let addend = self.b.ins().load(I64, ENV, p, self.tlb + 24);
+        let addend = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, addend) as i32);
         let host = self.b.ins().iadd(addend, root);
         let made_by = |b: &FunctionBuilder<'_>, v| b.func.dfg.value_def(v).inst().expect("an instruction's result");
         let (tag, limit) = (made_by(self.b, tag), made_by(self.b, k));

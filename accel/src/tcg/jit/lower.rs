@@ -7,7 +7,7 @@ use super::{
         target::{End, Target},
         tier0::exec_dyn,
     },
-    form::{Edge, Plan},
+    form::{Edge, Plan, Request},
     frame::*,
     stubs::region_signature,
     thunk::{Item, Thunks},
@@ -26,6 +26,8 @@ struct Way {
     from: State,
     off: u16,
     to: Edge,
+    /// It leads into the second page.
+    crosses: bool,
 }
 
 /// The lowering of a region; see [`Clif`] for what happens inside a block.
@@ -46,11 +48,14 @@ struct Lower<'a, 'b, T: Target> {
 }
 
 /// The instructions of a region as thunks see them.
-pub(super) fn items<T: Target>(plan: &Plan<T>) -> Box<[Item<T>]> {
+pub(super) fn items<T: Target>(plan: &Plan<T>, q: &Request) -> Box<[Item<T>]> {
     plan.insns
         .iter()
         .map(|i| {
-            let d = &i.d;
+            // (Thunks know addresses from the page of the instruction, the region knows them from its own.)
+            let again =
+                (i.off >= 4096).then(|| T::decode(&q.bytes[i.off as usize..], i.off as u32 & 0xfff, q.mode).ok());
+            let d = again.flatten().unwrap_or(i.d);
             let op = Op {
                 run: exec_dyn::<T>,
                 imm: d.imm,
@@ -160,6 +165,14 @@ impl<T: Target> Lower<'_, '_, T> {
         let i = &self.plan.insns[k];
         let c = &mut self.c;
         c.begin(i.d, i.off, i.live_out);
+        let first = k == self.plan.blocks[c.block].insns.start;
+        if let (Some(next), false) = (self.plan.next, first) {
+            let before = &self.plan.insns[k - 1];
+            if self.plan.crosses(before.off as usize + before.d.len as usize, i) {
+                let moved = c.next_page_moved(next);
+                c.leave_if(moved)
+            }
+        }
         if T::is_rare(i.d.form) {
             return self.rare(k);
         }
@@ -213,6 +226,8 @@ impl<T: Target> Lower<'_, '_, T> {
         let c = &mut self.c;
         c.flush();
         c.settle_flags();
+        self.set_page();
+        let c = &mut self.c;
         let left = c.budget_left(c.s.done + 1);
         c.store_hot(left, offset_of!(Hot, budget));
         let item = c.k(I64, &raw const self.items[k] as u64);
@@ -237,6 +252,8 @@ impl<T: Target> Lower<'_, '_, T> {
         let c = &mut self.c;
         c.flush();
         c.settle_flags();
+        self.set_page();
+        let c = &mut self.c;
         let item = c.k(I64, &raw const self.items[k] as u64);
         let fp = c.s.fp;
         let out = c.call(c.thunks.one, item);
@@ -249,8 +266,18 @@ impl<T: Target> Lower<'_, '_, T> {
         true
     }
 
+    /// Thunks find the page of the instruction in its register.
+    fn set_page(&mut self) {
+        let c = &mut self.c;
+        if self.plan.next.is_some() {
+            let page = c.val(W::B8, Term { root: Some(c.base), off: c.off as u64 & 0x1000 });
+            c.store_hot(page, offset_of!(Hot, regs) + 8 * PAGE.index())
+        }
+    }
+
     /// The CLIF block an edge leads to.
     fn edge(&mut self, to: Edge, off: u16) -> Block {
+        let mut crosses = false;
         if let Edge::In(n) = to {
             let shape = &self.plan.blocks[n];
             let kind = self.c.flags_kind();
@@ -259,8 +286,10 @@ impl<T: Target> Lower<'_, '_, T> {
             if k.1 != kind {
                 k.1 = None
             }
+            let head = &self.plan.insns[shape.insns.start];
+            crosses = self.plan.crosses(self.c.off as usize + self.c.d.len as usize, head);
             // (Both ways of a branch may lead to one block.)
-            if shape.edges == 1 {
+            if shape.edges == 1 && !crosses {
                 self.states.insert(n, self.c.s.clone());
                 return self.blocks[n];
             }
@@ -269,7 +298,7 @@ impl<T: Target> Lower<'_, '_, T> {
         if matches!(to, Edge::Out(_)) {
             self.c.b.set_cold_block(block)
         }
-        self.ways.push(Way { block, from: self.c.s.clone(), off, to });
+        self.ways.push(Way { block, from: self.c.s.clone(), off, to, crosses });
         block
     }
     /// Code of the edges of a block.
@@ -288,6 +317,26 @@ impl<T: Target> Lower<'_, '_, T> {
                 Edge::In(n) => {
                     let shape = &self.plan.blocks[n];
                     let head = self.plan.insns[shape.insns.start].off;
+                    if let (Some(next), true) = (self.plan.next, w.crosses) {
+                        let moved = c.next_page_moved(next);
+                        let (out, go_on) = (c.b.create_block(), c.b.create_block());
+                        c.b.set_cold_block(out);
+                        c.flush();
+                        c.b.ins().brif(moved, out, &[], go_on, &[]);
+                        c.b.switch_to_block(out);
+                        c.b.seal_block(out);
+                        let inside = c.s.clone();
+                        c.settle_flags();
+                        c.leave_at(head.into(), c.far);
+                        c.s = inside;
+                        c.b.switch_to_block(go_on);
+                        c.b.seal_block(go_on);
+                        if shape.edges == 1 {
+                            self.states.insert(n, c.s.clone());
+                            c.b.ins().jump(self.blocks[n], &[]);
+                            continue;
+                        }
+                    }
                     c.flush();
                     let pending = c.s.flags;
                     if shape.live_in != 0 {

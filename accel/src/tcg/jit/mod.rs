@@ -30,7 +30,7 @@ mod xmm;
 
 pub(crate) use frame::exit;
 
-use super::{page::Group, target::Target};
+use super::{group::Group, target::Target};
 use code::{Code, CodeCache};
 use cranelift_codegen::{Context, isa::OwnedTargetIsa};
 use cranelift_control::ControlPlane;
@@ -40,7 +40,6 @@ use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 use std::{
     any::Any,
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
@@ -93,11 +92,13 @@ pub struct JitCounters {
 /// A compiled region.
 pub(crate) struct Region {
     pub host: usize,
+    /// Where the page lies that follows its own, if bytes of that one are part of it.
+    pub next: Option<usize>,
     pub mode: u32,
     /// Offsets of its entries, by number.
     pub entries: Vec<u16>,
-    /// What it was made from.
-    bytes: Vec<(Range<usize>, Box<[u8]>)>,
+    /// What it was made from, by offset from its page.
+    bytes: Vec<(usize, Box<[u8]>)>,
     code: Code,
     /// The items its code refers to.
     _items: Box<dyn Any + Send + Sync>,
@@ -106,9 +107,18 @@ impl Region {
     pub fn code(&self) -> *const u8 {
         self.code.start()
     }
-    /// The bytes it was made from, by their place in the page.
-    pub fn bytes(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
-        self.bytes.iter().map(|(r, b)| (r.clone(), &**b))
+    /// The bytes it was made from: host address of their page, their place in it.
+    pub fn bytes(&self) -> impl Iterator<Item = (usize, usize, &[u8])> {
+        self.bytes.iter().map(|(at, b)| match self.next {
+            Some(next) if *at >= 4096 => (next, at - 4096, &**b),
+            _ => (self.host, *at, &**b),
+        })
+    }
+    /// Whether it serves what another one serves.
+    fn replaces(&self, o: &Region) -> bool {
+        o.entries[0] == self.entries[0]
+            && (o.host, o.next, o.mode) == (self.host, self.next, self.mode)
+            && o.bytes == self.bytes
     }
 }
 
@@ -213,7 +223,7 @@ impl Jit {
         self.wake.notify_one();
         None
     }
-    /// The regions of a page.
+    /// The regions made from bytes of a page.
     pub fn regions(&self, host: usize, mode: u32) -> Vec<Arc<Region>> {
         self.regions.lock().get(&(host, mode)).cloned().unwrap_or_default()
     }
@@ -226,13 +236,14 @@ impl Jit {
             return None;
         };
         let mut regions = self.regions.lock();
-        let list = regions.entry((r.host, r.mode)).or_default();
-        // (One for the same block and bytes serves no more.)
-        list.retain(|o| o.entries[0] != r.entries[0] || o.bytes != r.bytes);
-        if list.len() >= VARIANTS {
-            list.remove(0);
+        for host in std::iter::once(r.host).chain(r.next) {
+            let list = regions.entry((host, r.mode)).or_default();
+            list.retain(|o| !r.replaces(o));
+            if list.len() >= VARIANTS {
+                list.remove(0);
+            }
+            list.push(r.clone());
         }
-        list.push(r.clone());
         Some(r)
     }
     /// The cache is full: forgets all regions. True once for every time it was; the vCPUs must then drop theirs.
@@ -295,7 +306,7 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
 fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
     let started = Instant::now();
     let plan = Plan::<T>::of(q)?;
-    let items = lower::items(&plan);
+    let items = lower::items(&plan, q);
     let mut compiler = jit.compiler.lock();
     let c = &mut *compiler;
     // (What a compilation that failed left behind goes as well.)
@@ -327,6 +338,14 @@ fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
         n.fetch_add(by, Relaxed);
     }
     let entries = plan.entries.iter().map(|&b| plan.insns[plan.blocks[b].insns.start].off).collect();
-    let bytes = plan.ranges().into_iter().map(|r| (r.clone(), q.bytes[r].into())).collect();
-    Some(Arc::new(Region { host: q.host, mode: q.mode, entries, bytes, code: place, _items: Box::new(items) }))
+    let bytes = plan.ranges().into_iter().map(|r| (r.start, q.bytes[r].into())).collect();
+    Some(Arc::new(Region {
+        host: q.host,
+        next: plan.next,
+        mode: q.mode,
+        entries,
+        bytes,
+        code: place,
+        _items: Box::new(items),
+    }))
 }
