@@ -265,12 +265,12 @@ impl<T: Target> Vcpu<T> {
             unsafe {
                 let n = &mut *inner(env);
                 n.stale = false;
+                let forget = |i| (*jc_entry(env, i)).key = JcEntry::<T>::NONE;
                 for host in list {
-                    if (*pages(env)).drop_page(host) {
+                    if (*pages(env)).drop_page(host, forget) {
                         n.counters.dropped += 1
                     }
                 }
-                n.forget_jumps();
             }
         }
         if asked & request::FLUSH != 0 {
@@ -476,7 +476,7 @@ impl<T: Target> Vcpu<T> {
         }
     }
 
-    /// The op at `pc`, decoded if need be; nothing if its page is no host memory.
+    /// The op at `pc`, decoded if need be, for its jump cache entry; nothing if its page is no host memory.
     fn lookup(&mut self, pc: u64) -> Result<Option<*const Op<T>>, T::Fault> {
         let env = self.env();
         let host = if let Some(host) = self.exec_host(pc) {
@@ -492,13 +492,14 @@ impl<T: Target> Vcpu<T> {
         };
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
-        let off = (pc & 0xfff) as u16;
-        if let Some(op) = p.get(host, n.mode, off) {
+        let (off, entry) = ((pc & 0xfff) as u16, jc_index(pc) as u16);
+        if let Some(op) = p.jump(host, n.mode, off, entry) {
             return Ok(Some(op));
         }
         n.counters.decoded += 1;
         let group = n.group.clone();
-        Ok(Some(p.decode(&group, host, n.mode, off, fetch)))
+        p.decode(&group, host, n.mode, off, fetch);
+        Ok(p.jump(host, n.mode, off, entry))
     }
 
     /// The instruction at the pc crosses its page: decodes it if need be and makes `at`, the op that stands for it, find the

@@ -13,7 +13,7 @@ use super::{
     ops::{Deferred, SLOTS, W},
     page::Pages,
     target::Target,
-    tlb::{Inner, REGIMES, TLB, TlbEntry},
+    tlb::{Inner, REGIMES, TLB, TlbEntry, WriteTags},
 };
 use std::{
     cell::UnsafeCell,
@@ -219,6 +219,7 @@ pub(crate) struct Env<T: Target> {
     pub shared: Shared,
     pub hot: UnsafeCell<Hot>,
     pub tlb: [[TlbEntry; TLB]; REGIMES],
+    pub write_tags: WriteTags,
     pub jc: UnsafeCell<[JcEntry<T>; JC]>,
     pub state: UnsafeCell<T::State>,
     pub inner: UnsafeCell<Inner>,

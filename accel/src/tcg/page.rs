@@ -41,6 +41,8 @@ struct Page<T: Target> {
     waiting: FxHashMap<u16, Vec<NonNull<Op<T>>>>,
     /// Where regions can be entered, by offset.
     heads: FxHashMap<u16, (Arc<Region>, u64)>,
+    /// Jump cache entries that may be of ops of this page, with repetitions; and how many to keep before those are dropped.
+    jumps: (Vec<u16>, usize),
     /// Regions that code may still jump to, whether or not they are in `heads`.
     attached: Vec<Arc<Region>>,
     /// Ops that have the handler of a region.
@@ -86,6 +88,28 @@ pub(crate) struct Pages<T: Target> {
     patched: FxHashMap<*const Op<T>, Patch<T>>,
     /// By page, those whose decoding covers bytes of it.
     followers: FxHashMap<usize, Vec<usize>>,
+    /// Ops that were looked up last, by [`Found::slot`].
+    found: Box<[Option<Found<T>>]>,
+}
+/// An op that was looked up.
+struct Found<T: Target> {
+    at: usize,
+    mode: u32,
+    op: NonNull<Op<T>>,
+    page: NonNull<Page<T>>,
+}
+impl<T: Target> Clone for Found<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T: Target> Copy for Found<T> {}
+/// Ops that are remembered.
+const FOUND: usize = 4096;
+impl<T: Target> Found<T> {
+    fn slot(at: usize) -> usize {
+        (at ^ at >> 12) % FOUND
+    }
 }
 /// An instruction run by itself: its op, then one that goes to the next address, then one for the branch target.
 pub(crate) struct Single<T: Target> {
@@ -125,6 +149,7 @@ impl<T: Target> Pages<T> {
             jit: jit.zip(jit::enter::trampoline()),
             patched: FxHashMap::default(),
             followers: FxHashMap::default(),
+            found: vec![None; FOUND].into_boxed_slice(),
         }
     }
     /// The handler that an op of a looped vCPU stands for.
@@ -179,7 +204,7 @@ impl<T: Target> Pages<T> {
     /// of a page, given by its host address.
     pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, usize, &mut [u8])) {
         let Some(page) = self.map.get(&(r.host, r.mode)) else { return };
-        if page.heads.get(&r.entries[0]).is_some_and(|h| h.1 == 0) {
+        if page.attached.iter().any(|a| Arc::ptr_eq(a, r)) || page.heads.get(&r.entries[0]).is_some_and(|h| h.1 == 0) {
             // (Asked for twice.)
             return;
         }
@@ -246,24 +271,52 @@ impl<T: Target> Pages<T> {
             fetch(host, 0, &mut bytes[4096 * k..]);
         }
         executed.add(off);
-        Some(Request { host, next, mode, off, bytes, decoded, executed })
+        Some(Request { host, next, mode, off, bytes, decoded, executed, after: 0 })
     }
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
         Some(self.map.get(&(host, mode))?.entries.get(&off)?.as_ptr())
     }
-    /// Drops all decodings of a page. The caller invalidates the jump cache.
-    pub fn drop_page(&mut self, host: usize) -> bool {
+    /// The same for a jump cache entry, which is forgotten when the page is dropped.
+    pub fn jump(&mut self, host: usize, mode: u32, off: u16, entry: u16) -> Option<*const Op<T>> {
+        let at = host | off as usize;
+        let found = &mut self.found[Found::<T>::slot(at)];
+        let mut f = match found {
+            Some(f) if (f.at, f.mode) == (at, mode) => *f,
+            _ => {
+                let page = self.map.get_mut(&(host, mode))?;
+                let f = Found { at, mode, op: *page.entries.get(&off)?, page: NonNull::from(&mut **page) };
+                *found.insert(f)
+            }
+        };
+        // SAFETY: what is found is forgotten when its page is dropped; nobody else has a reference to it.
+        let (jumps, limit) = unsafe { &mut f.page.as_mut().jumps };
+        if jumps.len() == *limit {
+            jumps.sort_unstable();
+            jumps.dedup();
+            *limit = 64.max(2 * jumps.len())
+        }
+        jumps.push(entry);
+        Some(f.op.as_ptr())
+    }
+    /// Drops all decodings of a page; `forget` is called for jump cache entries that may be of it.
+    pub fn drop_page(&mut self, host: usize, mut forget: impl FnMut(usize)) -> bool {
         let mut any = false;
         let followers = self.followers.remove(&host).unwrap_or_default();
         for host in std::iter::once(host).chain(followers) {
             for &m in &self.modes {
-                if let Some(page) = self.map.remove(&(host, m)) {
-                    for op in &page.patched {
-                        self.patched.remove(op);
-                    }
-                    any = true
+                let Some(page) = self.map.remove(&(host, m)) else { continue };
+                for op in &page.patched {
+                    self.patched.remove(op);
                 }
+                page.jumps.0.iter().for_each(|&j| forget(j.into()));
+                for &off in page.entries.keys() {
+                    let found = &mut self.found[Found::<T>::slot(host | off as usize)];
+                    if found.is_some_and(|f| f.at & !0xfff == host) {
+                        *found = None
+                    }
+                }
+                any = true
             }
         }
         any
@@ -281,6 +334,7 @@ impl<T: Target> Pages<T> {
         self.patched.clear();
         self.single.clear();
         self.followers.clear();
+        self.found.fill(None);
     }
     fn form_id(&mut self, f: T::Form) -> u16 {
         if let Some(&id) = self.form_ids.get(&f) {
@@ -333,15 +387,8 @@ impl<T: Target> Pages<T> {
         }
     }
 
-    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach). Returns the op at `off`.
-    pub fn decode(
-        &mut self,
-        group: &Group,
-        host: usize,
-        mode: u32,
-        off: u16,
-        fetch: impl Fn(usize, usize, &mut [u8]),
-    ) -> *const Op<T> {
+    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach).
+    pub fn decode(&mut self, group: &Group, host: usize, mode: u32, off: u16, fetch: impl Fn(usize, usize, &mut [u8])) {
         let start = off as usize;
         let mut buf = [0; BYTES];
         let code = &mut buf[..BYTES.min(4096 - start)];
@@ -361,14 +408,13 @@ impl<T: Target> Pages<T> {
             self.modes.push(mode)
         }
         let new = !self.map.contains_key(&(host, mode));
-        let op = self.build(host, mode, off, items, end);
+        self.build(host, mode, off, items, end);
         if new && let Some(j) = self.jit() {
             // What was compiled for it before, by other vCPUs or before its page was overwritten.
             for r in j.regions(host, mode) {
                 self.attach(group, &r, &fetch)
             }
         }
-        op
     }
 
     /// The instructions of a run, and the op without an instruction that follows them.
@@ -408,7 +454,7 @@ impl<T: Target> Pages<T> {
         (items, after)
     }
 
-    fn build(&mut self, host: usize, mode: u32, off: u16, items: Vec<Item<T::Form>>, after: After) -> *const Op<T> {
+    fn build(&mut self, host: usize, mode: u32, off: u16, items: Vec<Item<T::Form>>, after: After) {
         let mut ops: Vec<Op<T>> = Vec::with_capacity(items.len() + 8);
         let mut n = 0u8;
         for i in items.iter().rev() {
@@ -456,6 +502,7 @@ impl<T: Target> Pages<T> {
                 crossings: Vec::new(),
                 waiting: FxHashMap::default(),
                 heads: FxHashMap::default(),
+                jumps: (Vec::new(), 64),
                 attached: Vec::new(),
                 patched: Vec::new(),
             })
@@ -488,13 +535,11 @@ impl<T: Target> Pages<T> {
                 unsafe { (*b.as_ptr()).imm = page.entries[&o].as_ptr() as u64 }
             }
         }
-        let at_off = page.entries[&off].as_ptr();
         if !page.heads.is_empty() {
             for i in &items {
                 self.enter_at(host, mode, i.off)
             }
         }
-        at_off
     }
 
     /// Decodes the instruction at `off` of the page at `host`, which crosses to the page at `next`, and makes the op that

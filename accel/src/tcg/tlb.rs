@@ -17,7 +17,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::*, fence},
+        atomic::{AtomicU32, AtomicU64, Ordering::*, fence},
     },
 };
 
@@ -29,6 +29,8 @@ pub const REGIMES: usize = 4;
 const SPOTS: usize = 2048;
 /// Bits of the filter of pages with jump cache entries.
 const JUMPED: usize = 1 << 16;
+/// Buckets of [`WriteTags`].
+const BUCKETS: usize = 8192;
 /// Fills after which a flush clears everything.
 const LIST: usize = 1024;
 
@@ -50,6 +52,49 @@ impl TlbEntry {
 }
 pub(crate) const fn invalid(index: usize) -> u64 {
     ((index ^ 1) << 12) as u64
+}
+/// Where write tags of host pages may be: two places per bucket of pages.
+pub(crate) struct WriteTags([[AtomicU32; 2]; BUCKETS]);
+impl WriteTags {
+    const NONE: u32 = 0;
+    /// There are more.
+    const MANY: u32 = u32::MAX;
+    fn bucket(&self, host: usize) -> &[AtomicU32; 2] {
+        &self.0[(host >> 12) % BUCKETS]
+    }
+    /// A tag of the page is about to be set; by the thread whose `tlb` it is.
+    fn note(&self, tlb: &[[TlbEntry; TLB]; REGIMES], host: usize, regime: usize, index: usize) {
+        let this = 1 + (regime * TLB + index) as u32;
+        let bucket = self.bucket(host);
+        if bucket.iter().any(|p| p.load(Relaxed) == this) {
+            return;
+        }
+        // A place whose tag has been cleared or replaced since is free.
+        let free = bucket.iter().find(|p| match p.load(Relaxed) {
+            Self::NONE => true,
+            Self::MANY => false,
+            place => {
+                let (regime, i) = ((place as usize - 1) / TLB % REGIMES, (place as usize - 1) % TLB);
+                let (e, w) = (&tlb[regime][i], tlb[regime][i].write.load(Relaxed));
+                let page = w.wrapping_add(e.addend.load(Relaxed)) as usize;
+                w == invalid(i) || !std::ptr::eq(self.bucket(page), bucket)
+            }
+        });
+        match free {
+            Some(p) => p.store(this, Relaxed),
+            None => bucket[0].store(Self::MANY, Relaxed),
+        }
+    }
+    /// All tags have been cleared.
+    fn clear(&self) {
+        self.0.iter().flatten().for_each(|t| t.store(Self::NONE, Relaxed))
+    }
+    /// Where tags of the page may be; nothing if anywhere.
+    fn of(&self, host: usize) -> Option<impl Iterator<Item = usize>> {
+        let places = [0, 1].map(|i| self.bucket(host)[i].load(Relaxed));
+        let known = places.into_iter().filter(|&p| p != Self::NONE).map(|p| p as usize - 1);
+        (!places.contains(&Self::MANY)).then_some(known)
+    }
 }
 #[inline(always)]
 pub(crate) const fn index(la: u64) -> usize {
@@ -249,6 +294,8 @@ pub(crate) unsafe fn flush_all<T: Target>(env: NonNull<Env<T>>) {
             clear_list(env, r, &mut n.filled[r][g]);
         }
     }
+    // SAFETY: atomics.
+    unsafe { (&raw const (*env.as_ptr()).write_tags).as_ref().expect("env") }.clear();
     n.forget_jumps();
 }
 /// Forgets all translations but global ones.
@@ -391,6 +438,12 @@ unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize,
         e.exec.store(page, Relaxed)
     }
     if s.flags & (spot::WRITE | spot::RAM) == spot::WRITE | spot::RAM && !n.group.code.holds(s.host as usize) {
+        // SAFETY: atomics.
+        let (tlb, tags) = unsafe {
+            let env = env.as_ptr();
+            ((&raw const (*env).tlb).as_ref().expect("env"), (&raw const (*env).write_tags).as_ref().expect("env"))
+        };
+        tags.note(tlb, s.host as usize, regime, i);
         e.write.store(page, Relaxed);
         // A vCPU that decodes this page marks it and then clears tags; this one sets the tag and then looks at the mark.
         fence(SeqCst);
@@ -411,16 +464,26 @@ unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize,
 /// Makes stores to host pages slow from now on; called by any thread.
 pub(crate) fn protect<T: Target>(env: NonNull<Env<T>>, host: usize, len: usize) {
     // SAFETY: atomics of a live env.
-    let tlb = unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env") };
-    for r in tlb {
-        for (i, e) in r.iter().enumerate() {
-            let w = e.write.load(Relaxed);
-            let at = w.wrapping_add(e.addend.load(Relaxed)).wrapping_sub(host as u64);
-            if w != invalid(i) && at < len as u64 {
-                // A failure means that its owner has replaced it, and looked at the mark since.
-                let _ = e.write.compare_exchange(w, invalid(i), Relaxed, Relaxed);
-            }
+    let (tlb, tags) = unsafe {
+        let env = env.as_ptr();
+        ((&raw const (*env).tlb).as_ref().expect("env"), (&raw const (*env).write_tags).as_ref().expect("env"))
+    };
+    let clear = |i: usize, e: &TlbEntry| {
+        let w = e.write.load(Relaxed);
+        let at = w.wrapping_add(e.addend.load(Relaxed)).wrapping_sub(host as u64);
+        if w != invalid(i) && at < len as u64 {
+            // A failure means that its owner has replaced it, and looked at the mark since.
+            let _ = e.write.compare_exchange(w, invalid(i), Relaxed, Relaxed);
         }
+    };
+    // (A tag that is not noted yet is looked at by its owner when it is.)
+    if len <= 4096
+        && let Some(places) = tags.of(host)
+    {
+        return places.for_each(|p| clear(p % TLB, &tlb[p / TLB % REGIMES][p % TLB]));
+    }
+    for r in tlb {
+        r.iter().enumerate().for_each(|(i, e)| clear(i, e))
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Request {
     pub decoded: Offsets,
     /// Blocks that were entered.
     pub executed: Offsets,
+    /// How many regions there were.
+    pub after: u64,
 }
 
 /// An instruction of a region.
@@ -89,8 +91,8 @@ pub(super) struct Plan<T: Target> {
 }
 
 impl<T: Target> Plan<T> {
-    /// The region of a hot block; nothing if its first instruction cannot be in one.
-    pub fn of(q: &Request) -> Option<Plan<T>> {
+    /// The region of a hot block, which ends where one of `others` begins; nothing if its first instruction cannot be in one.
+    pub fn of(q: &Request, others: &Offsets) -> Option<Plan<T>> {
         let size = q.bytes.len();
         let mut found: BTreeMap<u16, Decoded<T::Form>> = BTreeMap::new();
         let (mut heads, mut entries) = (BTreeSet::from([q.off]), vec![q.off]);
@@ -123,11 +125,11 @@ impl<T: Target> Plan<T> {
                     }
                 }
                 for t in to {
-                    if q.executed.has(t) && q.decoded.has(t) && heads.insert(t) {
+                    if q.executed.has(t) && q.decoded.has(t) && !others.has(t) && heads.insert(t) {
                         todo.push_back(t)
                     }
                 }
-                if d.end != End::Next || next as usize >= size {
+                if d.end != End::Next || next as usize >= size || others.has(next) {
                     break;
                 }
                 off = next;

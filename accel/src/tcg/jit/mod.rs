@@ -35,7 +35,7 @@ use code::{Code, CodeCache};
 use cranelift_codegen::{Context, isa::OwnedTargetIsa};
 use cranelift_control::ControlPlane;
 use cranelift_frontend::FunctionBuilderContext;
-use form::{Plan, Request};
+use form::{Offsets, Plan, Request};
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 use std::{
@@ -95,6 +95,9 @@ pub(crate) struct Region {
     /// Where the page lies that follows its own, if bytes of that one are part of it.
     pub next: Option<usize>,
     pub mode: u32,
+    /// How many were made up to this one.
+    number: u64,
+    instructions: usize,
     /// Offsets of its entries, by number.
     pub entries: Vec<u16>,
     /// What it was made from, by offset from its page.
@@ -114,6 +117,17 @@ impl Region {
             _ => (self.host, *at, &**b),
         })
     }
+    /// The pages of a request are those it was made from, and say the same.
+    fn serves(&self, q: &Request) -> bool {
+        let of = |at: usize, n: usize| q.bytes.get(at..at + n);
+        (self.host, self.mode) == (q.host, q.mode)
+            && (self.next.is_none() || self.next == q.next)
+            && self.bytes.iter().all(|(at, b)| of(*at, b.len()) == Some(&**b))
+    }
+    /// It was made from the byte at an offset of its pages, among others.
+    fn covers(&self, off: u16) -> bool {
+        self.bytes.iter().any(|(at, b)| (*at..at + b.len()).contains(&off.into()))
+    }
     /// Whether it serves what another one serves.
     fn replaces(&self, o: &Region) -> bool {
         o.entries[0] == self.entries[0]
@@ -127,6 +141,8 @@ type PageKey = (usize, u32);
 
 /// Regions of one page and mode that are kept although the bytes differ.
 const VARIANTS: usize = 32;
+/// Longest region, in instructions, that is compiled once more as part of another one.
+const INLINED: usize = 32;
 /// Requests that wait at most; blocks that get hot meanwhile ask again.
 const WAITING: usize = 96;
 
@@ -134,7 +150,7 @@ const WAITING: usize = 96;
 pub(crate) struct Jit {
     pub config: JitConfig,
     pub no_region: *const u8,
-    compile: fn(&Jit, &Request) -> Option<Arc<Region>>,
+    compile: fn(&Jit, &Request, &[Arc<Region>]) -> Option<Arc<Region>>,
     cache: Arc<CodeCache>,
     compiler: Mutex<Compiler>,
     regions: Mutex<FxHashMap<PageKey, Vec<Arc<Region>>>>,
@@ -196,7 +212,8 @@ impl Jit {
         }))
     }
     /// A block got hot. With a synchronous compiler the region, if there is one.
-    pub fn request(self: &Arc<Self>, group: &Arc<Group>, q: Request) -> Option<Arc<Region>> {
+    pub fn request(self: &Arc<Self>, group: &Arc<Group>, mut q: Request) -> Option<Arc<Region>> {
+        q.after = self.stats.regions.load(Relaxed);
         if self.config.synchronous {
             return self.make(&q);
         }
@@ -213,7 +230,7 @@ impl Jit {
         let key = (q.host, q.mode, q.off);
         let full = queue.waiting.len() >= WAITING;
         match queue.waiting.get_mut(&key) {
-            Some((n, _)) => *n += 1,
+            Some((n, old)) => (*n, *old) = (*n + 1, q),
             None if full => {}
             None => {
                 queue.waiting.insert(key, (1, q));
@@ -229,12 +246,16 @@ impl Jit {
     }
     /// Compiles and keeps a region.
     fn make(&self, q: &Request) -> Option<Arc<Region>> {
+        let known: Vec<_> = self.regions(q.host, q.mode).into_iter().filter(|r| r.serves(q)).collect();
         // (A bug in the compiler costs a region, not the machine: nothing of it is kept.)
-        let r = catch_unwind(AssertUnwindSafe(|| (self.compile)(self, q)));
+        let r = catch_unwind(AssertUnwindSafe(|| (self.compile)(self, q, &known)));
         let Ok(Some(r)) = r else {
             self.stats.refused.fetch_add(1, Relaxed);
             return None;
         };
+        if known.iter().any(|k| Arc::ptr_eq(k, &r)) {
+            return Some(r);
+        }
         let mut regions = self.regions.lock();
         for host in std::iter::once(r.host).chain(r.next) {
             let list = regions.entry((host, r.mode)).or_default();
@@ -302,10 +323,29 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
     }
 }
 
-/// Compiles a region.
-fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
+/// Where regions can be entered.
+fn entries<'a>(regions: impl Iterator<Item = &'a Arc<Region>>) -> Offsets {
+    let mut all = Offsets::new();
+    regions.flat_map(|r| &r.entries).for_each(|&e| all.add(e));
+    all
+}
+
+/// Compiles a region, or finds one of those that are `known` for the pages that serves.
+fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<Arc<Region>> {
     let started = Instant::now();
-    let plan = Plan::<T>::of(q)?;
+    let mut plan = Plan::<T>::of(q, &entries(known.iter().filter(|r| r.instructions > INLINED)))?;
+    // Blocks that are entered one after the other get hot together: most of what is asked for is part of a region that was
+    // asked for just before.
+    let missing = |r: &Region| plan.insns.iter().filter(|i| !r.covers(i.off)).count();
+    let covering: Vec<_> = known.iter().filter(|r| r.covers(q.off) && missing(r) <= plan.insns.len() / 8).collect();
+    // (If that was not there yet when this one was asked for: should it be entered here often, it is asked for again.)
+    if let Some(r) = covering.iter().find(|r| r.entries.contains(&q.off) || r.number > q.after) {
+        return Some(Arc::clone(r));
+    }
+    if !covering.is_empty() {
+        // It cannot be entered here, but is soon.
+        plan = Plan::of(q, &entries(known.iter()))?;
+    }
     let items = lower::items(&plan, q);
     let mut compiler = jit.compiler.lock();
     let c = &mut *compiler;
@@ -328,8 +368,8 @@ fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
         return None;
     };
     let s = &jit.stats;
+    let number = s.regions.fetch_add(1, Relaxed) + 1;
     for (n, by) in [
-        (&s.regions, 1),
         (&s.instructions, plan.insns.len() as u64),
         (&s.clif, clif),
         (&s.bytes, place.len() as u64),
@@ -343,6 +383,8 @@ fn compile<T: Target>(jit: &Jit, q: &Request) -> Option<Arc<Region>> {
         host: q.host,
         next: plan.next,
         mode: q.mode,
+        number,
+        instructions: plan.insns.len(),
         entries,
         bytes,
         code: place,
