@@ -5,7 +5,7 @@
 use crate::{
     forms::*,
     reg::*,
-    sem::{mmx, sse, string::Str, x87},
+    sem::{mmx, sse, string::Str, x87, x87_host},
     state::{bits, mode},
     sys,
 };
@@ -26,7 +26,7 @@ pub fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> 
         }
         return Ok(Translate::undefined(1));
     }
-    let mut t = Translate::new(&i, mode, off);
+    let mut t = Translate::new(&i, cut, mode, off);
     match t.run() {
         Some(()) => Ok(t.o),
         None => Ok(Translate::undefined(i.len() as u8)),
@@ -35,6 +35,8 @@ pub fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> 
 
 struct Translate<'a> {
     i: &'a Instruction,
+    /// Its bytes, and those that follow.
+    code: &'a [u8],
     mode: u32,
     off: i64,
     o: Decoded<Form>,
@@ -79,13 +81,13 @@ impl<'a> Translate<'a> {
             end: End::Stop,
         }
     }
-    fn new(i: &'a Instruction, mode: u32, off: u32) -> Self {
+    fn new(i: &'a Instruction, code: &'a [u8], mode: u32, off: u32) -> Self {
         let mut o = Self::undefined(i.len() as u8);
         o.reads = arith(i.rflags_read());
         o.writes = arith(i.rflags_modified());
         o.faults = false;
         o.end = End::Next;
-        Translate { i, mode, off: off as i64, o }
+        Translate { i, code, mode, off: off as i64, o }
     }
     fn size(&self) -> u32 {
         self.mode & mode::SIZE
@@ -737,6 +739,13 @@ impl<'a> Translate<'a> {
             self.rare();
             self.o.form = Form::new(Op::Sys(op), w, Loc::No, Loc::No);
             self.operands_of(Op::Sys(op), w);
+            return Some(());
+        }
+        if self.mode & mode::X87_MASKED != 0
+            && let Some((Op::X87(op), _)) = x87::classify(i)
+            && let Some(op) = x87_host::classify(op, self.code)
+        {
+            self.operands_of(op, B2);
             return Some(());
         }
         for (found, unit, bit) in [

@@ -1,7 +1,7 @@
 //! Forms: all that is known of an instruction before its operands.
 
 use crate::{
-    sem::{mmx::Mmx, sse::Sse, string::Str, x87::X87},
+    sem::{mmx::Mmx, sse::Sse, string::Str, x87::X87, x87_host::X87Host},
     sys::Sys,
 };
 use accel::tcg::W;
@@ -230,6 +230,8 @@ pub enum Op {
     Sse(Sse),
     Mmx(Mmx),
     X87(X87),
+    /// The same on the host's unit.
+    X87Host(X87Host),
     /// Runs as a function on the whole CPU.
     Sys(Sys),
     /// An x87, MMX or SSE instruction that may not run now: #NM or #UD.

@@ -120,6 +120,18 @@ impl Target for X86 {
     fn after(cpu: &mut Cpu<'_, Self>) -> Rare<Exception> {
         sys::after(cpu)
     }
+    fn unit(state: &State) -> unit::Image {
+        state.fpu.to_host()
+    }
+    fn set_unit(state: &mut State, image: &unit::Image, last: unit::Last) {
+        state.fpu.from_host(image);
+        if let Some(ip) = last.ip {
+            (state.fpu.fip, state.fpu.fcs) = (state.ip_of(ip), state.segs[reg::CS].sel)
+        }
+        if let Some((seg, offset)) = last.data {
+            (state.fpu.fdp, state.fpu.fds) = (offset, state.segs.get(seg as usize).map_or(0, |s| s.sel))
+        }
+    }
     fn watched(state: &mut State, la: u64, bytes: u32, write: bool) {
         sys::watched(state, la, bytes, write)
     }

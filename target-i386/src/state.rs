@@ -160,6 +160,8 @@ pub mod mode {
     pub const LIMIT_CS: u32 = 1 << 10;
     /// MXCSR leaves a SIMD floating-point exception unmasked.
     pub const SIMD_UNMASKED: u32 = 1 << 11;
+    /// x87 and MMX instructions run, and the host's unit can hold the guest's: all its exceptions are masked.
+    pub const X87_MASKED: u32 = 1 << 12;
 }
 
 /// Events that other threads announce; set a bit, then kick. A machine's CPU keeps most of them itself ([`Wires`]).
@@ -568,6 +570,7 @@ impl State {
     }
     /// Everything that selects code.
     pub fn mode(&self, hot: &Hot) -> u32 {
+        use crate::sem::x87_host::may_hold;
         use accel::tcg::vector::mxcsr::MASKS;
         let mut m = match self.code_bits() {
             16 => 0,
@@ -583,6 +586,7 @@ impl State {
             (code64 || s[ES].flat(), mode::FLAT_ES),
             (self.cr0 & (CR0_EM | CR0_TS) == 0, mode::FPU),
             (self.cr0 & (CR0_EM | CR0_TS) == 0 && self.cr4 & CR4_OSFXSR != 0, mode::SSE),
+            (self.cr0 & (CR0_EM | CR0_TS) == 0 && may_hold(self.fpu.fcw), mode::X87_MASKED),
             (self.protected(), mode::PROTECTED),
             (self.vm86(), mode::VM86),
             (!code64 && s[CS].limit != u32::MAX && self.protected() && !self.vm86(), mode::LIMIT_CS),

@@ -180,6 +180,67 @@ fn pending_x87_exceptions_are_reported_by_the_next_waiting_instruction() {
 }
 
 #[test]
+fn x87_pointers_follow_what_ran_on_the_hosts_unit() {
+    let mut at = [0; 3];
+    let mut a = CodeAssembler::new(64).expect("64-bit");
+    for (k, at) in at.iter_mut().enumerate() {
+        // The first program ends after the load, the second after the addition, the third after a control instruction.
+        a.reset();
+        a.fld(qword_ptr(rbx + 8)).expect("fld");
+        if k > 0 {
+            a.fadd_2(st0, st0).expect("fadd");
+        }
+        if k > 1 {
+            a.fnstsw(ax).expect("fnstsw");
+        }
+        a.ud2().expect("ud2");
+        let mut m = Bare::new(64, 16 << 20);
+        m.poke(CODE, &a.assemble(CODE).expect("assembles"));
+        m.poke(DATA + 8, &1.5f64.to_bits().to_le_bytes());
+        m.set_pc(CODE);
+        m.set_gpr(3, DATA);
+        assert_eq!(m.run(100), END);
+        let [code, data] = [1, 3].map(|n| m.state().segs[n].sel);
+        let f = &m.state().fpu;
+        assert_eq!((f.fcs, f.fds, f.fdp), (code, data, DATA + 8), "program {k}");
+        *at = f.fip - CODE;
+        assert_eq!(f.regs[7].sig, 0xc000_0000_0000_0000);
+    }
+    assert_eq!(at, [0, 3, 3]);
+}
+
+#[test]
+fn x87_operands_may_cross_pages_and_a_loop_may_unmask_exceptions() {
+    let mut m = machine(|a| {
+        let mut top = a.create_label();
+        a.fninit()?;
+        a.mov(ecx, 4)?;
+        a.fldz()?;
+        a.fld1()?;
+        a.set_label(&mut top)?;
+        // A sum that is stored over itself, across two pages.
+        a.fld(tbyte_ptr(rbx + 0xffb))?;
+        a.fadd_2(st0, st1)?;
+        a.fstp(tbyte_ptr(rbx + 0xffb))?;
+        a.dec(ecx)?;
+        a.jne(top)?;
+        a.fldcw(word_ptr(rbx))?;
+        a.fdiv_2(st0, st1)?;
+        a.fldz()
+    });
+    m.poke(DATA, &0x37bu16.to_le_bytes());
+    assert_eq!(m.run(1000), Outcome::Exception(Exception::mf()));
+    let mut sum = [0; 10];
+    m.peek(DATA + 0xffb, &mut sum);
+    // 4 in double extended precision.
+    assert_eq!(sum, [0, 0, 0, 0, 0, 0, 0, 0x80, 1, 0x40]);
+    let f = &m.state().fpu;
+    // The quotient was not stored, and the load never ran.
+    assert_eq!((f.fsw & 0xb8bf, f.ftw, f.fop), (0xb084, 0xc0, 0x0f1), "{:x}", f.fsw);
+    assert_eq!(f.regs[6].sig, 1 << 63);
+}
+
+#[test]
 fn mmx_shares_the_stack_and_emms_frees_it() {
     let mut m = machine(|a| {
         a.movq(mm1, qword_ptr(rbx))?;

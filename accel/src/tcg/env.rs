@@ -14,6 +14,7 @@ use super::{
     page::Pages,
     target::Target,
     tlb::{Inner, REGIMES, TLB, TlbEntry, WriteTags},
+    unit::Held,
 };
 use std::{
     cell::UnsafeCell,
@@ -149,6 +150,7 @@ pub struct Hot {
     pub(crate) scratch: [u64; 2],
     /// The vector registers.
     pub x: [u128; 32],
+    pub(crate) unit: Held,
 }
 impl Hot {
     pub(crate) fn new() -> Hot {
@@ -166,6 +168,7 @@ impl Hot {
             fpcr_host: 0,
             scratch: [0; 2],
             x: [0; 32],
+            unit: Held::new(),
         }
     }
     /// The flags, not yet computed.

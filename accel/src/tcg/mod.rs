@@ -12,6 +12,7 @@
 //! | `group` | the vCPUs of a machine: map of code, self-modifying code |
 //! | `tier0` | one handler per form, threaded by sibling calls |
 //! | `jit` | tier 1: regions compiled by Cranelift |
+//! | `unit` | a guest's x87 unit in the host's |
 //! | `engine` | [`Vcpu`]: dispatcher and run loop |
 //! | `host` | host-instruction thunks: vectors, x87 |
 
@@ -29,6 +30,7 @@ pub mod softfp;
 mod target;
 mod tier0;
 mod tlb;
+pub mod unit;
 pub mod vector;
 
 pub use bus::{Bus, FlatBus, RamPage};

@@ -306,6 +306,23 @@ pub trait Emit: Vector {
     fn defer_if(&mut self, c: Self::C, d: Deferred<Self::V>);
     /// The last deferred flags. Tier 1 may not know their kind and then leaves.
     fn deferred(&mut self) -> Result<Deferred<Self::V>, Self::Miss>;
+    /// Misses if `c` holds: [`Target::rare`](super::Target::rare) has to run the instruction.
+    fn rare_if(&mut self, c: Self::C) -> Result<(), Self::Miss>;
+    /// Runs an x87 instruction of registers on the host's unit ([`unit`](super::unit)): the two bytes of its opcode.
+    fn unit(&mut self, code: [u8; 2]);
+    /// The same with a memory operand of `bytes` bytes, which is written or read.
+    fn unit_at(&mut self, code: [u8; 2], bytes: u32, p: Self::P, write: bool);
+    /// FLDCW of a word.
+    fn unit_control(&mut self, v: Self::V);
+    /// The status word.
+    fn unit_status(&mut self) -> Self::V;
+    /// FCOMI, FCOMIP, FUCOMI, FUCOMIP: CF, ZF, PF.
+    fn unit_compare(&mut self, code: [u8; 2]) -> [Self::C; 3];
+    /// FCMOVcc ST(0), ST(i): `c` is whether the condition holds.
+    fn unit_move(&mut self, c: Self::C, i: u8);
+    /// The instruction's address becomes the unit's instruction pointer, and the offset of its memory operand the data
+    /// pointer.
+    fn unit_note(&mut self, data: Option<Self::V>);
     /// A place read at once.
     #[inline(always)]
     fn load(&mut self, w: W, la: Self::V) -> Result<Self::V, Self::Miss> {

@@ -4,6 +4,7 @@ use super::{
     env::Hot,
     mem::{Cpu, Phys},
     ops::*,
+    unit::{Image, Last},
 };
 use std::{fmt::Debug, hash::Hash};
 
@@ -83,6 +84,11 @@ pub trait Target: Sized + Send + 'static {
     fn before(cpu: &mut Cpu<'_, Self>) -> Rare<Self::Fault>;
     /// After an instruction in stepping mode; `cpu.op.ip` is the next one's address.
     fn after(cpu: &mut Cpu<'_, Self>) -> Rare<Self::Fault>;
+    /// The x87 unit, to be loaded into the host's: an instruction that runs there is next, and the mode says that all
+    /// exceptions are masked.
+    fn unit(state: &Self::State) -> Image;
+    /// The x87 unit after such instructions; the pointers are those of `last`.
+    fn set_unit(state: &mut Self::State, unit: &Image, last: Last);
     /// An access touched a page whose [`Leaf::watch`] is set.
     fn watched(state: &mut Self::State, la: u64, bytes: u32, write: bool);
 }

@@ -20,6 +20,7 @@ use super::{
     ops::*,
     target::{Access, AnyFamily, Family, Kind, Rare, Target, Who},
     tlb::{self, Place, TlbEntry},
+    unit::{self, routines},
     vector::native::Fpcr,
 };
 use std::{
@@ -209,6 +210,7 @@ mod info {
     /// The fault has been recorded.
     pub const FAULT: u64 = 1 << 11;
     pub const ALIGN: u64 = 1 << 12;
+    pub const RARE: u64 = 1 << 13;
 }
 
 #[inline(always)]
@@ -516,6 +518,57 @@ impl<T: Target, const WALK: bool> Emit for Interp<T, WALK> {
             None => unsafe { (*hot(self.env)).deferred() },
         })
     }
+    #[inline(always)]
+    fn rare_if(&mut self, c: bool) -> Result<(), Miss> {
+        if c { Err(Miss { ea: 0, info: info::RARE }) } else { Ok(()) }
+    }
+    fn unit(&mut self, code: [u8; 2]) {
+        unsafe { unit::run(self.env, routines::routine(code), at(0)) }
+    }
+    fn unit_at(&mut self, code: [u8; 2], bytes: u32, p: u64, write: bool) {
+        let routine = routines::routine(code);
+        if !WALK {
+            return unsafe { unit::run(self.env, routine, at(p as usize)) };
+        }
+        let mut data = [0; 16];
+        let operand = &mut data[..bytes as usize];
+        if !write {
+            self.walk_read(p, operand)
+        }
+        unsafe { unit::run(self.env, routine, operand.as_mut_ptr()) }
+        if write {
+            // (A device may be behind it.)
+            unsafe { unit::release(self.env) }
+            self.walk_write(p, operand)
+        }
+    }
+    fn unit_control(&mut self, v: u64) {
+        let mut word = v as u16;
+        unsafe { unit::run(self.env, routines::routine([0xd9, 5 << 3]), (&raw mut word).cast()) }
+    }
+    fn unit_status(&mut self) -> u64 {
+        let mut word = 0u16;
+        unsafe { unit::run(self.env, routines::routine([0xdd, 7 << 3]), (&raw mut word).cast()) }
+        word as u64
+    }
+    fn unit_compare(&mut self, code: [u8; 2]) -> [bool; 3] {
+        let mut flags = [0u8; 3];
+        unsafe { unit::run(self.env, routines::comparison(code), flags.as_mut_ptr()) }
+        flags.map(|f| f != 0)
+    }
+    fn unit_move(&mut self, c: bool, i: u8) {
+        unsafe { unit::run(self.env, routines::conditional_move(c, i), at(0)) }
+    }
+    fn unit_note(&mut self, data: Option<u64>) {
+        unsafe {
+            let u = &raw mut (*hot(self.env)).unit;
+            (*u).ip = ip_at(self.env, self.op);
+            if let Some(offset) = data {
+                (*u).offset = offset;
+                (*u).seg = ((*self.op).off >> 12) as u64
+            }
+        }
+    }
 }
 /// Stores flags: only the values that their producer uses.
 #[inline(always)]
@@ -578,10 +631,18 @@ pub(crate) unsafe fn run_on<T: Target>(env: NonNull<Env<T>>, mut op: *const Op<T
     }
     unsafe { collect(env) }
 }
-/// Host code other than handlers is about to run: the host's floating-point control is put back and the guest's sticky
-/// flags are collected.
+/// Host code other than handlers is about to run: the host's floating-point control is put back, the guest's sticky
+/// flags are collected, and its x87 unit is in its state.
 #[inline(always)]
 pub(crate) unsafe fn collect<T: Target>(env: NonNull<Env<T>>) {
+    unsafe {
+        collect_control(env);
+        unit::release(env)
+    }
+}
+/// The same for code that has nothing to do with the x87 unit.
+#[inline(always)]
+unsafe fn collect_control<T: Target>(env: NonNull<Env<T>>) {
     unsafe {
         let h = hot(env);
         Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.leave()
@@ -833,10 +894,13 @@ unsafe extern "C" fn miss<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea:
 #[inline(never)]
 unsafe extern "C" fn missed<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>, ea: u64, why: u64) -> Way {
     unsafe {
-        collect(env);
+        collect_control(env);
         let bytes = why & 0xff;
         if why & info::FAULT != 0 {
             return Way::new(To::Fault);
+        }
+        if why & info::RARE != 0 {
+            return Way::new(To::Rare);
         }
         if why & (info::DIVIDE | info::ALIGN) != 0 {
             *fault(env) = Some(if why & info::DIVIDE != 0 { T::divide_fault() } else { T::alignment_fault() });

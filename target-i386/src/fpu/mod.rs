@@ -9,12 +9,14 @@
 //! | `transcendental` | F2XM1 … FPATAN, over `wide` and `consts` |
 //! | `stack` | the register stack and exceptions of [`Fpu`] |
 //! | `image` | FSTENV, FSAVE, FXSAVE images |
+//! | `held` | to and from the host's unit |
 
 #[cfg(test)]
 mod apfloat_tests;
 pub mod arith;
 pub mod consts;
 pub mod convert;
+mod held;
 pub mod image;
 pub mod prem;
 pub mod soft;

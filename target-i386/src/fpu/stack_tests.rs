@@ -169,3 +169,20 @@ fn massive_underflow_gives_zero() {
     f.unary(Unary::Fscale);
     assert_eq!((f.st(0), f.fsw & 0x3f, f.pending()), (Some(F80::default()), 0x30, true));
 }
+
+#[test]
+fn f2xm1_of_one_is_rounded_from_below() {
+    // What an EPYC does, by rounding control: nearest, down, up, to zero.
+    let one = (0x3fff, 1 << 63, 0x220);
+    let below = (0x3ffe, u64::MAX, 0x20);
+    for (rc, want) in [one, below, one, below].into_iter().enumerate() {
+        let mut f = with(&[1.0]);
+        f.set_fcw(0x37f | (rc as u16) << 10);
+        f.unary(Unary::F2xm1);
+        let r = f.st(0).unwrap();
+        assert_eq!((r.se, r.sig, f.fsw & 0x23f), want, "rounding control {rc}");
+    }
+    let mut f = with(&[-1.0]);
+    f.unary(Unary::F2xm1);
+    assert_eq!((top(&f), f.fsw & 0x23f), (-0.5, 0x20));
+}

@@ -205,10 +205,10 @@ pub fn exp2m1(fcw: u16, x: &F80) -> Out {
         Some(Val::Zero(neg)) => zero(neg, 0),
         Some(Val::Inf(false)) => infinity(false, 0),
         Some(Val::Inf(true)) => Out::exact(F80 { sig: INTEGER, se: 0xbfff }),
-        // (±1 is exact, but real units report it as rounded.)
+        // (Both are exact. Real units take the first for an inexact result and the second for one just below one.)
         Some(Val::Num(n)) if n.exp >= 0 => match (n.neg, n.exp == 0 && n.sig == ONE) {
             (true, true) => Out::flagged(F80 { sig: INTEGER, se: 0xbffe }, PE),
-            (false, true) => Out::flagged(*x, PE),
+            (false, true) => num(fcw, Num { neg: false, exp: -1, sig: u128::MAX }, 0),
             _ => Out::exact(*x),
         },
         Some(Val::Num(n)) => {

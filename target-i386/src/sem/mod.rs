@@ -18,6 +18,7 @@ pub mod sse_rare;
 pub mod stack;
 pub mod string;
 pub mod x87;
+pub mod x87_host;
 
 use crate::{
     forms::{Form, Op},
@@ -42,6 +43,7 @@ const SSE: u8 = 12;
 const SSE_MOVE: u8 = 13;
 const SSE_FLOAT: u8 = 14;
 const RARE: u8 = 15;
+const X87: u8 = 16;
 
 /// The family of an operation.
 pub const fn family(op: Op) -> u8 {
@@ -73,6 +75,7 @@ pub const fn family(op: Op) -> u8 {
             sse::Part::Float => SSE_FLOAT,
             sse::Part::Rare => RARE,
         },
+        Op::X87Host(_) => X87,
         _ => RARE,
     }
 }
@@ -96,6 +99,7 @@ pub fn run<E: Emit, K: Family>(e: &mut E, f: Form) -> Step<E> {
         SSE => vector(e, f),
         SSE_MOVE => vector_move(e, f),
         SSE_FLOAT => vector_float(e, f),
+        X87 => x87_family(e, f),
         RARE => Ok(Flow::Rare),
         _ => any(e, f),
     }
@@ -119,6 +123,7 @@ fn any<E: Emit>(e: &mut E, f: Form) -> Step<E> {
         SSE => vector(e, f),
         SSE_MOVE => vector_move(e, f),
         SSE_FLOAT => vector_float(e, f),
+        X87 => x87_family(e, f),
         _ => Ok(Flow::Rare),
     }
 }
@@ -206,6 +211,9 @@ families! {
     }
     vector_float(e, f) {
         Op::Sse(op) => return sse::floats(e, f, op),
+    }
+    x87_family(e, f) {
+        Op::X87Host(op) => return x87_host::run(e, f, op),
     }
 }
 

@@ -16,6 +16,8 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form) -> Outcome {
     match f.op {
         Op::Sys(op) => return sys::run(cpu, f, op),
         Op::X87(op) => return x87::run(cpu, f, op),
+        // (What the host's unit refuses is a control word.)
+        Op::X87Host(_) => return x87::run(cpu, f, x87::X87::Fldcw),
         Op::Mmx(op) => return mmx::run(cpu, f, op),
         Op::Sse(op) => return sse::rare(cpu, f, op),
         Op::Str(op, rep) => return string::run(cpu, f, op, rep),

@@ -16,7 +16,7 @@ use crate::{
     },
     operand,
     reg::{CS, RAX},
-    sem::{flags, sse},
+    sem::{flags, sse, x87_host::may_hold},
     state::bits::*,
     sys::{Outcome, X86Cpu},
 };
@@ -358,13 +358,12 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: X87) -> Outcome {
     if !at_once && wait(cpu)? {
         return Ok(Rare::To(cpu.op.ip));
     }
+    let held = may_hold(cpu.state.fpu.fcw);
     if control(cpu, f, op)? {
         release(cpu);
-        return Ok(match op {
-            // MXCSR may select other code.
-            X87::Fxrstor(_) => Rare::To(cpu.op.next_ip),
-            _ => Rare::Next,
-        });
+        // (MXCSR and the control word may select other code.)
+        let other = matches!(op, X87::Fxrstor(_)) || may_hold(cpu.state.fpu.fcw) != held;
+        return Ok(if other { Rare::To(cpu.op.next_ip) } else { Rare::Next });
     }
     let p = pointer(cpu, f);
     let pending = cpu.state.fpu.pending();

@@ -11,4 +11,6 @@ pub mod lock;
 #[cfg(target_arch = "x86_64")]
 pub mod sse;
 #[cfg(target_arch = "x86_64")]
+pub mod unit;
+#[cfg(target_arch = "x86_64")]
 pub mod x87;

@@ -1,7 +1,7 @@
 //! The meaning of instructions as code: [`Ops`] and [`Emit`] over CLIF values.
 
 use super::{
-    super::{env::Hot, ops::*, target::Target, tier0::plain_bin},
+    super::{env::Hot, ops::*, target::Target, tier0::plain_bin, unit::routines},
     frame::*,
     xmm::Xv,
 };
@@ -427,5 +427,41 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
     }
     fn deferred(&mut self) -> Result<Deferred<Term>, Ended> {
         Ok(self.flags())
+    }
+    fn rare_if(&mut self, c: Value) -> Result<(), Ended> {
+        self.leave_if(c);
+        Ok(())
+    }
+    fn unit(&mut self, code: [u8; 2]) {
+        self.on_unit(routines::routine(code), None);
+    }
+    fn unit_at(&mut self, code: [u8; 2], _bytes: u32, p: (Value, i32), _write: bool) {
+        let at = self.val(W::B8, Term { root: Some(p.0), off: p.1 as i64 as u64 });
+        self.on_unit(routines::routine(code), Some(at));
+    }
+    fn unit_control(&mut self, v: Term) {
+        let v = self.val(W::B2, v);
+        let at = self.scratch();
+        self.b.ins().store(ENV, v, at, 0);
+        self.on_unit(routines::routine([0xd9, 5 << 3]), Some(at));
+    }
+    fn unit_status(&mut self) -> Term {
+        let at = self.scratch();
+        self.on_unit(routines::routine([0xdd, 7 << 3]), Some(at));
+        self.b.ins().load(ty(W::B2), ENV, at, 0).into()
+    }
+    fn unit_compare(&mut self, code: [u8; 2]) -> [Value; 3] {
+        let at = self.scratch();
+        self.on_unit(routines::comparison(code), Some(at));
+        [0, 1, 2].map(|i| self.b.ins().load(I8, ENV, at, i))
+    }
+    fn unit_move(&mut self, c: Value, i: u8) {
+        self.hold_unit();
+        let [no, yes] = [false, true].map(|c| self.k(I64, routines::conditional_move(c, i) as u64));
+        let routine = self.b.ins().select(c, yes, no);
+        self.call_quietly(routine, self.env);
+    }
+    fn unit_note(&mut self, data: Option<Term>) {
+        self.note(data)
     }
 }

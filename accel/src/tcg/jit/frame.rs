@@ -11,6 +11,7 @@ use super::{
         tlb::{REGIMES, TLB, TlbEntry},
     },
     thunk::Thunks,
+    unit::Note,
     xmm::Xv,
 };
 use cranelift_codegen::ir::{
@@ -26,6 +27,9 @@ use std::mem::offset_of;
 pub(super) const ENV: MemFlagsData = MemFlagsData::trusted();
 /// Accesses to guest memory.
 pub(super) const GUEST: MemFlagsData = MemFlagsData::new().with_notrap();
+
+/// The host follows an MXCSR, and the routines that load it for the guest change no register.
+pub(super) const MXCSR: bool = cfg!(target_arch = "x86_64");
 
 /// The CLIF type of a width.
 pub(super) const fn ty(w: W) -> Type {
@@ -105,6 +109,10 @@ pub(super) struct State {
     pub done: u32,
     /// The guest's floating-point control is loaded.
     pub fp: bool,
+    /// Its x87 unit is.
+    pub unit: bool,
+    /// The unit's pointers, not in the env.
+    pub note: Option<Note>,
     pub groups: Vec<Group>,
     /// `root + off` that were computed.
     pub sums: Vec<(Value, u64, Value)>,
@@ -123,6 +131,7 @@ pub(super) struct Stub {
     block: Block,
     off: u16,
     flags: Option<Deferred<Term>>,
+    note: Option<Note>,
     budget: Value,
     done: u32,
 }
@@ -179,6 +188,8 @@ pub struct Clif<'a, 'b, T: Target> {
     pub(super) far: Block,
     pub(super) thunks: Thunks,
     call_sig: SigRef,
+    /// Of routines that change no register: one argument.
+    pub(super) quiet_sig: SigRef,
 }
 
 /// Offset of a field of [`Hot`] in the env.
@@ -209,6 +220,9 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             block
         });
         let call_sig = b.import_signature(sig);
+        let mut quiet = Signature::new(if MXCSR { CallConv::PreserveAll } else { CallConv::SystemV });
+        quiet.params = vec![AbiParam::new(I64)];
+        let quiet_sig = b.import_signature(quiet);
         let regime = (mode >> 24) as usize % REGIMES;
         let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<TlbEntry>() * TLB;
         Clif {
@@ -239,6 +253,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             far,
             thunks,
             call_sig,
+            quiet_sig,
         }
     }
 
@@ -364,6 +379,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         if self.fp_held && !self.s.fp {
             self.load_fp()
         }
+        self.store_note();
         let left = self.budget_left(self.s.done);
         self.b.def_var(self.budget, left);
     }
@@ -470,7 +486,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let block = self.b.create_block();
         self.b.set_cold_block(block);
         let flags = if let Flags::Pending(d) = self.s.flags { Some(d) } else { None };
-        self.stubs.push(Stub { block, off: self.off, flags, budget: self.s.budget, done: self.s.done });
+        let note = self.s.note;
+        self.stubs.push(Stub { block, off: self.off, flags, note, budget: self.s.budget, done: self.s.done });
         self.stub = Some(block);
         block
     }
@@ -500,6 +517,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             if let Some(d) = s.flags {
                 self.store_flags(d)
             }
+            self.s.note = s.note;
+            self.store_note();
             (self.s.budget, self.s.done) = (s.budget, s.done);
             self.leave_at(s.off.into(), self.side);
             (self.s.sums, self.s.narrow) = (sums, narrow);
@@ -563,6 +582,10 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let call = self.b.ins().call_indirect(self.call_sig, f, &[self.env, with]);
         self.s.fp = false;
         self.b.inst_results(call)[0]
+    }
+    /// Calls a routine that changes no register.
+    pub(super) fn call_quietly(&mut self, routine: Value, with: Value) {
+        self.b.ins().call_indirect(self.quiet_sig, routine, &[with]);
     }
     /// What a call may have changed is not known any more.
     pub(super) fn forget(&mut self, gpr: u32, x: u32) {
@@ -654,6 +677,8 @@ impl State {
             budget,
             done: 0,
             fp: false,
+            unit: false,
+            note: None,
             groups: Vec::new(),
             sums: Vec::new(),
             narrow: Vec::new(),

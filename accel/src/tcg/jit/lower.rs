@@ -226,12 +226,14 @@ impl<T: Target> Lower<'_, '_, T> {
         let c = &mut self.c;
         c.flush();
         c.settle_flags();
+        c.store_note();
         self.set_page();
         let c = &mut self.c;
         let left = c.budget_left(c.s.done + 1);
         c.store_hot(left, offset_of!(Hot, budget));
         let item = c.k(I64, &raw const self.items[k] as u64);
         let out = c.call(c.thunks.rare, item);
+        c.s.unit = false;
         let (stay, leave) = (c.b.create_block(), c.b.create_block());
         c.b.set_cold_block(leave);
         c.b.ins().brif(out, leave, &[], stay, &[]);
@@ -312,6 +314,7 @@ impl<T: Target> Lower<'_, '_, T> {
                 Edge::Out(off) => {
                     c.flush();
                     c.settle_flags();
+                    c.store_note();
                     c.leave_at(off, c.far)
                 }
                 Edge::In(n) => {
@@ -381,6 +384,7 @@ impl<T: Target> Lower<'_, '_, T> {
         let c = &mut self.c;
         c.flush();
         c.settle_flags();
+        c.store_note();
         let left = c.budget_left(c.s.done);
         c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
     }

@@ -25,6 +25,7 @@ mod frame;
 mod lower;
 mod stubs;
 mod thunk;
+mod unit;
 mod vector;
 mod xmm;
 

@@ -13,6 +13,7 @@ use super::super::{
     mem::{Cpu, Mem},
     target::{AnyFamily, Rare, Target},
     tier0::{Interp, collect, fields, ip_at, reason, stop},
+    unit::hold,
     vector::native::Fpcr,
 };
 use std::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering::Relaxed};
@@ -32,8 +33,10 @@ pub(super) struct Thunks {
     pub rare: usize,
     /// Runs an [`Item`] by [`Target::run`]. 0: go on; else it missed and nothing has happened.
     pub one: usize,
-    /// Loads the guest's floating-point control.
+    /// Loads the guest's floating-point control. Like `unit` it changes no register on x86-64 hosts.
     pub fp: usize,
+    /// Loads the guest's x87 unit.
+    pub unit: usize,
 }
 impl Thunks {
     pub fn of<T: Target>() -> Thunks {
@@ -41,10 +44,45 @@ impl Thunks {
             settle: settle::<T> as *const () as usize,
             rare: rare::<T> as *const () as usize,
             one: one::<T> as *const () as usize,
-            fp: load_fp::<T> as *const () as usize,
+            fp: load_fp_quietly::<T> as *const () as usize,
+            unit: hold_quietly::<T> as *const () as usize,
         }
     }
 }
+
+/// A thunk of the env that keeps all registers: what calls it now and then need not give up its own for that.
+#[cfg(target_arch = "x86_64")]
+macro_rules! quietly {
+    ($name:ident, $thunk:path) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>) {
+            // (At the call the stack was a multiple of 16 bytes: with the return address and nine registers it is again.)
+            core::arch::naked_asm!(
+                "push rax", "push rcx", "push rdx", "push rsi", "push rdi", "push r8", "push r9", "push r10", "push r11",
+                "sub rsp, 256",
+                "movaps [rsp], xmm0", "movaps [rsp + 16], xmm1", "movaps [rsp + 32], xmm2", "movaps [rsp + 48], xmm3",
+                "movaps [rsp + 64], xmm4", "movaps [rsp + 80], xmm5", "movaps [rsp + 96], xmm6", "movaps [rsp + 112], xmm7",
+                "movaps [rsp + 128], xmm8", "movaps [rsp + 144], xmm9", "movaps [rsp + 160], xmm10", "movaps [rsp + 176], xmm11",
+                "movaps [rsp + 192], xmm12", "movaps [rsp + 208], xmm13", "movaps [rsp + 224], xmm14", "movaps [rsp + 240], xmm15",
+                "call {thunk}",
+                "movaps xmm0, [rsp]", "movaps xmm1, [rsp + 16]", "movaps xmm2, [rsp + 32]", "movaps xmm3, [rsp + 48]",
+                "movaps xmm4, [rsp + 64]", "movaps xmm5, [rsp + 80]", "movaps xmm6, [rsp + 96]", "movaps xmm7, [rsp + 112]",
+                "movaps xmm8, [rsp + 128]", "movaps xmm9, [rsp + 144]", "movaps xmm10, [rsp + 160]", "movaps xmm11, [rsp + 176]",
+                "movaps xmm12, [rsp + 192]", "movaps xmm13, [rsp + 208]", "movaps xmm14, [rsp + 224]", "movaps xmm15, [rsp + 240]",
+                "add rsp, 256",
+                "pop r11", "pop r10", "pop r9", "pop r8", "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
+                "ret",
+                thunk = sym $thunk,
+            )
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+quietly!(load_fp_quietly, load_fp::<T>);
+#[cfg(target_arch = "x86_64")]
+quietly!(hold_quietly, hold::<T>);
+#[cfg(not(target_arch = "x86_64"))]
+use {hold as hold_quietly, load_fp as load_fp_quietly};
 
 unsafe extern "C" fn settle<T: Target>(env: NonNull<Env<T>>, _: u64) -> u64 {
     unsafe {
@@ -54,12 +92,11 @@ unsafe extern "C" fn settle<T: Target>(env: NonNull<Env<T>>, _: u64) -> u64 {
     }
     0
 }
-unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>, _: u64) -> u64 {
+unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>) {
     unsafe {
         let h = hot(env);
         Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.enter();
     }
-    0
 }
 unsafe extern "C" fn one<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>) -> u64 {
     unsafe {

@@ -20,9 +20,6 @@ use cranelift_codegen::ir::{
     types::{F32, F32X4, F64, F64X2, I8, I8X16, I16X8, I32, I32X4, I64, I64X2},
 };
 
-/// The host follows an MXCSR.
-const MXCSR: bool = cfg!(target_arch = "x86_64");
-
 /// The lanes of integers of a width.
 const fn ints(w: W) -> Type {
     match w {

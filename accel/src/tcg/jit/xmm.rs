@@ -247,8 +247,8 @@ impl<T: Target> Clif<'_, '_, T> {
         self.b.ins().brif(host, go_on, &[], load, &[]);
         self.b.switch_to_block(load);
         self.b.seal_block(load);
-        let none = self.k(I64, 0);
-        self.call(self.thunks.fp, none);
+        let thunk = self.k(I64, self.thunks.fp as u64);
+        self.call_quietly(thunk, self.env);
         self.b.ins().jump(go_on, &[]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
