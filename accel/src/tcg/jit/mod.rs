@@ -147,11 +147,14 @@ const INLINED: usize = 32;
 /// Requests that wait at most; blocks that get hot meanwhile ask again.
 const WAITING: usize = 96;
 
+/// Compiles a region, given those that exist.
+type Compile = fn(&Jit, &Request, &[Arc<Region>]) -> Option<Arc<Region>>;
+
 /// Tier 1 of a machine.
 pub(crate) struct Jit {
     pub config: JitConfig,
     pub no_region: *const u8,
-    compile: fn(&Jit, &Request, &[Arc<Region>]) -> Option<Arc<Region>>,
+    compile: Compile,
     cache: Arc<CodeCache>,
     compiler: Mutex<Compiler>,
     regions: Mutex<FxHashMap<PageKey, Vec<Arc<Region>>>>,
