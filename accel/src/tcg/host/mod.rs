@@ -9,6 +9,8 @@ pub mod f80;
 pub mod fpcr;
 pub mod lock;
 #[cfg(target_arch = "x86_64")]
+pub mod routine;
+#[cfg(target_arch = "x86_64")]
 pub mod sse;
 #[cfg(target_arch = "x86_64")]
 pub mod unit;

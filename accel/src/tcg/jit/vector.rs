@@ -5,6 +5,8 @@
 //! ([`Clif::need_fp`]); every exception is masked there. Not among them are `fmin`, `fmax`, `nearest` and saturating
 //! conversions. Hosts other than x86-64 call everything that depends on MXCSR.
 
+#[cfg(target_arch = "x86_64")]
+use super::super::host::routine;
 use super::{
     super::{
         ops::*,
@@ -302,8 +304,7 @@ impl<T: Target> Vector for Clif<'_, '_, T> {
     }
     fn xun(&mut self, op: XUn, x: Xv) -> Xv {
         if op.uses_mxcsr() {
-            // (Rounding by MXCSR has no CLIF form.)
-            if !MXCSR || matches!(op, XUn::CvtPsDq | XUn::CvtPdDq) {
+            if !MXCSR {
                 return self.called(x);
             }
             self.need_fp();
@@ -334,6 +335,18 @@ impl<T: Target> Vector for Clif<'_, '_, T> {
                 let v = self.all(x, F64X2);
                 self.b.ins().fvdemote(v)
             }
+            // (Rounding by MXCSR has no CLIF form.)
+            #[cfg(target_arch = "x86_64")]
+            XUn::CvtPsDq => {
+                let v = self.all(x, F32X4);
+                return self.routine(routine::cvtps2dq, v, I32X4).into();
+            }
+            #[cfg(target_arch = "x86_64")]
+            XUn::CvtPdDq => {
+                let v = self.all(x, F64X2);
+                return self.routine(routine::cvtpd2dq, v, I32X4).into();
+            }
+            #[cfg(not(target_arch = "x86_64"))]
             XUn::CvtPsDq | XUn::CvtPdDq => return self.called(x),
             XUn::Dup64 | XUn::DupEven32 | XUn::DupOdd32 => {
                 let v = self.all(x, I8X16);
@@ -497,11 +510,21 @@ impl<T: Target> Vector for Clif<'_, '_, T> {
         [less, equal, unordered]
     }
     fn xto_int(&mut self, from: W, to: W, truncate: bool, x: Xv) -> Term {
-        if !MXCSR || !truncate {
+        if !MXCSR {
             return self.called_term();
         }
         self.need_fp();
         let v = self.low(x, from);
+        #[cfg(target_arch = "x86_64")]
+        if !truncate {
+            let f = match (from, to) {
+                (W::B4, W::B8) => routine::cvtss2si64,
+                (W::B4, _) => routine::cvtss2si32,
+                (_, W::B8) => routine::cvtsd2si64,
+                _ => routine::cvtsd2si32,
+            };
+            return self.routine(f, v, ty(to)).into();
+        }
         let r = if to == W::B8 {
             // In range the saturating conversion is the instruction; the rest is tier 0's. (Twice the bits: without sign.)
             let i = self.low_int(from, v_alone(v));

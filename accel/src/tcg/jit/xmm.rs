@@ -10,10 +10,12 @@ use super::{super::target::Target, frame::*};
 use crate::tcg::env::Hot;
 use crate::tcg::ops::{Slot, W};
 use cranelift_codegen::ir::{
-    Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, ValueDef,
+    AbiParam, Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Signature, Type, Value, ValueDef,
     condcodes::IntCC,
     types::{F32, F32X4, F64, F64X2, I8X16, I32, I32X4, I64, I64X2},
 };
+#[cfg(target_arch = "x86_64")]
+use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
 
 /// A 128-bit value.
@@ -154,6 +156,17 @@ impl<T: Target> Clif<'_, '_, T> {
     pub(super) fn lanes(&mut self, t: Type, bits: u128) -> Value {
         let c = self.b.func.dfg.constants.insert(bits.to_le_bytes().to_vec().into());
         self.b.ins().vconst(t, c)
+    }
+
+    /// The result of a routine that changes no register.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn routine(&mut self, f: unsafe extern "C" fn(), x: Value, to: Type) -> Value {
+        let mut s = Signature::new(CallConv::PreserveAll);
+        s.params = [I64, self.b.func.dfg.value_type(x)].map(AbiParam::new).into();
+        let s = self.b.import_signature(s);
+        let (f, at) = (self.k(I64, f as usize as u64), self.scratch());
+        self.b.ins().call_indirect(s, f, &[at, x]);
+        self.b.ins().load(to, GUEST, at, 0)
     }
 
     // ---- registers ----
