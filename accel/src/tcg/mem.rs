@@ -357,6 +357,17 @@ impl<T: Target> Cpu<'_, T> {
         unsafe { std::ptr::copy(s, d, n as usize) };
         n
     }
+    /// Reads bytes that lie in one page of plain memory; false: nothing done, go on by single accesses.
+    pub fn read_run(&mut self, la: u64, data: &mut [u8]) -> bool {
+        let n = data.len() as u64;
+        if n > 0x1000 - (la & 0xfff) {
+            return false;
+        }
+        let Some(s) = self.quick(n, la, Kind::Read, Who::Current) else { return false };
+        // SAFETY: `quick` checked the range.
+        unsafe { copy_out(s, data) };
+        true
+    }
     /// Stores up to `count` copies of the low `w` of `v` upwards from `dst`, as far as they stay in the page and it is
     /// plain memory; returns how many. 0: nothing done, go on by single accesses.
     pub fn fill_run(&mut self, w: W, dst: u64, v: u64, count: u64) -> u64 {

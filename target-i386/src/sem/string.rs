@@ -43,15 +43,19 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Str, rep: Rep) -> Outcome {
     }
     // A single step ends after each iteration.
     let stepped = cpu.state.eflags & TF != 0;
-    let done = if stepped { 0 } else { bulk(cpu, f.w, op, mask, count) };
+    let (done, stop) = match op {
+        _ if stepped => (0, false),
+        Str::Cmps | Str::Scas => compare_run(cpu, f.w, op, rep, mask, count),
+        _ => (bulk(cpu, f.w, op, mask, count), false),
+    };
     if done != 0 {
         cpu.hot.refund(-(done.min(1 << 20) as i64));
         set(cpu, RCX, mask, count - done);
-        return Ok(if done == count { Rare::Next } else { again(cpu) });
+        return Ok(if stop || done == count { Rare::Next } else { again(cpu) });
     }
     let apart = cpu.hot.regs[RDI.index()].wrapping_sub(cpu.hot.regs[RSI.index()]) & mask;
     let upward = step(cpu, f.w) == u64::from(f.w.bytes());
-    let plain = upward && (op == Str::Stos || op == Str::Movs && apart >= 0x1000);
+    let plain = upward && op != Str::Lods && (op != Str::Movs || apart >= 0x1000);
     for i in 1..=SLICE.min(count) {
         one(cpu, f.w, op, mask)?;
         set(cpu, RCX, mask, count - i);
@@ -95,14 +99,14 @@ fn advance(cpu: &mut X86Cpu<'_>, r: accel::tcg::Slot, mask: u64, by: u64) {
     let v = cpu.hot.regs[r.index()].wrapping_add(by);
     set(cpu, r, mask, v)
 }
+/// The flags of `a` minus `b`.
+fn compare(w: W, a: u64, b: u64) -> Deferred<u64> {
+    Deferred { kind: Kind::Sub as u8, w, v: [a, b, a.wrapping_sub(b) & w.mask()] }
+}
 /// One element.
 fn one(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64) -> Result<(), Exception> {
     let by = step(cpu, w);
     let acc = cpu.hot.regs[RAX.index()] & w.mask();
-    let compare = |a: u64, b: u64| {
-        let r = a.wrapping_sub(b) & w.mask();
-        Deferred { kind: Kind::Sub as u8, w, v: [a, b, r] }
-    };
     match op {
         Str::Movs => {
             let s = source(cpu, w, mask)?;
@@ -127,7 +131,7 @@ fn one(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64) -> Result<(), Exception> 
         Str::Scas => {
             let d = target(cpu, w, mask, false)?;
             let v = cpu.load(w, d, Who::Current)?;
-            cpu.hot.defer(compare(acc, v));
+            cpu.hot.defer(compare(w, acc, v));
             advance(cpu, RDI, mask, by);
         }
         Str::Cmps => {
@@ -135,23 +139,107 @@ fn one(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64) -> Result<(), Exception> 
             let a = cpu.load(w, s, Who::Current)?;
             let d = target(cpu, w, mask, false)?;
             let b = cpu.load(w, d, Who::Current)?;
-            cpu.hot.defer(compare(a, b));
+            cpu.hot.defer(compare(w, a, b));
             advance(cpu, RSI, mask, by);
             advance(cpu, RDI, mask, by);
         }
     }
     Ok(())
 }
+/// How many elements, a page of them at most, can be done at once as far as direction and address size go: offsets do not
+/// wrap.
+fn upward(cpu: &X86Cpu<'_>, w: W, mask: u64, both: bool) -> u64 {
+    let size = w.bytes() as u64;
+    if step(cpu, w) != size {
+        return 0;
+    }
+    let room = |r: accel::tcg::Slot| (0x1000 / size).min((mask - (cpu.hot.regs[r.index()] & mask)) / size);
+    room(RDI).min(if both { room(RSI) } else { u64::MAX })
+}
+/// Bytes that are compared in one piece.
+const PIECE: usize = 256;
+/// As many elements of an upward CMPS or SCAS as lie in plain pages, and whether the last one ends the repetition; 0: go one
+/// by one.
+fn compare_run(cpu: &mut X86Cpu<'_>, w: W, op: Str, rep: Rep, mask: u64, count: u64) -> (u64, bool) {
+    let size = w.bytes() as u64;
+    let n = upward(cpu, w, mask, op == Str::Cmps).min(count);
+    let (si, di) = (cpu.hot.regs[RSI.index()] & mask, cpu.hot.regs[RDI.index()] & mask);
+    if n == 0 {
+        return (0, false);
+    }
+    let bytes = (n * size) as u32;
+    let Ok(d) = linear(cpu, ES as u8, di, bytes, false) else { return (0, false) };
+    // What is compared with: the accumulator in every lane, or memory.
+    let lanes = u64::MAX / w.mask();
+    let acc = [((cpu.hot.regs[RAX.index()] & w.mask()).wrapping_mul(lanes)).to_le_bytes(); PIECE / 8];
+    let mut left: [u8; PIECE] = *acc.as_flattened().first_chunk().expect("of this size");
+    let s = match op {
+        Str::Cmps => match linear(cpu, cpu.op.seg, si, bytes, false) {
+            Ok(s) => Some(s),
+            Err(_) => return (0, false),
+        },
+        _ => None,
+    };
+    let mut right = [0; PIECE];
+    let (mut done, mut stop) = (0, false);
+    while done < n && !stop {
+        let at = |la: u64| la.wrapping_add(done * size);
+        // Whole elements only: what is left in a page is a multiple, or an element crosses.
+        let fits = [Some(d), s].into_iter().flatten().map(|la| (0x1000 - (at(la) & 0xfff)) / size).min();
+        let k = fits.unwrap_or(0).min(n - done).min(PIECE as u64 / size);
+        let bytes = (k * size) as usize;
+        if k == 0
+            || !cpu.read_run(at(d), &mut right[..bytes])
+            || !s.is_none_or(|s| cpu.read_run(at(s), &mut left[..bytes]))
+        {
+            break;
+        }
+        let found = first(w, rep == Rep::Ne, &left[..bytes], &right[..bytes]);
+        stop = found.is_some();
+        let k = found.map_or(k, |i| i as u64 + 1);
+        let last = |b: &[u8]| {
+            let mut v = [0; 8];
+            let at = (k as usize - 1) * size as usize;
+            v[..size as usize].copy_from_slice(&b[at..at + size as usize]);
+            u64::from_le_bytes(v)
+        };
+        cpu.hot.defer(compare(w, last(&left), last(&right)));
+        done += k;
+    }
+    if done != 0 {
+        advance(cpu, RDI, mask, done * size);
+        if s.is_some() {
+            advance(cpu, RSI, mask, done * size);
+        }
+    }
+    (done, stop)
+}
+/// The first lane of two equally long strings that is equal (or differs).
+fn first(w: W, equal: bool, a: &[u8], b: &[u8]) -> Option<usize> {
+    let ones = u64::MAX / w.mask();
+    let tops = ones << (w.bits() - 1);
+    let word = |s: &[u8], fill: u8| {
+        let mut v = [fill; 8];
+        v[..s.len()].copy_from_slice(s);
+        u64::from_le_bytes(v)
+    };
+    // (Behind the end is no lane of interest.)
+    let (fa, fb) = if equal { (0, 0xff) } else { (0, 0) };
+    let words = a.chunks(8).zip(b.chunks(8)).map(|(a, b)| word(a, fa) ^ word(b, fb));
+    words.enumerate().find_map(|(i, x)| {
+        // (The lowest lane that borrows is zero; those above may be marked wrongly.)
+        let hit = if equal { x.wrapping_sub(ones) & !x & tops } else { x };
+        (hit != 0).then(|| i * 8 / w.bytes() as usize + (hit.trailing_zeros() / w.bits()) as usize)
+    })
+}
 /// As many elements of an upward MOVS or STOS as lie in plain pages; 0: go one by one.
 fn bulk(cpu: &mut X86Cpu<'_>, w: W, op: Str, mask: u64, count: u64) -> u64 {
     let size = w.bytes() as u64;
-    if step(cpu, w) != size || !matches!(op, Str::Movs | Str::Stos) {
+    if !matches!(op, Str::Movs | Str::Stos) {
         return 0;
     }
-    // No wrap of the offsets, and the segment must cover the whole run.
     let (si, di) = (cpu.hot.regs[RSI.index()] & mask, cpu.hot.regs[RDI.index()] & mask);
-    let room = |o: u64| (0x1000 / size).min((mask - o) / size);
-    let n = count.min(room(di)).min(if op == Str::Movs { room(si) } else { u64::MAX });
+    let n = upward(cpu, w, mask, op == Str::Movs).min(count);
     if n == 0 {
         return 0;
     }

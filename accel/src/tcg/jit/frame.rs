@@ -15,7 +15,7 @@ use super::{
     xmm::Xv,
 };
 use cranelift_codegen::ir::{
-    self, AbiParam, Block, InstBuilder, InstructionData, MemFlagsData, SigRef, Signature, Type, Value,
+    self, AbiParam, Block, BlockArg, InstBuilder, InstructionData, MemFlagsData, SigRef, Signature, Type, Value,
     condcodes::IntCC,
     types::{I8, I8X16, I16, I32, I64},
 };
@@ -136,6 +136,16 @@ pub(super) struct Stub {
     done: u32,
 }
 
+/// How a region is left at an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Before an instruction that tier 0 has to run.
+    Side,
+    /// For a kick or the budget.
+    Kick,
+    /// For code elsewhere.
+    Far,
+}
 /// Why a region returned.
 pub(crate) mod exit {
     /// Like a handler: the reason is in the env.
@@ -160,9 +170,9 @@ pub struct Clif<'a, 'b, T: Target> {
     vars: [Variable; SLOTS],
     pub(super) xvars: [Variable; 32],
     pub(super) budget: Variable,
-    /// Registers that have a value of their own.
-    pub(super) used: u32,
-    pub(super) xused: u32,
+    /// Registers whose variable is read somewhere.
+    pub(super) read: u32,
+    pub(super) xread: u32,
     pub(super) s: State,
     /// Number of the block.
     pub(super) block: usize,
@@ -182,10 +192,10 @@ pub struct Clif<'a, 'b, T: Target> {
     pub(super) fp_used: bool,
     stub: Option<Block>,
     stubs: Vec<Stub>,
-    /// Leave by side exit, by kick, and for code elsewhere: budget, and offset and instructions done packed.
-    pub(super) side: Block,
-    pub(super) kick: Block,
-    pub(super) far: Block,
+    /// Blocks that leave, by [`Exit`]: budget, and offset and instructions done packed.
+    pub(super) exits: [Block; 3],
+    /// Blocks before those, that store flags of a producer: also its values.
+    flag_exits: Vec<((Exit, u8, W), Block)>,
     pub(super) thunks: Thunks,
     call_sig: SigRef,
     /// Of routines that change no register: one argument.
@@ -212,7 +222,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let mut sig = Signature::new(CallConv::SystemV);
         sig.params = vec![AbiParam::new(I64); 2];
         sig.returns.push(AbiParam::new(I64));
-        let [side, kick, far] = [(); 3].map(|()| {
+        let exits = [(); 3].map(|()| {
             let block = b.create_block();
             b.set_cold_block(block);
             b.append_block_param(block, I64);
@@ -234,8 +244,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             vars,
             xvars,
             budget,
-            used: 0,
-            xused: 0,
+            read: 0,
+            xread: 0,
             s: State::new(base),
             block: 0,
             d,
@@ -248,9 +258,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             fp_used: false,
             stub: None,
             stubs: Vec::new(),
-            side,
-            kick,
-            far,
+            exits,
+            flag_exits: Vec::new(),
             thunks,
             call_sig,
             quiet_sig,
@@ -316,7 +325,6 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             return self.base.into();
         }
         let i = s.index();
-        self.used |= 1 << i;
         if let Some(t) = self.s.cur[i] {
             return t;
         }
@@ -325,6 +333,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             self.s.changed |= 1 << i;
             self.b.ins().load(I64, ENV, self.env, Self::reg_at(i))
         } else {
+            self.read |= 1 << i;
             self.b.use_var(self.vars[i])
         };
         self.s.cur[i] = Some(v.into());
@@ -332,7 +341,6 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     pub(super) fn set_term(&mut self, s: Slot, t: Term) {
         let i = s.index();
-        self.used |= 1 << i;
         self.s.cur[i] = Some(t);
         self.s.dirty |= 1 << i;
         self.s.changed |= 1 << i;
@@ -385,11 +393,11 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// At the region's entries: the registers that blocks use, from the env.
     pub(super) fn load_all(&mut self) {
-        for i in bits(self.used) {
+        for i in bits(self.read) {
             let v = self.b.ins().load(I64, ENV, self.env, Self::reg_at(i));
             self.b.def_var(self.vars[i], v)
         }
-        for i in bits(self.xused) {
+        for i in bits(self.xread) {
             let v = self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i));
             self.b.def_var(self.xvars[i], v)
         }
@@ -485,7 +493,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         }
         let block = self.b.create_block();
         self.b.set_cold_block(block);
-        let flags = if let Flags::Pending(d) = self.s.flags { Some(d) } else { None };
+        let flags = self.pending();
         let note = self.s.note;
         self.stubs.push(Stub { block, off: self.off, flags, note, budget: self.s.budget, done: self.s.done });
         self.stub = Some(block);
@@ -514,22 +522,65 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let known = (self.s.sums.len(), self.s.narrow.len());
             // (What this block computed may not be known in the next.)
             let (sums, narrow) = (std::mem::take(&mut self.s.sums), std::mem::take(&mut self.s.narrow));
-            if let Some(d) = s.flags {
-                self.store_flags(d)
-            }
             self.s.note = s.note;
             self.store_note();
             (self.s.budget, self.s.done) = (s.budget, s.done);
-            self.leave_at(s.off.into(), self.side);
+            self.leave_at(s.off.into(), Exit::Side, s.flags);
             (self.s.sums, self.s.narrow) = (sums, narrow);
             debug_assert_eq!(known, (self.s.sums.len(), self.s.narrow.len()));
         }
     }
-    /// Leaves at an offset of the page by one of the blocks that all ways of a kind share. (Most of a region's ways out are
-    /// never taken: what they all do is compiled once.)
-    pub(super) fn leave_at(&mut self, off: i64, by: Block) {
+    /// Leaves at an offset of the page by one of the blocks that all ways of a kind share, which also store pending flags.
+    /// (Most of a region's ways out are never taken: what they all do is compiled once.)
+    pub(super) fn leave_at(&mut self, off: i64, by: Exit, flags: Option<Deferred<Term>>) {
         let k = self.k(I64, (off as u64) << 16 | self.s.done as u64 & 0xffff);
-        self.b.ins().jump(by, &[self.s.budget.into(), k.into()]);
+        let Some(d) = flags else {
+            self.b.ins().jump(self.exits[by as usize], &[self.s.budget.into(), k.into()]);
+            return;
+        };
+        let mut args: Vec<BlockArg> = vec![self.s.budget.into(), k.into()];
+        for t in self.flag_terms(&d) {
+            args.push(self.val(d.w, t).into())
+        }
+        let key = (by, d.kind, d.w);
+        let to = match self.flag_exits.iter().find(|e| e.0 == key) {
+            Some(e) => e.1,
+            None => {
+                let block = self.b.create_block();
+                self.b.set_cold_block(block);
+                for t in [I64, I64].into_iter().chain(args.iter().skip(2).map(|_| ty(d.w))) {
+                    self.b.append_block_param(block, t);
+                }
+                self.flag_exits.push((key, block));
+                block
+            }
+        };
+        self.b.ins().jump(to, &args);
+    }
+    /// Emits the blocks that store flags.
+    pub(super) fn finish_flag_exits(&mut self) {
+        for ((by, kind, w), block) in std::mem::take(&mut self.flag_exits) {
+            self.b.switch_to_block(block);
+            let p = self.b.block_params(block).to_vec();
+            let mut values = p.iter().skip(2);
+            let used = T::flag_values(kind);
+            let v = std::array::from_fn(|i| match used >> i & 1 {
+                0 => Term::constant(0),
+                _ => (*values.next().expect("a parameter for each value")).into(),
+            });
+            (self.s.sums, self.s.narrow) = (Vec::new(), Vec::new());
+            self.store_flags(Deferred { kind, w, v });
+            self.b.ins().jump(self.exits[by as usize], &[p[0].into(), p[1].into()]);
+        }
+    }
+    /// The values of flags that mean something.
+    fn flag_terms(&self, d: &Deferred<Term>) -> impl Iterator<Item = Term> + use<T> {
+        let used = T::flag_values(d.kind);
+        d.v.into_iter().enumerate().filter(move |(i, _)| used >> i & 1 != 0).map(|(_, t)| t)
+    }
+    /// The flags, if they are not in the env.
+    pub(super) fn pending(&self) -> Option<Deferred<Term>> {
+        if let Flags::Pending(d) = self.s.flags { Some(d) } else { None }
     }
     /// Makes a block for [`leave_at`](Self::leave_at), and begins it: the address and the budget left.
     pub(super) fn shared_exit(&mut self, block: Block) -> (Value, Value) {

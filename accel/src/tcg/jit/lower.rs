@@ -313,9 +313,9 @@ impl<T: Target> Lower<'_, '_, T> {
             match w.to {
                 Edge::Out(off) => {
                     c.flush();
-                    c.settle_flags();
                     c.store_note();
-                    c.leave_at(off, c.far)
+                    let flags = c.pending();
+                    c.leave_at(off, Exit::Far, flags)
                 }
                 Edge::In(n) => {
                     let shape = &self.plan.blocks[n];
@@ -329,8 +329,9 @@ impl<T: Target> Lower<'_, '_, T> {
                         c.b.switch_to_block(out);
                         c.b.seal_block(out);
                         let inside = c.s.clone();
-                        c.settle_flags();
-                        c.leave_at(head.into(), c.far);
+                        c.store_note();
+                        let flags = c.pending();
+                        c.leave_at(head.into(), Exit::Far, flags);
                         c.s = inside;
                         c.b.switch_to_block(go_on);
                         c.b.seal_block(go_on);
@@ -341,10 +342,10 @@ impl<T: Target> Lower<'_, '_, T> {
                         }
                     }
                     c.flush();
-                    let pending = c.s.flags;
                     if shape.live_in != 0 {
                         c.settle_flags()
                     }
+                    let pending = c.pending();
                     c.define();
                     if head <= w.off {
                         self.back_edge(n, head, pending)
@@ -356,7 +357,7 @@ impl<T: Target> Lower<'_, '_, T> {
         }
     }
     /// Goes round only if nobody waits and the budget covers it.
-    fn back_edge(&mut self, n: usize, head: u16, flags: Flags) {
+    fn back_edge(&mut self, n: usize, head: u16, flags: Option<Deferred<Term>>) {
         let c = &mut self.c;
         let kick = c.b.create_block();
         c.b.set_cold_block(kick);
@@ -364,10 +365,7 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.ins().brif(stop, kick, &[], self.blocks[n], &[]);
         c.b.switch_to_block(kick);
         c.b.seal_block(kick);
-        if let Flags::Pending(d) = flags {
-            c.store_flags(d)
-        }
-        c.leave_at(head.into(), c.kick);
+        c.leave_at(head.into(), Exit::Kick, flags);
     }
     /// Whether the vCPU is kicked or the budget does not cover `n` instructions.
     fn kicked(c: &mut Clif<'_, '_, T>, n: u64) -> Value {
@@ -391,14 +389,15 @@ impl<T: Target> Lower<'_, '_, T> {
     /// What all ways out share.
     fn exits(&mut self) {
         let c = &mut self.c;
-        for (block, why) in [(c.side, exit::SIDE), (c.kick, exit::KICK)] {
-            let (ip, left) = c.shared_exit(block);
+        c.finish_flag_exits();
+        for (by, why) in [(Exit::Side, exit::SIDE), (Exit::Kick, exit::KICK)] {
+            let (ip, left) = c.shared_exit(c.exits[by as usize]);
             c.store_hot(ip, offset_of!(Hot, ip));
             c.store_hot(left, offset_of!(Hot, budget));
             let why = c.k(I64, why as u64);
             c.b.ins().return_(&[why]);
         }
-        let (ip, left) = c.shared_exit(c.far);
+        let (ip, left) = c.shared_exit(c.exits[Exit::Far as usize]);
         c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
     }
     /// Where all ways out to other code meet: into a region if the jump cache knows one, else back.

@@ -174,7 +174,6 @@ impl<T: Target> Clif<'_, '_, T> {
     /// A vector register.
     pub(super) fn xterm(&mut self, s: Slot) -> Xv {
         let i = s.index();
-        self.xused |= 1 << i;
         if let Some(x) = self.s.x[i] {
             return x;
         }
@@ -183,6 +182,7 @@ impl<T: Target> Clif<'_, '_, T> {
             self.s.xchanged |= 1 << i;
             self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i))
         } else {
+            self.xread |= 1 << i;
             self.b.use_var(self.xvars[i])
         };
         self.s.x[i] = Some(v.into());
@@ -191,7 +191,6 @@ impl<T: Target> Clif<'_, '_, T> {
     pub(super) fn set_xterm(&mut self, s: Slot, x: Xv) {
         let i = s.index();
         let bit = 1 << i;
-        self.xused |= bit;
         let mut fresh = self.fresh.take();
         if let Some(at) = self.s.pins.iter().position(|p| p.0 == i) {
             let old = self.s.pins.swap_remove(at).1;
