@@ -61,7 +61,7 @@ pub struct JitConfig {
 }
 impl Default for JitConfig {
     fn default() -> Self {
-        JitConfig { threshold: 1024, cache: 128 << 20, synchronous: false }
+        JitConfig { threshold: 4096, cache: 128 << 20, synchronous: false }
     }
 }
 
