@@ -118,7 +118,7 @@ impl<T: Target> JcEntry<T> {
     pub const NONE: u64 = 0;
 }
 /// Entries of the jump cache.
-pub(crate) const JC: usize = 8192;
+pub(crate) const JC: usize = 32768;
 /// Names of a mode in an epoch: 1 to [`LAST`](salt::LAST), so that two of them never differ by a sign extension.
 pub(crate) mod salt {
     /// Place in a key.

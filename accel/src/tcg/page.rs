@@ -80,7 +80,7 @@ pub(crate) struct Pages<T: Target> {
     pairs: FxHashMap<(T::Form, T::Form, bool), Run<T>>,
     map: FxHashMap<(usize, u32), Box<Page<T>>>,
     modes: Vec<u32>,
-    single: Vec<Single<T>>,
+    single: Box<[Option<Single<T>>]>,
     /// In a looped vCPU the handlers that its ops stand for.
     looped: Option<FxHashMap<*const Op<T>, Run<T>>>,
     jit: Option<(Arc<Jit>, Trampoline)>,
@@ -105,7 +105,7 @@ impl<T: Target> Clone for Found<T> {
 }
 impl<T: Target> Copy for Found<T> {}
 /// Ops that are remembered.
-const FOUND: usize = 4096;
+const FOUND: usize = 16384;
 impl<T: Target> Found<T> {
     fn slot(at: usize) -> usize {
         (at ^ at >> 12) % FOUND
@@ -124,7 +124,7 @@ impl<T: Target> Drop for Single<T> {
         drop(unsafe { Box::from_raw(self.ops.as_ptr()) })
     }
 }
-const SINGLES: usize = 64;
+const SINGLES: usize = 256;
 
 /// An instruction and what its flags are good for.
 struct Item<F> {
@@ -144,7 +144,7 @@ impl<T: Target> Pages<T> {
             pairs: T::PAIRS.iter().copied().zip(rows(h.pairs)).collect(),
             map: FxHashMap::default(),
             modes: Vec::new(),
-            single: Vec::new(),
+            single: (0..SINGLES).map(|_| None).collect(),
             looped: looped.then(FxHashMap::default),
             jit: jit.zip(jit::enter::trampoline()),
             patched: FxHashMap::default(),
@@ -332,7 +332,7 @@ impl<T: Target> Pages<T> {
     pub fn clear(&mut self) {
         self.map.clear();
         self.patched.clear();
-        self.single.clear();
+        self.single.iter_mut().for_each(|s| *s = None);
         self.followers.clear();
         self.found.fill(None);
     }
@@ -637,7 +637,8 @@ impl<T: Target> Pages<T> {
         let mut key = [0; 15];
         let n = bytes.len().min(15);
         key[..n].copy_from_slice(&bytes[..n]);
-        if let Some(s) = self.single.iter().find(|s| s.pc == pc && s.mode == mode && s.bytes == key) {
+        let slot = (pc ^ pc >> 8) as usize % SINGLES;
+        if let Some(s) = self.single[slot].as_ref().filter(|s| s.pc == pc && s.mode == mode && s.bytes == key) {
             return Some(s.ops.as_ptr().cast());
         }
         let off = (pc & 0xfff) as u16;
@@ -656,12 +657,7 @@ impl<T: Target> Pages<T> {
             unsafe { (*ops)[0].imm = (&raw const (*ops)[2]) as u64 }
         }
         let ops = NonNull::new(ops).expect("a box");
-        let s = Single { pc, mode, bytes: key, ops };
-        if self.single.len() < SINGLES {
-            self.single.push(s)
-        } else {
-            self.single[(pc >> 2) as usize % SINGLES] = s
-        }
+        self.single[slot] = Some(Single { pc, mode, bytes: key, ops });
         Some(ops.as_ptr().cast())
     }
 }

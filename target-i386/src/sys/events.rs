@@ -125,7 +125,9 @@ pub fn stepping(s: &State) -> bool {
     // (A CPU that should sleep but was run looks at its events first.)
     s.halted
         || s.wait_for_sipi
-        || s.shadow != Shadow::No
+        || s.shadow == Shadow::MovSs
+        // (What comes while nothing is held finds the shadow when it is looked at.)
+        || s.shadow == Shadow::Sti && s.held != 0
         || s.dr[7] & 0xff != 0
         || u64::from(s.eflags) & eflags::TF != 0
 }
