@@ -62,11 +62,11 @@ impl Board {
             let mut m = vm.core().lock();
             for n in 0..cpus {
                 let cpu = scope.object_new("test-cpu").unwrap();
-                cpu.cast::<Device>().unwrap().realize(&mut m).unwrap();
+                cpu.cast::<Device>().unwrap().qdev_realize(&mut m).unwrap();
                 let apic = scope.object_new("apic").unwrap();
                 cpu.add_child("lapic", &apic).unwrap();
                 apic.set_str("id", &n.to_string()).unwrap();
-                apic.cast::<Device>().unwrap().realize(&mut m).unwrap();
+                apic.cast::<Device>().unwrap().qdev_realize(&mut m).unwrap();
             }
             let bridge = scope.object_new_as::<IsaBridge>("isabus-bridge").unwrap();
             bridge.realize_sysbus(&mut m).unwrap();

@@ -51,7 +51,7 @@ impl Board {
         let cpu: Ref<RegistersCpu> = scope.object_new_as("test-registers-cpu").unwrap();
         {
             let mut m = vm.core().lock();
-            cpu.realize(&mut m).unwrap();
+            cpu.qdev_realize(&mut m).unwrap();
             let bridge = scope.object_new_as::<IsaBridge>("isabus-bridge").unwrap();
             bridge.realize_sysbus(&mut m).unwrap();
             let isa = IsaBus::create(&bridge, &vm.system_memory(), &vm.system_io()).unwrap();
@@ -210,6 +210,6 @@ fn the_mouse_takes_its_commands_away_with_it() {
     let b = Board::new(&[]);
     assert_eq!(b.mouse(cmd::ABSPOINTER_STATUS, 0)[0], 0xffff_0000);
     let mouse = ui::input::devices(b.vm.world().scope()).into_iter().find(|d| d.name == "vmmouse").unwrap();
-    mouse.object.cast::<Device>().unwrap().unrealize(&mut b.core().lock());
+    mouse.object.cast::<Device>().unwrap().qdev_unrealize(&mut b.core().lock());
     assert_eq!(b.mouse(cmd::ABSPOINTER_STATUS, 0)[0], 0xffff_ffff);
 }

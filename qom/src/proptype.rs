@@ -447,10 +447,7 @@ pub trait PropEnum: Copy + PartialEq + Send + Sync + 'static {
     const VALUES: &'static [Self];
 
     /// The value's text.
-    fn as_str(self) -> &'static str {
-        let at = Self::VALUES.iter().position(|v| *v == self);
-        at.and_then(|i| Self::NAMES.get(i)).copied().unwrap_or_default()
-    }
+    fn as_str(self) -> &'static str;
 
     /// The value with this text.
     fn from_text(text: &str) -> Option<Self> {

@@ -65,7 +65,7 @@ fn realize(w: &World, option: &str) -> Result<Ref<X86Cpu>> {
     Ok(cpu)
 }
 fn realize_device(w: &World, d: &Device) -> Result<()> {
-    d.realize(&mut w.ext::<Core>().unwrap().lock())
+    d.qdev_realize(&mut w.ext::<Core>().unwrap().lock())
 }
 fn on(props: &Map<String, Value>) -> BTreeSet<&str> {
     let names = target_i386::cpu::words::names();

@@ -156,6 +156,24 @@ fn outb(vm: &Vm, port: u64, val: u64) {
 }
 
 #[test]
+fn realizing_is_more_than_the_types_own_method() {
+    let (vm, _) = board(&[]);
+    let mut m = vm.lock();
+    // (`DeviceImpl` is in scope here: what it calls `realize` is the type's part only.)
+    let bad: qom::Ref<Ticker> = vm.world().object_new_as("test-ticker").unwrap();
+    bad.set("period", serde_json::json!(0)).unwrap();
+    assert_eq!(bad.qdev_realize(&mut m).unwrap_err().to_string(), "period must not be 0");
+    assert!(!bad.is_realized() && bad.parent().is_none());
+    let good: qom::Ref<Ticker> = vm.world().object_new_as("test-ticker").unwrap();
+    good.qdev_realize(&mut m).unwrap();
+    assert!(good.is_realized() && good.path().starts_with("/machine/unattached/"));
+    assert!(good.set("period", serde_json::json!(5)).is_err(), "a property was changed after realize");
+    good.qdev_unrealize(&mut m);
+    assert!(!good.is_realized());
+    good.set("period", serde_json::json!(5)).unwrap();
+}
+
+#[test]
 fn latch_reads_back_until_reset() {
     let (vm, _) = board(&[("test-latch", "iobase", "0x300")]); // -global
     let post = vm.device_add("latch", Some("post"), &[]).unwrap();

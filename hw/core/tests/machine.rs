@@ -26,7 +26,7 @@ fn none() -> Vm {
 /// A thread that counts slices of guest code.
 fn start(vm: &Vm) -> (Ref<TestCpu>, std::thread::JoinHandle<()>) {
     let cpu: Ref<TestCpu> = vm.world().object_new_as("test-cpu").unwrap();
-    cpu.realize(&mut vm.core().lock()).unwrap();
+    cpu.qdev_realize(&mut vm.core().lock()).unwrap();
     let c = cpu.clone();
     let thread = std::thread::spawn(move || {
         c.thread_started();
@@ -83,7 +83,7 @@ fn vcpus_park_run_halt_and_do_work_for_others() {
 fn kicks_reach_the_accelerator() {
     let vm = none();
     let cpu: Ref<TestCpu> = vm.world().object_new_as("test-cpu").unwrap();
-    cpu.realize(&mut vm.core().lock()).unwrap();
+    cpu.qdev_realize(&mut vm.core().lock()).unwrap();
     let kicks = Arc::new(AtomicU32::new(0));
     let count = kicks.clone();
     cpu.set_kick(move || _ = count.fetch_add(1, Relaxed));
@@ -93,7 +93,7 @@ fn kicks_reach_the_accelerator() {
     assert!(cpu.take_exit_request() && !cpu.take_exit_request());
     let second: Ref<TestCpu> = vm.world().object_new_as("test-cpu").unwrap();
     second.set_index(0);
-    assert!(second.realize(&mut vm.core().lock()).unwrap_err().to_string().contains("index 0"));
+    assert!(second.qdev_realize(&mut vm.core().lock()).unwrap_err().to_string().contains("index 0"));
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Rig {
     fn new() -> Self {
         let vm = Vm::with_machine("none", &[]).unwrap();
         let probe: Ref<Probe> = vm.world().object_new_as("test-probe").unwrap();
-        probe.realize(&mut vm.core().lock()).unwrap();
+        probe.qdev_realize(&mut vm.core().lock()).unwrap();
         let owner = vm.machine().unwrap().unattached().unwrap();
         Self { vm, probe, owner }
     }

@@ -263,7 +263,7 @@ impl DeviceImpl for IsaSerial {
         place(self, "isa-serial", &PORTS, &self.index, &self.iobase, &self.irq)?;
         let uart = self.uart()?;
         uart.irq().connect(Some(self.isa_irq(self.irq.get())?));
-        Device::realize(&uart, m)?;
+        uart.qdev_realize(m)?;
         // The bus makes byte cycles of everything wider, wherever it begins.
         let valid = Sizes::default().unaligned();
         let ops =
@@ -274,7 +274,7 @@ impl DeviceImpl for IsaSerial {
     fn unrealize(&self, m: &mut Locked) {
         self.unmap_io(m);
         if let Ok(u) = self.uart() {
-            Device::unrealize(&u, m);
+            u.qdev_unrealize(m);
         }
         self.parent_unrealize(m);
     }

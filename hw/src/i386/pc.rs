@@ -145,7 +145,7 @@ fn create_cpus(pc: &PcMachine, m: &mut Locked) -> Result<()> {
     for index in 0..t.cpus {
         let cpu: Ref<Device> = pc.scope().object_new_as(&cpu_type)?;
         cpu.set("apic-id", json!(Place::of(&t, index).apic_id(&t)))?;
-        cpu.realize(m)?;
+        cpu.qdev_realize(m)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxBuildHasher;
 use serde_json::Value;
 use std::any::{Any, TypeId};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 type Map<K, V> = IndexMap<K, V, FxBuildHasher>;
@@ -46,7 +46,8 @@ struct Middle {
 struct Twenty {
     parent: Middle,
     integers: [AtomicU64; 16],
-    strings: [RwLock<String>; 4],
+    strings: [RwLock<String>; 3],
+    choice: AtomicU8,
 }
 
 impl Object for Base {
@@ -119,6 +120,7 @@ fn create(class: &'static Class, globals: &RwLock<Vec<(u32, &str)>>) -> ObjRef {
         parent: Middle { parent: Device { parent: base(class, this.clone()) } },
         integers: std::array::from_fn(|_| AtomicU64::new(1)),
         strings: std::array::from_fn(|i| RwLock::new(if i == 0 { "text".into() } else { String::new() })),
+        choice: AtomicU8::new(0),
     });
     for (driver, name) in globals.read().iter() {
         if class.ids.contains(driver) {
@@ -138,10 +140,12 @@ fn class() -> &'static Class {
         let get = move |o: &dyn Object| own(o).integers[i].load(Ordering::Relaxed).into();
         properties.insert(format!("p{i}"), Arc::new(Box::new(get)));
     }
-    for i in 0..4 {
+    for i in 0..3 {
         let get = move |o: &dyn Object| own(o).strings[i].read().as_str().into();
         properties.insert(format!("p{}", 16 + i), Arc::new(Box::new(get)));
     }
+    let get = |o: &dyn Object| ["on", "off", "auto"][usize::from(own(o).choice.load(Ordering::Relaxed))].into();
+    properties.insert("p19".to_owned(), Arc::new(Box::new(get)));
     Box::leak(Box::new(Class { ids: vec![1, 2, 3], properties }))
 }
 
@@ -159,6 +163,7 @@ pub fn objects(c: &mut Criterion) {
     });
     c.bench_function("plain: failing cast", |b| b.iter(|| black_box(&o).cast::<Class>().is_none()));
     c.bench_function("plain: get by name: integer", |b| b.iter(|| black_box(&o).get(black_box("p9")).unwrap()));
+    c.bench_function("plain: get by name: enum", |b| b.iter(|| black_box(&o).get(black_box("p19")).unwrap()));
     c.bench_function("plain: get by name: string", |b| b.iter(|| black_box(&o).get(black_box("p16")).unwrap()));
     c.bench_function("plain: create and drop, 20 properties, 400 globals", |b| {
         b.iter(|| create(black_box(class), &globals));

@@ -22,6 +22,11 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
             const TYPE: &'static str = #name;
             const NAMES: &'static [&'static str] = &[#(#names),*];
             const VALUES: &'static [Self] = &[#(Self::#variants),*];
+            fn as_str(self) -> &'static str {
+                match self {
+                    #(Self::#variants => #names,)*
+                }
+            }
         }
         impl ::qom::PropType for #ty {
             type Cell = ::qom::derive_support::AtomicCell<Self>;

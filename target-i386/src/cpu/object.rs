@@ -310,7 +310,7 @@ impl X86Cpu {
         let apic: Ref<Device> = self.scope().object_new_as("apic")?;
         self.add_child("lapic", Ref::object(&apic))?;
         apic.set("id", serde_json::Value::from(self.apic_id.get()))?;
-        apic.realize(m)
+        apic.qdev_realize(m)
     }
 
     /// The local APIC's device.
@@ -336,7 +336,7 @@ impl X86Cpu {
 
     fn undo_parts(&self, m: &mut Locked) {
         if let Some(apic) = self.apic() {
-            apic.unrealize(m);
+            apic.qdev_unrealize(m);
             apic.unparent();
         }
         self.set_address_spaces(None, None);

@@ -190,7 +190,7 @@ pub fn by_hand(board: &Board, class: &'static Class) -> Result<Ref<Device>, Stri
         }
         let bus = dev.class_of().bus_type.and_then(|t| bus_of(board, t));
         match (dev.class_of().bus_type, bus) {
-            (None, _) => dev.realize(m).map_err(text),
+            (None, _) => dev.qdev_realize(m).map_err(text),
             (Some(_), Some(bus)) => dev.realize_on(m, &bus).map_err(text),
             (Some(t), None) => Err(format!("the board has no '{t}' bus")),
         }

@@ -192,7 +192,7 @@ pub fn device_add(scope: &Arc<Scope>, m: &mut Locked, add: &DeviceAdd<'_>) -> Re
         }
         match &bus {
             Some(b) => dev.realize_on(m, b),
-            None => dev.realize(m),
+            None => dev.qdev_realize(m),
         }
     };
     if let Err(e) = finish(m) {

@@ -175,7 +175,7 @@ impl Bus {
 
     pub(crate) fn unrealize(&self, m: &mut Locked) {
         if self.realized.swap(false, Ordering::Relaxed) {
-            self.devices().iter().filter_map(|(_, d)| d.cast::<Device>()).for_each(|d| d.unrealize(m));
+            self.devices().iter().filter_map(|(_, d)| d.cast::<Device>()).for_each(|d| d.qdev_unrealize(m));
         }
     }
 

@@ -126,9 +126,9 @@ impl Device {
                     }
                     let mut m = d.core().lock();
                     if on {
-                        d.realize(&mut m)?
+                        d.qdev_realize(&mut m)?
                     } else {
-                        d.unrealize(&mut m)
+                        d.qdev_unrealize(&mut m)
                     }
                     Ok(())
                 })
@@ -263,7 +263,7 @@ impl Device {
     /// As [`Device::realize`].
     pub fn realize_on(&self, m: &mut Locked, bus: &Ref<Bus>) -> Result<()> {
         self.set_bus(bus)?;
-        self.realize(m).inspect_err(|_| self.leave_bus())
+        self.qdev_realize(m).inspect_err(|_| self.leave_bus())
     }
 
     fn leave_bus(&self) {
@@ -283,7 +283,7 @@ impl Device {
     ///
     /// # Errors
     /// What the device, its handler or its bus say; nothing of it is left then.
-    pub fn realize(&self, m: &mut Locked) -> Result<()> {
+    pub fn qdev_realize(&self, m: &mut Locked) -> Result<()> {
         if self.is_realized() {
             return Ok(());
         }
@@ -342,7 +342,7 @@ impl Device {
     }
 
     /// Undoes [`Device::realize`], first for everything on its buses.
-    pub fn unrealize(&self, m: &mut Locked) {
+    pub fn qdev_unrealize(&self, m: &mut Locked) {
         if self.realized.swap(false, Ordering::AcqRel) {
             self.undo(&self.object(), m);
         }
@@ -351,7 +351,7 @@ impl Device {
     /// Takes the device out of the machine: unrealized, off its bus, out of the tree, with everything on its buses.
     pub fn remove(&self, m: &mut Locked) {
         let (id, path, was_realized) = (self.id(), self.path(), self.is_realized());
-        self.unrealize(m);
+        self.qdev_unrealize(m);
         for bus in self.child_buses() {
             if let Some(b) = bus.cast::<Bus>() {
                 b.devices().iter().filter_map(|(_, d)| d.cast::<Device>()).for_each(|d| d.remove(m));
