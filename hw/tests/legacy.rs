@@ -17,6 +17,7 @@ use hw_core::cpu::interrupt;
 use hw_core::isa::{IsaBridge, isa_create_simple};
 use hw_core::memory::Attrs;
 use hw_core::{ClockType, Cpu, Device, IsaBus, Line, Locked, MemoryRegion, RunState, SysBusDevice, Vm, irq};
+use parking_lot::Mutex;
 use qom::{ObjRef, Ref};
 
 /// A CPU without instructions.
@@ -228,6 +229,55 @@ fn pit_ticks_reach_irq_0_at_its_rate() {
         }
     }
     assert!((99..=101).contains(&ticks), "{ticks}");
+}
+
+/// Times at which line `n` rises while the clock jumps by `late`, then runs for `then`.
+fn rises(b: &Board, n: usize, late: u64, then: u64) -> Vec<u64> {
+    let seen = Arc::new(Mutex::new((b.gsi[n].level(), vec![])));
+    let (to, clocks) = (seen.clone(), b.vm.clocks.clone());
+    b.gsi[n].watch(Some(Arc::new(move |_: &mut Locked, level: bool| {
+        let mut seen = to.lock();
+        if level && !seen.0 {
+            seen.1.push(clocks.now());
+        }
+        seen.0 = level;
+    })));
+    let m = &mut b.vm.lock();
+    b.vm.clocks.restore(b.vm.clocks.now() + late); // as if nobody had served the timers
+    b.vm.clocks.run_clock(ClockType::Virtual, m);
+    b.vm.clocks.step(m, then);
+    b.gsi[n].watch(None);
+    std::mem::take(&mut seen.lock().1)
+}
+
+#[test]
+fn ticks_that_a_late_host_missed_are_made_up_for() {
+    for mode in [0x34, 0x36] {
+        let b = Board::new(1);
+        let _devices = b.timers();
+        for (port, v) in [(0x43, mode), (0x40, 0x00), (0x40, 0x10)] {
+            b.outb(port, v); // 4096 clocks: 3.4 ms
+        }
+        let period = 4096 * 1_000_000_000 / 1_193_182 + 1;
+        assert_eq!(rises(&b, 0, 0, 20 * period + 9).len(), 20, "mode {mode:#x}");
+        let start = b.vm.clocks.now();
+        // Ten ticks late: one at once, nine within three periods, and those of that time.
+        let ticks = rises(&b, 0, 10 * period + 9, 6 * period + 9);
+        assert_eq!(ticks.len(), 16, "mode {mode:#x}: {ticks:?}");
+        assert!(ticks[12] < start + 14 * period, "mode {mode:#x}: {ticks:?}");
+        assert!(ticks.windows(2).all(|t| t[1] - t[0] > period / 16), "{ticks:?}");
+    }
+}
+
+#[test]
+fn hpet_ticks_that_a_late_host_missed_are_made_up_for() {
+    let b = Board::new(1);
+    let _devices = b.timers();
+    for (at, v) in [(0x100, 0x14c), (0x108, 400_000), (0x10, 3)] {
+        b.store(0xfed0_0000 + at, v); // timer 0: every 4 ms, in the PIT's place
+    }
+    assert_eq!(rises(&b, 0, 0, 40 * MS + 1).len(), 10);
+    assert_eq!(rises(&b, 0, 20 * MS, 8 * MS).len(), 7); // 5 late ones, 2 more
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! High precision event timer block as registers. Source: IA-PC HPET specification 1.0a, §2.3.
 //!
 //! The main counter ticks every 10 ns of virtual time and is evaluated when somebody looks; [`HpetRegs::sync`] carries the
-//! comparators to a given time. Several matches of a periodic timer within one call count as one interrupt.
+//! comparators to a given time. Where that is late and a periodic timer matched several times meanwhile, the edges that are missing
+//! follow at up to four times the timer's rate: guests count ticks, and a busy host must not make a guest's tick stop.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,8 @@ pub const CLK_NS: u64 = 10;
 pub const MIN_TIMERS: u8 = 3;
 /// Most timers.
 pub const MAX_TIMERS: u8 = 32;
+/// Most edges that a timer makes up for; what was missed beyond that is lost.
+const MAX_OWED: u64 = 64;
 /// IRQ of timer 1 in legacy replacement, and of the RTC.
 pub const RTC_ROUTE: u32 = 8;
 
@@ -48,6 +51,10 @@ pub struct HpetTimer {
     fsb: u64,
     /// The comparator was written and has not been compared yet: equality counts at once.
     fresh: bool,
+    /// Periodic, edge triggered: matches whose interrupts are still to come.
+    owed: u64,
+    /// Virtual time in ns of the next one that is owed.
+    owed_at: u64,
 }
 
 impl HpetTimer {
@@ -110,6 +117,8 @@ impl HpetRegs {
             period: 0,
             fsb: 0,
             fresh: false,
+            owed: 0,
+            owed_at: 0,
         };
         Self {
             config: 0,
@@ -173,7 +182,24 @@ impl HpetRegs {
                     let period = t.period & t.mask();
                     let matches = 1 + (passed - d) / period;
                     t.cmp = t.cmp.wrapping_add(period.wrapping_mul(matches)) & t.mask();
+                    if t.config & (tn::LEVEL | tn::INT_ENB) == tn::INT_ENB {
+                        // One that is due waits behind those that are owed: the guest must be able to tell them apart.
+                        if t.owed != 0 {
+                            fired &= !(1 << n);
+                        }
+                        t.owed += matches - u64::from(t.owed == 0);
+                    }
                 }
+            }
+            for (n, t) in self.timers.iter_mut().enumerate().filter(|(_, t)| t.owed != 0) {
+                if fired >> n & 1 == 0 && t.owed_at <= now {
+                    t.owed -= 1;
+                    fired |= 1 << n;
+                }
+                if fired >> n & 1 != 0 {
+                    t.owed_at = now.saturating_add((t.period & t.mask()).saturating_mul(CLK_NS) / 4);
+                }
+                t.owed = t.owed.min(MAX_OWED);
             }
             self.seen = count;
             for (n, t) in self.timers.iter().enumerate().filter(|(n, _)| fired >> n & 1 != 0) {
@@ -212,9 +238,13 @@ impl HpetRegs {
             return None;
         }
         let ticks =
-            self.timers.iter().filter(|t| t.config & tn::INT_ENB != 0).filter_map(|t| t.distance(self.seen)).min()?;
-        let from_base = self.seen.wrapping_sub(self.base).checked_add(ticks)?;
-        self.since.checked_add(from_base.checked_mul(CLK_NS)?)
+            self.timers.iter().filter(|t| t.config & tn::INT_ENB != 0).filter_map(|t| t.distance(self.seen)).min();
+        let matched = ticks.and_then(|ticks| {
+            let from_base = self.seen.wrapping_sub(self.base).checked_add(ticks)?;
+            self.since.checked_add(from_base.checked_mul(CLK_NS)?)
+        });
+        let owed = self.timers.iter().filter(|t| t.owed != 0).map(|t| t.owed_at).min();
+        matched.into_iter().chain(owed).min()
     }
 
     /// Reads `size` (4 or 8) bytes at `offset`.
@@ -254,6 +284,7 @@ impl HpetRegs {
                 let count = self.counter(now);
                 if (new ^ self.config) & ENABLE != 0 {
                     (self.base, self.since, self.seen) = (count, now, count);
+                    self.timers.iter_mut().for_each(|t| t.owed = 0);
                 }
                 self.config = new;
             }
@@ -265,6 +296,7 @@ impl HpetRegs {
             o @ 0x100.. => {
                 let n = usize::try_from((o - 0x100) / 0x20).unwrap_or(usize::MAX);
                 if let Some(t) = self.timers.get_mut(n) {
+                    t.owed = 0;
                     match o & 0x18 {
                         0x00 => {
                             let mut new = t.config & !tn::WRITABLE | merge(t.config) & tn::WRITABLE;
@@ -309,6 +341,7 @@ impl HpetRegs {
     #[must_use]
     pub fn is_valid(&self, timers: u8) -> bool {
         self.timers.len() == usize::from(timers.clamp(MIN_TIMERS, MAX_TIMERS))
+            && self.timers.iter().all(|t| t.owed <= MAX_OWED)
     }
 }
 
@@ -410,8 +443,62 @@ mod tests {
         assert_eq!(h.sync(500).pulses, 4);
         assert_eq!(rd(&mut h, 0x108, 500), 80);
         assert_eq!(h.sync(500).deadline, Some(800));
-        assert_eq!(h.sync(1500).pulses, 4); // 80, 110, 140: one interrupt
+        assert_eq!(h.sync(1500).pulses, 4); // 80, 110, 140: one at once
         assert_eq!(rd(&mut h, 0x108, 1500), 170);
+    }
+
+    /// A periodic timer 0 of 100 ticks (1 µs), 32 bits, edges on output 2.
+    fn periodic() -> HpetRegs {
+        let mut h = hpet();
+        let _ = h.write(0x100, 4, 0x14c | 2 << 9, 0);
+        let _ = h.write(0x108, 4, 100, 0);
+        let _ = h.write(0x10, 4, 1, 0);
+        h
+    }
+
+    /// Runs the block as a main loop would until `end`: the times of the pulses.
+    fn pulses(h: &mut HpetRegs, mut now: u64, end: u64) -> Vec<u64> {
+        let mut at = vec![];
+        while now <= end {
+            let e = h.sync(now);
+            if e.pulses != 0 {
+                at.push(now);
+            }
+            now = e.deadline.unwrap_or(u64::MAX).max(now + 1);
+        }
+        at
+    }
+
+    #[test]
+    fn edges_that_a_late_host_missed_follow_quickly() {
+        let mut h = periodic();
+        assert_eq!(pulses(&mut h, 0, 2000), [1000, 2000]);
+        // Nobody looks until 5500: the matches of 3000, 4000 and 5000 come one after the other, that of 6000 in time.
+        assert_eq!(pulses(&mut h, 5500, 9000), [5500, 5750, 6000, 6250, 7000, 8000, 9000]);
+    }
+
+    #[test]
+    fn edges_are_made_up_for_within_limits() {
+        let mut h = periodic();
+        let late = 1_000_000;
+        assert_eq!(pulses(&mut h, late, 2 * late).len() as u64, 1 + MAX_OWED + 1000);
+        // A timer that is set up again, or a halted block, owes nothing.
+        for (reg, val) in [(0x100, 0x4 | 2 << 9), (0x108, 50), (0x10, 0)] {
+            let mut h = periodic();
+            assert_eq!(h.sync(5000).pulses, 4);
+            assert_eq!(h.write(reg, 4, val, 5010).pulses, 0);
+            assert_eq!(pulses(&mut h, 5020, 5900), [0u64; 0]);
+        }
+    }
+
+    #[test]
+    fn level_triggered_timers_owe_nothing() {
+        let mut h = hpet();
+        let _ = h.write(0x100, 4, 0x14e | 2 << 9, 0);
+        let _ = h.write(0x108, 4, 100, 0);
+        let _ = h.write(0x10, 4, 1, 0);
+        let e = h.sync(5500);
+        assert_eq!((e.levels, e.deadline), (4, Some(6000)));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The PC's interval timer, type `isa-pit` below `pit-common`. Registers: [`super::i8254_regs`].
 //!
-//! OUT of counter 0 drives the unnamed output; the unnamed input switches that off (HPET legacy replacement).
+//! OUT of counter 0 drives the unnamed output; the unnamed input switches that off (HPET legacy replacement). The host may be too
+//! late for an edge; the rising edges that are missing then follow at up to four times the counter's rate, since guests count them.
 
 use hw_core::{
     DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,
 };
 use qom::{Error, Object, Prop, Result};
+use serde::{Deserialize, Serialize};
 
 use super::i8254_regs::I8254Regs;
 
@@ -54,14 +56,29 @@ pub struct Pit {
     timer: Timer,
     #[state]
     irq_disabled: MachineCell<bool>,
-    /// The level last driven: after a reset OUT has another one until its next edge.
     #[state]
-    irq_level: MachineCell<bool>,
+    driven: MachineCell<Driven>,
 }
+
+/// What has been driven.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Driven {
+    /// The level: after a reset OUT has another one until its next edge.
+    level: bool,
+    /// Virtual time of the last look at OUT.
+    until: u64,
+    /// Rising edges still to be driven.
+    owed: u64,
+    /// Virtual time of the next of them.
+    owed_at: u64,
+}
+
+/// Most edges that are made up for; what was missed beyond that is lost.
+const MAX_OWED: u64 = 64;
 
 impl Pit {
     fn instance_init(&self) -> Result<()> {
-        self.timer.init(self, Self::update);
+        self.timer.init(self, Self::expired);
         Ok(())
     }
 
@@ -72,26 +89,46 @@ impl Pit {
         }
     }
 
-    /// Drives OUT 0 and waits for its next edge; low while switched off.
+    /// Drives OUT 0 of now and waits for its next edge; low while switched off.
     fn update(&self, m: &mut Locked) {
-        if *self.irq_disabled.ro(m) {
-            *self.irq_level.rw(m) = false;
-            self.irq.set(m, false);
-            self.timer.arm(m, None);
-            return;
-        }
         let now = m.clock.now();
-        let r = self.regs.rw(m);
-        let (out, next) = (r.out(0, now), r.next_edge(0, now));
-        *self.irq_level.rw(m) = out;
-        self.irq.set(m, out);
-        self.timer.arm(m, next);
+        let level = !*self.irq_disabled.ro(m) && self.regs.rw(m).out(0, now);
+        *self.driven.rw(m) = Driven { level, until: now, owed: 0, owed_at: 0 };
+        self.irq.set(m, level);
+        self.wait(m);
     }
 
-    /// Waits for the next edge of OUT 0 without driving it.
-    fn wait(&self, m: &mut Locked) {
+    /// Drives what OUT 0 did since the last look.
+    fn expired(&self, m: &mut Locked) {
         let now = m.clock.now();
-        let next = if *self.irq_disabled.ro(m) { None } else { self.regs.rw(m).next_edge(0, now) };
+        let Driven { level, until, owed, owed_at } = *self.driven.ro(m);
+        let r = self.regs.rw(m);
+        let (new, out, pace) = (r.rises(0, until, now), r.out(0, now), r.period(0) / 4);
+        // One that is due waits behind those that are owed: the guest must be able to tell them apart.
+        let rise = owed + new != 0 && (owed == 0 || owed_at <= now);
+        let d = self.driven.rw(m);
+        (d.level, d.until) = (out && (level || rise), now);
+        d.owed = (owed + new).saturating_sub(rise.into()).min(MAX_OWED);
+        if rise {
+            d.owed_at = now.saturating_add(pace);
+            self.irq.set(m, false);
+            self.irq.set(m, true);
+        }
+        if !out {
+            self.irq.set(m, false);
+        }
+        self.wait(m);
+    }
+
+    /// Waits for the next edge of OUT 0, or for one that is owed.
+    fn wait(&self, m: &mut Locked) {
+        if *self.irq_disabled.ro(m) {
+            return self.timer.arm(m, None);
+        }
+        let now = m.clock.now();
+        let edge = self.regs.rw(m).next_edge(0, now);
+        let d = self.driven.ro(m);
+        let next = edge.into_iter().chain((d.owed != 0).then_some(d.owed_at)).min();
         self.timer.arm(m, next);
     }
 
@@ -103,7 +140,9 @@ impl Pit {
     fn write(&self, m: &mut Locked, off: u64, _size: u32, val: u64) {
         let now = m.clock.now();
         self.regs.rw(m).write(off, val as u8, now);
-        self.update(m);
+        if I8254Regs::sets_up(0, off, val as u8) {
+            self.update(m);
+        }
     }
 }
 
@@ -136,6 +175,8 @@ impl DeviceImpl for Pit {
             }
             Phase::Hold => {
                 // The level of the new state reaches the line at its next edge: a reset is no interrupt.
+                let (level, until) = (self.driven.ro(m).level, m.clock.now());
+                *self.driven.rw(m) = Driven { level, until, owed: 0, owed_at: 0 };
                 self.wait(m);
             }
             Phase::Exit => {}
@@ -144,10 +185,10 @@ impl DeviceImpl for Pit {
     }
 
     fn post_load(&self, m: &mut Locked) -> Result<()> {
-        if !self.regs.ro(m).is_valid() {
+        if !self.regs.ro(m).is_valid() || self.driven.ro(m).owed > MAX_OWED {
             return Err(Error::generic("8254: impossible counter state"));
         }
-        let level = *self.irq_level.ro(m);
+        let level = self.driven.ro(m).level;
         self.irq.set(m, level);
         self.wait(m);
         Ok(())

@@ -199,6 +199,33 @@ impl Counter {
         Some(t + nanos(at))
     }
 
+    /// Rising edges of OUT in the first `d` clocks after the load.
+    fn risen(&self, d: u64) -> u64 {
+        let n = u64::from(self.loaded);
+        match self.mode() {
+            2 | 3 if n < 2 => 0,
+            3 if !self.phase => (d + n - n / 2) / n,
+            2 | 3 => d / n,
+            0 | 1 => u64::from(d >= n),
+            _ => u64::from(d > n),
+        }
+    }
+
+    /// Rising edges of OUT after `from`, up to and including `to`, by counting alone.
+    fn rises(&mut self, mut from: u64, to: u64) -> u64 {
+        let mut rises = 0;
+        if let (Some(at), Run::Since(t)) = (self.switch_at, self.run)
+            && at <= self.elapsed(to)
+        {
+            rises = self.risen(at).saturating_sub(self.risen(clocks(from.saturating_sub(t))));
+            self.sync(to);
+            from = t + nanos(at);
+        }
+        let Run::Since(t) = self.run else { return rises };
+        let risen = |c: &Self, at: u64| c.risen(clocks(at.saturating_sub(t)));
+        rises + risen(self, to).saturating_sub(risen(self, from))
+    }
+
     /// Control word for this counter: logic reset, OUT to its initial level, count unknown until written.
     fn program(&mut self, control: u8, now: u64) {
         let v = self.current(now);
@@ -388,6 +415,24 @@ impl I8254Regs {
         let c = self.counters.get_mut(n)?;
         c.sync(now);
         c.next_edge(now)
+    }
+
+    /// How often OUT of counter `n` rose after `from`, up to and including `to`.
+    #[must_use]
+    pub fn rises(&mut self, n: usize, from: u64, to: u64) -> u64 {
+        self.counters.get_mut(n).map_or(0, |c| c.rises(from, to))
+    }
+
+    /// Nanoseconds of one round of counter `n`.
+    #[must_use]
+    pub fn period(&self, n: usize) -> u64 {
+        self.counters.get(n).map_or(0, |c| nanos(c.loaded.into()))
+    }
+
+    /// Whether a write sets counter `n` up again: a control word or a count, no latch command.
+    #[must_use]
+    pub fn sets_up(n: u8, offset: u64, val: u8) -> bool {
+        if offset & 3 == 3 { val >> 6 == n && val & 0x30 != 0 } else { offset & 3 == u64::from(n) }
     }
 
     /// Whether a restored state is one that writes can reach.
@@ -580,6 +625,29 @@ mod tests {
         assert_eq!(status(&mut p, 0), 0xfe); // OUT high, null count
         load(&mut p, 0, 0);
         assert_eq!(status(&mut p, 0) & 0x7f, 0x3e);
+    }
+
+    #[test]
+    fn rising_edges_are_counted_over_any_time() {
+        // (Mode 1 waits for GATE.)
+        for (mode, n) in [(0, 6), (2, 5), (2, 2), (3, 5), (3, 4), (3, 2), (4, 6), (2, 1)] {
+            let mut p = pit(mode);
+            load(&mut p, n, 0);
+            let wave = wave(&mut p, 40);
+            for (from, to) in (0..40).flat_map(|from| (from..40).map(move |to| (from, to))) {
+                let plain = wave.as_bytes()[from..=to].windows(2).filter(|w| *w == b"lH").count() as u64;
+                assert_eq!(p.rises(2, nanos(from as u64), nanos(to as u64)), plain, "mode {mode}, {n}: {from} to {to}");
+            }
+        }
+        let mut p = pit(2); // 5 clocks, then twice 3: OUT rises at 5, 8 and 11
+        load(&mut p, 5, 0);
+        load(&mut p, 3, nanos(1));
+        assert_eq!(p.rises(2, nanos(1), nanos(11)), 3);
+        assert_eq!(p.rises(2, nanos(11), nanos(13)), 0);
+        let mut p = pit(3); // a low half of 2 clocks after a high one of 4: 6, 10
+        load(&mut p, 8, 0);
+        load(&mut p, 4, nanos(1));
+        assert_eq!(p.rises(2, nanos(1), nanos(10) + 2), 2);
     }
 
     #[test]
