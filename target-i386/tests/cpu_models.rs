@@ -426,6 +426,44 @@ fn topology_is_in_the_leaves() {
     assert_eq!((t.get(0x1f, 0), t.get(0x1f, 1)), ([1, 2, 0x100, 13], [3, 6, 0x201, 13]));
 }
 
+#[test]
+fn smp_cache_moves_caches_to_other_levels() {
+    let ids = |model: &str, caches: &[(&str, &str)]| {
+        let w = world();
+        let m = Machine::create(&w, "test-machine").unwrap();
+        m.set("smp", json!({"cpus": 8, "sockets": 1, "dies": 2, "cores": 2, "threads": 2})).unwrap();
+        let list: Vec<_> = caches.iter().map(|(c, t)| json!({"cache": c, "topology": t})).collect();
+        m.set("smp-cache", json!(list)).map_err(|e| e.to_string())?;
+        let c = new(&w, model);
+        c.set("apic-id", json!(0)).unwrap();
+        realize_device(&w, &c).map_err(|e| e.to_string())?;
+        let t = CpuidTable::new(c.leaves());
+        let leaf = if model == "EPYC" { 0x8000_001d } else { 4 };
+        let levels: Vec<_> =
+            m.get("smp-cache").unwrap().as_array().unwrap().iter().map(|c| c["topology"].clone()).collect();
+        Ok::<_, String>(([0, 1, 2, 3].map(|i| (t.get(leaf, i)[0] >> 14 & 0xfff) + 1), levels))
+    };
+    // A core has 2 ids, a die 4, a socket 8.
+    assert_eq!(ids("Nehalem", &[]).unwrap().0, [2, 2, 2, 4]);
+    let (shared, levels) = ids("Nehalem", &[("l2", "die"), ("l3", "socket")]).unwrap();
+    assert_eq!((shared, levels), ([2, 2, 4, 8], vec![json!("core"), json!("core"), json!("die"), json!("socket")]));
+    assert_eq!(ids("Nehalem", &[("l3", "core")]).unwrap().0, [2, 2, 2, 2]);
+    assert_eq!(ids("Nehalem", &[("l1i", "default")]).unwrap().0, [2, 2, 2, 4]);
+    assert_eq!(ids("EPYC", &[("l1d", "die"), ("l2", "die")]).unwrap().0, [4, 2, 4, 4]);
+    for (caches, error) in [
+        (&[("l1d", "socket")][..], "L2 cache topology level shouldn't be lower than L1 cache"),
+        (&[("l1i", "die")], "L2 cache topology level shouldn't be lower than L1 cache"),
+        (&[("l2", "die"), ("l3", "core")], "L3 cache topology level shouldn't be lower than L2 cache"),
+        (&[("l2", "die"), ("l2", "die")], "Invalid cache properties: l2. The cache properties are duplicated"),
+        (&[("l2", "thread")], "thread level cache not supported by this machine"),
+        (&[("l2", "module")], "Invalid topology level: module. The topology level is not supported by this machine"),
+        (&[("l4", "core")], "l4"),
+    ] {
+        let e = ids("Nehalem", caches).unwrap_err();
+        assert!(e.contains(error), "{caches:?}: {e}");
+    }
+}
+
 /// A machine that takes more than one CPU, with a link to its SMRAM as boards have it.
 #[derive(qom::Object)]
 #[qom(name = "test-machine", parent = Machine, class_init = TestMachine::class_init)]
@@ -434,7 +472,9 @@ struct TestMachine {
 }
 impl TestMachine {
     fn class_init(c: &mut qom::Class) {
-        c.edit::<hw_core::MachineClass>().max_cpus = 64;
+        let mc = c.edit::<hw_core::MachineClass>();
+        mc.max_cpus = 64;
+        (mc.smp.dies, mc.smp.caches) = (true, true);
         c.property(qom::Property::new("smram", "link<memory-region>").reader(|_| Ok("/machine/smram[0]".into())));
     }
 }

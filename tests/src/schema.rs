@@ -236,7 +236,11 @@ impl Schema {
                 out.push(format!("{at}{}: missing", text(o, "name")));
             }
         }
-        for v in list(y, "variants") {
+        // A tag's word that is missing has been told; its variant is not told again.
+        let tag = list(x, "members").iter().find(|m| text(m, "name") == text(x, "tag")).map(|m| text(m, "type"));
+        let words = tag.and_then(|t| self.infos.get(t)).map_or(&[][..], |t| list(t, "members"));
+        let is_word = |case: &str| words.iter().any(|w| text(w, "name") == case);
+        for v in list(y, "variants").iter().filter(|v| is_word(text(v, "case"))) {
             match list(x, "variants").iter().find(|o| text(o, "case") == text(v, "case")) {
                 Some(o) => {
                     self.compare(

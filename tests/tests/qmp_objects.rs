@@ -38,6 +38,25 @@ fn properties_are_set_with_their_type() {
     assert_eq!(text, "object 'm0' not found");
     let (_, text) = q.error("object-add", json!({"qom-type": "memory-backend-rma", "id": "m1"}));
     assert!(text.contains("memory-backend-ram"), "{text}");
+    for (props, why) in [
+        (json!({"qom-type": "edu"}), "Parameter 'qom-type' does not accept value 'edu'"),
+        (json!({"qom-type": "memory-backend-ram"}), "Parameter 'size' is missing"),
+        (
+            json!({"qom-type": "memory-backend-ram", "size": 4096, "mem-path": "/x"}),
+            "Parameter 'mem-path' is unexpected",
+        ),
+        (json!({"qom-type": "memory-backend-file", "size": 4096}), "Parameter 'mem-path' is missing"),
+        (
+            json!({"qom-type": "memory-backend-ram", "size": "4k"}),
+            "Invalid parameter type for 'size', expected: integer",
+        ),
+        (json!({"qom-type": "monitor-qmp", "chardev": "x", "close-action": "go"}), "does not accept value 'go'"),
+    ] {
+        let mut args = props.clone();
+        args["id"] = json!("m2");
+        let (_, text) = q.error("object-add", args);
+        assert!(text.contains(why), "{props}: {text}");
+    }
 }
 
 #[test]

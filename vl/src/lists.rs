@@ -169,13 +169,17 @@ fn machine_options(name: &str) -> Result<String, StartError> {
     Ok(out)
 }
 
-fn objects() -> String {
+/// The types that users can create objects of.
+pub(crate) fn user_creatable() -> Vec<&'static str> {
     let registry = Registry::global();
+    let can = |name: &&str| registry.class(name).is_ok_and(|c| c.is::<dyn UserCreatable>());
+    registry.list(None, false).into_iter().map(|t| t.name()).filter(can).collect()
+}
+
+fn objects() -> String {
     let mut out = String::from("List of user creatable objects:\n");
-    for t in registry.list(None, false) {
-        if registry.class(t.name()).is_ok_and(|c| c.is::<dyn UserCreatable>()) {
-            let _ = writeln!(out, "  {}", t.name());
-        }
+    for name in user_creatable() {
+        let _ = writeln!(out, "  {name}");
     }
     out
 }

@@ -123,9 +123,6 @@ fn set_machine_links(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
     Ok(())
 }
 
-/// QEMU's machine properties that only hold a value here: nothing looks at them.
-const NOT_BUILT: [&str; 3] = ["dumpdtb", "memory-encryption", "shim"];
-
 /// `-machine key=value`, and the options that are properties of the machine: `-m`, `-smp`, `-boot`, `-kernel` …
 fn set_machine_properties(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
     let line = &vm.options;
@@ -143,19 +140,24 @@ fn set_machine_properties(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
         };
         *slot = (name, option, opts.pairs.iter().map(pair).collect());
     }
+    // Other members, put together: a list is complete only with the last of them.
+    let mut trees = Map::new();
     for (key, value) in &line.machine.pairs {
         if key == "type" || key == "accel" || is_link(machine, key) {
             continue;
-        }
-        if NOT_BUILT.contains(&key.as_str()) {
-            return fail(format!("{}: '{key}' is not built yet", line.machine_at));
         }
         let member =
             key.split_once('.').and_then(|(head, rest)| Some((structs.iter_mut().find(|s| s.0 == head)?, rest)));
         match member {
             Some((slot, rest)) => drop(slot.2.insert(rest.into(), value.clone().into())),
-            None => machine.set_str(key, value).map_err(at(&line.machine_at))?,
+            None => match key.split_once('.') {
+                Some((head, _)) if machine.has_property(head) => put(&mut trees, key, value),
+                _ => machine.set_str(key, value).map_err(at(&line.machine_at))?,
+            },
         }
+    }
+    for (name, tree) in trees {
+        machine.set_input(&name, Input::Keyval(&tree)).map_err(at(&line.machine_at))?;
     }
     for (name, option, map) in structs.into_iter().filter(|s| !s.2.is_empty()) {
         machine.set_input(name, Input::Keyval(&map.into())).map_err(at(option))?;
@@ -164,6 +166,18 @@ fn set_machine_properties(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
         machine.set_str("graphics", "off").map_err(at("-nographic"))?;
     }
     set_boot_files(line, machine)
+}
+
+/// Puts `value` at a dotted path.
+fn put(tree: &mut Map<String, Value>, path: &str, value: &str) {
+    match path.split_once('.') {
+        None => drop(tree.insert(path.to_owned(), value.into())),
+        Some((head, rest)) => {
+            if let Value::Object(inner) = tree.entry(head).or_insert_with(|| Map::new().into()) {
+                put(inner, rest, value);
+            }
+        }
+    }
 }
 
 fn set_boot_files(line: &CommandLine, machine: &Ref<Machine>) -> Result<()> {

@@ -205,7 +205,14 @@ impl I2cBus {
         sent
     }
 
-    fn transfer_in(&self, m: &mut Locked, address: u8, command: Option<u8>, n: usize) -> Result<Vec<u8>, Nack> {
+    /// Reads as many bytes as `len` says, which may read the first itself. `command`: written first, if given.
+    fn transfer_in(
+        &self,
+        m: &mut Locked,
+        address: u8,
+        command: Option<u8>,
+        len: impl FnOnce(&mut Locked) -> usize,
+    ) -> Result<Vec<u8>, Nack> {
         if let Some(c) = command {
             self.start(m, address, false)?;
             if self.send(m, c).is_err() {
@@ -214,6 +221,7 @@ impl I2cBus {
             }
         }
         self.start(m, address, true).inspect_err(|_| self.end(m))?;
+        let n = len(m);
         let bytes = (0..n).map(|_| self.recv(m)).collect();
         self.nack(m);
         self.end(m);
@@ -235,7 +243,7 @@ impl I2cBus {
     /// # Errors
     /// No slave acknowledges.
     pub fn receive_byte(&self, m: &mut Locked, address: u8) -> Result<u8, Nack> {
-        Ok(self.transfer_in(m, address, None, 1)?.first().copied().unwrap_or(0xff))
+        Ok(self.transfer_in(m, address, None, |_| 1)?.first().copied().unwrap_or(0xff))
     }
 
     /// Send byte.
@@ -251,7 +259,7 @@ impl I2cBus {
     /// # Errors
     /// No slave acknowledges.
     pub fn read_byte(&self, m: &mut Locked, address: u8, command: u8) -> Result<u8, Nack> {
-        Ok(self.transfer_in(m, address, Some(command), 1)?.first().copied().unwrap_or(0xff))
+        Ok(self.transfer_in(m, address, Some(command), |_| 1)?.first().copied().unwrap_or(0xff))
     }
 
     /// Write byte.
@@ -267,7 +275,7 @@ impl I2cBus {
     /// # Errors
     /// No slave acknowledges.
     pub fn read_word(&self, m: &mut Locked, address: u8, command: u8) -> Result<u16, Nack> {
-        let bytes = self.transfer_in(m, address, Some(command), 2)?;
+        let bytes = self.transfer_in(m, address, Some(command), |_| 2)?;
         Ok(bytes.iter().rev().fold(0, |v, b| v << 8 | u16::from(*b)))
     }
 
@@ -293,19 +301,7 @@ impl I2cBus {
         max: usize,
         count: bool,
     ) -> Result<Vec<u8>, Nack> {
-        if let Some(c) = command {
-            self.start(m, address, false)?;
-            if self.send(m, c).is_err() {
-                self.end(m);
-                return Err(Nack);
-            }
-        }
-        self.start(m, address, true).inspect_err(|_| self.end(m))?;
-        let n = if count { usize::from(self.recv(m)).min(max) } else { max };
-        let bytes = (0..n).map(|_| self.recv(m)).collect();
-        self.nack(m);
-        self.end(m);
-        Ok(bytes)
+        self.transfer_in(m, address, command, |m| if count { usize::from(self.recv(m)).min(max) } else { max })
     }
 
     /// Block write: with `count` the length is sent first.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use qom::{Base, Class, Error, Global, Link, ObjRef, Prop, PropStruct, Property, Rank, Ref, Result, Scope, Size};
+use qom::{
+    Base, Class, Error, Global, Link, ObjRef, Object, Prop, PropStruct, Property, Rank, Ref, Result, Scope, Size,
+};
+use serde_json::json;
 
 use crate::core::Core;
 use crate::hostmem::{ConfidentialGuestSupport, HostMemory};
@@ -11,7 +14,7 @@ use crate::locked::Locked;
 use crate::memory::MemoryRegion;
 use crate::qdev::Device;
 use crate::request::ShutdownCause;
-use crate::smp::{SmpCaches, SmpConfig, SmpRules, Topology};
+use crate::smp::{CacheLevels, SmpCacheList, SmpCaches, SmpConfig, SmpRules, Topology};
 use crate::sysbus::system_bus;
 
 /// Most slots for memory modules: what ACPI's memory hotplug registers address.
@@ -203,9 +206,6 @@ pub struct Machine {
     /// Include guest memory in a core dump.
     #[property(name = "dump-guest-core", default = true, desc = "Include guest memory in a core dump")]
     pub dump_guest_core: Prop<bool>,
-    /// Dump current device tree to a file and quit.
-    #[property(type = "string", desc = "Dump current device tree to a file and quit")]
-    pub dumpdtb: Prop<String>,
     /// Firmware image.
     #[property(type = "string", desc = "Firmware image")]
     pub firmware: Prop<String>,
@@ -223,18 +223,10 @@ pub struct Machine {
     pub mem_merge: Prop<bool>,
     #[property(name = "memory-backend", desc = "Memory back end that provides the RAM")]
     memory_backend: Link<HostMemory>,
-    /// Memory encryption object to use.
-    #[property(name = "memory-encryption", type = "string", desc = "Memory encryption object to use")]
-    pub memory_encryption: Prop<String>,
     /// First phandle of the device tree.
     #[property(name = "phandle-start", type = "int", desc = "First phandle of the device tree")]
     pub phandle_start: Prop<i64>,
-    /// UEFI shim image file.
-    #[property(type = "string", desc = "UEFI shim image file")]
-    pub shim: Prop<String>,
-    /// Topology of the CPUs' caches.
-    #[property(name = "smp-cache", type = "SmpCachePropertiesWrapper", desc = "Topology of the CPUs' caches")]
-    pub smp_cache: Prop<SmpCaches>,
+    smp_caches: RwLock<SmpCaches>,
     /// Serial port console redirection table.
     #[property(default = true, desc = "Serial port console redirection table")]
     pub spcr: Prop<bool>,
@@ -254,9 +246,51 @@ pub struct Machine {
     cpu_type: RwLock<Option<String>>,
 }
 
+/// A property of QEMU's machines for a part that cannot be configured here: it reads as without that part, whoever sets it is told.
+#[derive(Clone, Copy, Debug)]
+pub struct AbsentProperty {
+    /// Name.
+    pub name: &'static str,
+    /// Type, as QOM shows it; `string` reads as an empty text, others as an empty list.
+    pub ty: &'static str,
+    /// Description.
+    pub desc: &'static str,
+    /// Why it cannot be set.
+    pub why: &'static str,
+}
+
+impl AbsentProperty {
+    /// Adds it to a class.
+    pub fn add(&self, c: &mut Class) {
+        let value = if self.ty == "string" { json!("") } else { json!([]) };
+        let why = self.why;
+        let refuse = move |_: &dyn Object, _: qom::Input<'_>| Err(Error::generic(why).into());
+        let p = Property::new(self.name, self.ty).reader(move |_| Ok(value.clone())).writer(refuse);
+        c.property(if self.desc.is_empty() { p } else { p.describe(self.desc) });
+    }
+}
+
+/// What no machine has here.
+const ABSENT: [AbsentProperty; 3] = [
+    AbsentProperty {
+        name: "dumpdtb",
+        ty: "string",
+        desc: "Dump current device tree to a file and quit",
+        why: "'dumpdtb' is not built yet",
+    },
+    AbsentProperty {
+        name: "memory-encryption",
+        ty: "string",
+        desc: "Memory encryption object to use",
+        why: "'memory-encryption' is not built yet",
+    },
+    AbsentProperty { name: "shim", ty: "string", desc: "UEFI shim image file", why: "'shim' is not built yet" },
+];
+
 impl Machine {
     fn class_init(c: &mut Class) {
         c.edit::<MachineClass>();
+        ABSENT.iter().for_each(|p| p.add(c));
         c.property(
             Property::computed::<BootConfiguration>("boot")
                 .getter(|o: &Machine| Ok(o.boot()))
@@ -280,6 +314,15 @@ impl Machine {
                     Ok(())
                 })
                 .describe("CPU topology"),
+        );
+        c.property(
+            Property::computed::<SmpCacheList>("smp-cache")
+                .getter(|o: &Machine| Ok(o.smp_caches.read().to_list()))
+                .setter(|o: &Machine, v: SmpCacheList| {
+                    *o.smp_caches.write() = SmpCaches::parse(&o.class_of().smp, &v)?;
+                    Ok(())
+                })
+                .describe("Topology of the CPUs' caches"),
         );
     }
 
@@ -422,6 +465,14 @@ impl Machine {
     /// CPUs and their topology.
     pub fn topology(&self) -> Topology {
         self.topology.read().clone()
+    }
+
+    /// Where the caches of CPUs sit whose model has them at the levels `model`; `None` if the user left that to the model.
+    ///
+    /// # Errors
+    /// A cache would be shared by fewer threads than one below it.
+    pub fn place_caches(&self, model: CacheLevels) -> Result<Option<CacheLevels>> {
+        self.smp_caches.write().complete(model)
     }
 
     /// Type of the CPUs: the user's choice or the class's.

@@ -1,7 +1,7 @@
-//! CPU topology: the structure behind `-smp`, and how missing parts are filled in.
+//! CPU topology: the structure behind `-smp`, and how missing parts are filled in; where the caches sit (`smp-cache`).
 
-use qom::{Error, Input, PropStruct, PropType, Reject, Result};
-use serde_json::{Value, json};
+use qom::{Error, Input, PropEnum, PropStruct, PropType, Reject, Result};
+use serde_json::Value;
 
 use crate::machine::MachineClass;
 
@@ -37,8 +37,8 @@ pub struct SmpRules {
     pub books: bool,
     /// Has drawers.
     pub drawers: bool,
-    /// Which caches of `smp-cache` can be placed.
-    pub caches: &'static [&'static str],
+    /// `smp-cache` can place caches.
+    pub caches: bool,
 }
 
 /// A complete topology: the product of the levels is `max_cpus`.
@@ -203,57 +203,159 @@ impl Topology {
     }
 }
 
-/// Value of the property `smp-cache`: where each cache sits; none can be moved on this machine's CPUs yet.
+/// What shares a cache, innermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, PropEnum)]
+#[qom(name = "CpuTopologyLevel")]
+#[expect(missing_docs, reason = "the levels of -smp")]
+pub enum CpuTopologyLevel {
+    Thread,
+    Core,
+    Module,
+    Cluster,
+    Die,
+    Socket,
+    Book,
+    Drawer,
+    /// The CPU model's choice.
+    Default,
+}
+
+/// A cache that `smp-cache` can place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PropEnum)]
+#[qom(name = "CacheLevelAndType")]
+pub enum CacheKind {
+    /// Level 1, data.
+    #[qom(name = "l1d")]
+    L1d,
+    /// Level 1, instructions.
+    #[qom(name = "l1i")]
+    L1i,
+    /// Level 2.
+    #[qom(name = "l2")]
+    L2,
+    /// Level 3.
+    #[qom(name = "l3")]
+    L3,
+}
+
+/// Element of the property `smp-cache`.
+#[derive(Clone, Debug, PartialEq, PropStruct)]
+#[qom(name = "SmpCacheProperties")]
+pub struct SmpCacheProperties {
+    /// Which cache.
+    pub cache: CacheKind,
+    /// What shares it.
+    pub topology: CpuTopologyLevel,
+}
+
+/// Value of the property `smp-cache`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SmpCaches(Vec<(String, String)>);
+pub(crate) struct SmpCacheList(Vec<SmpCacheProperties>);
 
-const CACHES: [&str; 4] = ["l1d", "l1i", "l2", "l3"];
-const LEVELS: [&str; 11] =
-    ["invalid", "thread", "core", "module", "cluster", "die", "socket", "book", "drawer", "default", "max"];
-
-impl Default for SmpCaches {
-    fn default() -> Self {
-        Self(CACHES.map(|c| (c.to_owned(), "default".to_owned())).to_vec())
-    }
-}
-
-impl SmpCaches {
-    /// Level at which a cache (`l1d`, `l1i`, `l2`, `l3`) is shared; `default`: the CPU model's choice.
-    pub fn level(&self, cache: &str) -> &str {
-        self.0.iter().find(|c| c.0 == cache).map_or("default", |c| &c.1)
-    }
-}
-
-impl PropType for SmpCaches {
+impl PropType for SmpCacheList {
     type Cell = parking_lot::RwLock<Self>;
     const TYPE: &'static str = "SmpCachePropertiesWrapper";
 
     fn to_json(&self) -> Value {
-        self.0.iter().map(|(cache, topology)| json!({ "cache": cache, "topology": topology })).collect()
+        self.0.to_json()
     }
 
     fn take(input: Input<'_>) -> Result<Self, Reject> {
-        let mut all = Self::default();
-        for e in input.elements()? {
-            let (mut cache, mut level) = (None, None);
-            for (key, v) in e.members()? {
-                match key {
-                    "cache" => cache = Some(v.string()?.to_owned()),
-                    "topology" => level = Some(v.string()?.to_owned()),
-                    _ => return Err(Reject::expects("members 'cache' and 'topology'")),
+        let each = |(i, e): (usize, Input<'_>)| SmpCacheProperties::take(e).map_err(|r| r.at(&i.to_string()));
+        input.elements()?.into_iter().enumerate().map(each).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Levels of [`CacheKind::VALUES`](qom::PropEnum::VALUES), in that order.
+pub type CacheLevels = [CpuTopologyLevel; 4];
+
+/// Where a machine's caches sit.
+#[derive(Clone, Debug)]
+pub(crate) struct SmpCaches {
+    levels: CacheLevels,
+    /// The user placed some.
+    given: bool,
+}
+
+impl Default for SmpCaches {
+    fn default() -> Self {
+        Self { levels: [CpuTopologyLevel::Default; 4], given: false }
+    }
+}
+
+impl SmpCaches {
+    /// What the user asks for, checked against what the machine has.
+    ///
+    /// # Errors
+    /// A cache twice, a machine without such caches, a level it has not.
+    pub fn parse(rules: &SmpRules, list: &SmpCacheList) -> Result<Self> {
+        let mut all = Self { given: true, ..Self::default() };
+        for (kind, level) in CacheKind::VALUES.iter().zip(&mut all.levels) {
+            let mut named = list.0.iter().filter(|p| p.cache == *kind);
+            *level = named.next().map_or(CpuTopologyLevel::Default, |p| p.topology);
+            if named.next().is_some() {
+                return Err(Error::generic(format!(
+                    "Invalid cache properties: {}. The cache properties are duplicated",
+                    kind.as_str()
+                )));
+            }
+        }
+        for (kind, level) in CacheKind::VALUES.iter().zip(all.levels) {
+            let has = match level {
+                CpuTopologyLevel::Default => continue,
+                _ if !rules.caches => {
+                    let what = format!("{} cache topology not supported by this machine", kind.as_str());
+                    return Err(Error::generic(what));
                 }
-            }
-            let (Some(cache), Some(level)) = (cache, level) else {
-                return Err(Reject::expects("members 'cache' and 'topology'"));
+                CpuTopologyLevel::Thread => {
+                    let what = format!("{} level cache not supported by this machine", level.as_str());
+                    return Err(Error::generic(what));
+                }
+                CpuTopologyLevel::Core | CpuTopologyLevel::Socket => true,
+                CpuTopologyLevel::Module => rules.modules,
+                CpuTopologyLevel::Cluster => rules.clusters,
+                CpuTopologyLevel::Die => rules.dies,
+                CpuTopologyLevel::Book => rules.books,
+                CpuTopologyLevel::Drawer => rules.drawers,
             };
-            if !LEVELS.contains(&level.as_str()) {
-                return Err(Reject::expects("a level such as 'core', 'socket' or 'default'"));
-            }
-            match all.0.iter_mut().find(|c| c.0 == cache) {
-                Some(c) => c.1 = level,
-                None => return Err(Reject::expects("one of 'l1d', 'l1i', 'l2', 'l3'")),
+            if !has {
+                return Err(Error::generic(format!(
+                    "Invalid topology level: {}. The topology level is not supported by this machine",
+                    level.as_str()
+                )));
             }
         }
         Ok(all)
+    }
+
+    /// As the property shows it.
+    pub fn to_list(&self) -> SmpCacheList {
+        let each = |(cache, topology): (&CacheKind, _)| SmpCacheProperties { cache: *cache, topology };
+        SmpCacheList(CacheKind::VALUES.iter().zip(self.levels).map(each).collect())
+    }
+
+    /// Fills in the CPU model's levels; `None` if the user placed nothing.
+    ///
+    /// # Errors
+    /// A cache would be shared by fewer threads than one below it.
+    pub fn complete(&mut self, model: CacheLevels) -> Result<Option<CacheLevels>> {
+        if !self.given {
+            return Ok(None);
+        }
+        for (level, model) in self.levels.iter_mut().zip(model) {
+            if *level == CpuTopologyLevel::Default {
+                *level = model;
+            }
+        }
+        let [l1d, l1i, l2, l3] = self.levels;
+        for (upper, lower, names) in [(l2, l1d.max(l1i), ("L2", "L1")), (l3, l2, ("L3", "L2"))] {
+            if upper < lower {
+                return Err(Error::generic(format!(
+                    "Invalid smp cache topology. {} cache topology level shouldn't be lower than {} cache",
+                    names.0, names.1
+                )));
+            }
+        }
+        Ok(Some(self.levels))
     }
 }

@@ -41,7 +41,7 @@ const ACPI_DISABLE: u8 = 0xf0;
 const GPE_PCI_HOTPLUG: u16 = 1 << 1;
 const GPE_CPU_HOTPLUG: u16 = 1 << 2;
 
-/// Advanced power management ports.
+/// Advanced power management ports. Kept over a reset, as in QEMU.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApmRegs {
     apmc: u8,
@@ -539,7 +539,6 @@ impl DeviceImpl for Piix4Pm {
         match phase {
             Phase::Enter => {
                 *self.pm.rw(m) = PmRegs::default();
-                *self.apm.rw(m) = ApmRegs::default();
                 *self.smbus.rw(m) = SmbusRegs::default();
                 self.cpus.rw(m).reset();
                 self.slots.rw(m).reset();

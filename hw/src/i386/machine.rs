@@ -2,6 +2,7 @@
 
 use super::{fpu_error::FpuErrorLatch, pc, topology, versions::VERSIONS};
 use crate::nvram::fw_cfg::FwCfg;
+use hw_core::machine::AbsentProperty;
 use hw_core::{
     Device, HotplugHandler, Locked, Machine, MachineCell, MachineClass,
     machine::{CompatProp, CpuSlot},
@@ -103,19 +104,12 @@ pub struct PcMachine {
     pub(super) board: RwLock<pc::Board>,
 }
 
-/// Parts of the reference that nobody can configure here: property, type, value, why.
-const ABSENT: [(&str, &str, Absent, &str); 3] = [
-    ("cxl-fmw", "CXLFixedMemoryWindow", Absent::List, "CXL memory is not supported"),
-    ("nvdimm-persistence", "string", Absent::Text, "NVDIMMs are not supported"),
-    ("sgx-epc", "SgxEPC", Absent::List, "SGX is not supported"),
+/// Parts of the reference that nobody can configure here.
+const ABSENT: [AbsentProperty; 3] = [
+    AbsentProperty { name: "cxl-fmw", ty: "CXLFixedMemoryWindow", desc: "", why: "CXL memory is not supported" },
+    AbsentProperty { name: "nvdimm-persistence", ty: "string", desc: "", why: "NVDIMMs are not supported" },
+    AbsentProperty { name: "sgx-epc", ty: "SgxEPC", desc: "", why: "SGX is not supported" },
 ];
-
-/// What the property of an absent part reads as.
-#[derive(Clone, Copy)]
-enum Absent {
-    List,
-    Text,
-}
 
 /// Features of the reference that are switched off and stay so.
 const OFF: [(&str, &str); 3] = [
@@ -135,6 +129,7 @@ impl PcMachine {
         mc.has_hotpluggable_cpus = true;
         mc.smp.dies = true;
         mc.smp.modules = true;
+        mc.smp.caches = true;
         mc.hotplug_handler = |machine, dev| {
             let cpu = hw_core::Cpu::of(&*dev.object()).is_some();
             cpu.then(|| machine.object())
@@ -148,14 +143,7 @@ impl PcMachine {
                 },
             ));
         }
-        for (name, ty, value, why) in ABSENT {
-            let value = match value {
-                Absent::List => json!([]),
-                Absent::Text => json!(""),
-            };
-            let refuse = move |_: &dyn Object, _: qom::Input<'_>| Err(Error::generic(why).into());
-            c.property(Property::new(name, ty).reader(move |_| Ok(value.clone())).writer(refuse));
-        }
+        ABSENT.iter().for_each(|p| p.add(c));
     }
 
     /// Links to parts of the board, once there is one.

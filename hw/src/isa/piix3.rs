@@ -204,7 +204,6 @@ impl DeviceImpl for Piix {
         let rtc: Ref<hw_core::Device> = Ref::new(rtc).ok_or("not a device")?;
         rtc.set_str("base_year", "2000")?;
         rtc.realize_on(m, &base)?;
-        self.set_write_mask(PIRQ, PIRQS, 0x8f8f_8f8f);
         Ok(())
     }
 

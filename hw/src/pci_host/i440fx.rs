@@ -110,14 +110,6 @@ impl DeviceImpl for I440FxHost {
         }
         bus.realize_function(m, &function)
     }
-
-    /// CONFADD's default is 00000000h (82441FX, CONFADD); QEMU's survives a reset.
-    fn reset(&self, m: &mut Locked, phase: Phase) {
-        if phase == Phase::Enter {
-            self.set_config_address(m, 0);
-        }
-        self.parent_reset(m, phase);
-    }
 }
 
 /// Where the bridge's windows lead.

@@ -1,6 +1,8 @@
 //! Caches of the models: what CPUID says of them in leaves 2, 4, 8000_0005, 8000_0006 and 8000_001D. Nothing else depends on
 //! them: the engine has none. Source: Intel SDM vol. 2, CPUID; AMD64 APM vol. 3 appendix E; sizes as QEMU 11.1 reports them.
 
+use hw_core::smp::{CacheLevels, CpuTopologyLevel};
+
 use super::topology::{Share, Topo};
 
 /// Leaf 4 EAX: needs no initialisation by software.
@@ -25,11 +27,13 @@ pub struct Cache {
     lines_per_tag: u32,
     flags: u32,
     share: Share,
+    /// The user moved it to another level.
+    placed: bool,
 }
 
 impl Cache {
     const fn new(kind: u32, level: u32, ways: u32, sets: u32, lines_per_tag: u32, flags: u32, share: Share) -> Cache {
-        Cache { kind, level, ways, sets, lines_per_tag, flags, share }
+        Cache { kind, level, ways, sets, lines_per_tag, flags, share, placed: false }
     }
     /// Bytes.
     pub const fn size(&self) -> u32 {
@@ -44,7 +48,7 @@ impl Cache {
     }
     /// Leaf 8000_001D.
     pub fn leaf_1d(&self, t: &Topo, l1_per_core: bool) -> [u32; 4] {
-        let share = if self.level == 1 && !l1_per_core { Share::Thread } else { self.share };
+        let share = if self.level == 1 && !l1_per_core && !self.placed { Share::Thread } else { self.share };
         let mut r = self.leaf(t, share);
         r[3] &= WBINVD | INCLUSIVE;
         r
@@ -93,6 +97,36 @@ pub struct CacheSet {
     pub l1i: Cache,
     pub l2: Cache,
     pub l3: Cache,
+}
+
+impl CacheSet {
+    /// What shares each cache, as `smp-cache` says it.
+    pub fn levels(&self) -> CacheLevels {
+        [self.l1d, self.l1i, self.l2, self.l3].map(|c| match c.share {
+            Share::Thread => CpuTopologyLevel::Thread,
+            Share::Core => CpuTopologyLevel::Core,
+            Share::Module => CpuTopologyLevel::Module,
+            Share::Die => CpuTopologyLevel::Die,
+            Share::Socket => CpuTopologyLevel::Socket,
+        })
+    }
+
+    /// Puts the caches at these levels.
+    pub fn place(&mut self, levels: CacheLevels) {
+        use CpuTopologyLevel::*;
+        for (cache, level) in [&mut self.l1d, &mut self.l1i, &mut self.l2, &mut self.l3].into_iter().zip(levels) {
+            let share = match level {
+                Thread => Share::Thread,
+                Core => Share::Core,
+                Module => Share::Module,
+                Die => Share::Die,
+                Socket => Share::Socket,
+                // Levels that no PC has: the machine refuses them.
+                Cluster | Book | Drawer | Default => continue,
+            };
+            (cache.placed, cache.share) = (share != cache.share, share);
+        }
+    }
 }
 
 /// Leaf 2 where the caches are described by descriptors: level 1 of 32 KiB each (2Ch, 30h), level 2 of 2 MiB (7Dh).

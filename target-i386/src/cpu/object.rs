@@ -4,6 +4,7 @@
 //! and filters the features, works out the CPUID leaves, makes address spaces and the local APIC and hands the vCPU to the
 //! accelerator.
 
+use super::caches::CacheSet;
 use super::config::Config;
 use super::cpuid::{Quirks, Shape};
 use super::features::{FeatureSet, complain};
@@ -75,6 +76,8 @@ pub struct X86Cpu {
     pub(super) tsc_hz: Prop<u64>,
     pub(super) flags: Prop<u64>,
     values: RwLock<Values>,
+    /// Set by realize.
+    caches: RwLock<Option<CacheSet>>,
     memory: Mutex<Option<Regions>>,
     pub(super) vcpu: RwLock<Option<X86Vcpu>>,
 }
@@ -194,7 +197,8 @@ impl X86Cpu {
     pub fn leaves(&self) -> Vec<(u32, u32, [u32; 4])> {
         let c = self.config();
         let topo = self.topology();
-        let (leaf_1f, legacy) = (self.flag("x-force-cpuid-0x1f") || topo.is_deep(), self.flag("legacy-cache"));
+        let leaf_1f = self.flag("x-force-cpuid-0x1f") || topo.is_deep();
+        let caches = self.caches.read().unwrap_or(*c.caches(self.flag("legacy-cache")));
         let shape = Shape {
             def: &c.def,
             features: &c.def.features,
@@ -203,7 +207,7 @@ impl X86Cpu {
             guest_phys_bits: self.guest_phys_bits.get(),
             topo,
             apic_id: self.apic_id.get(),
-            caches: c.caches(legacy),
+            caches: &caches,
             quirks: Quirks {
                 hypervisor_leaves: self.flag("tcg-cpuid"),
                 leaf_b: self.flag("cpuid-0xb"),
@@ -217,6 +221,18 @@ impl X86Cpu {
             },
         };
         shape.leaves()
+    }
+
+    /// The model's caches where `smp-cache` has them.
+    fn place_caches(&self) -> Result<()> {
+        let mut caches = *self.config().caches(self.flag("legacy-cache"));
+        if let Some(m) = Machine::of(self.scope())
+            && let Some(levels) = m.place_caches(caches.levels())?
+        {
+            caches.place(levels);
+        }
+        *self.caches.write() = Some(caches);
+        Ok(())
     }
 
     /// The registers, under an accelerator that has any.
@@ -367,6 +383,7 @@ impl DeviceImpl for X86Cpu {
         }
         settled?;
         self.check_numbers()?;
+        self.place_caches()?;
         self.parent_realize(m)?;
         self.realize_parts(m).inspect_err(|_| {
             self.undo_parts(m);

@@ -36,7 +36,7 @@ pub enum Ty {
 pub struct Union {
     /// Members of every variant, the tag among them.
     pub base: &'static [Member],
-    /// Name of the tag; its type is an [`Ty::Enum`].
+    /// Name of the tag; its type is an [`Ty::Enum`] or [`Ty::Words`].
     pub tag: &'static str,
     /// Further members by tag value.
     pub variants: &'static [(&'static str, &'static [Member])],
@@ -73,16 +73,16 @@ pub fn check(members: &[Member], args: &Map<String, Value>, open: bool) -> Resul
     check_object(members, args, open, "")
 }
 
-/// [`check`] for a tagged union of arguments.
+/// [`check`] for a tagged union of arguments; `open` concerns tags without a variant.
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_union(u: &Union, args: &Map<String, Value>) -> Result<(), QmpError> {
+pub fn check_union(u: &Union, args: &Map<String, Value>, open: bool) -> Result<(), QmpError> {
     check_object(u.base, args, true, "")?;
     let tag = args.get(u.tag).and_then(Value::as_str);
-    let more = u.variants.iter().find(|(t, _)| Some(*t) == tag).map_or(&[][..], |(_, m)| m);
-    let all: Vec<Member> = u.base.iter().chain(more).copied().collect();
-    check_object(&all, args, false, "")
+    let more = u.variants.iter().find(|(t, _)| Some(*t) == tag).map(|(_, m)| *m);
+    let all: Vec<Member> = u.base.iter().chain(more.unwrap_or_default()).copied().collect();
+    check_object(&all, args, open && more.is_none(), "")
 }
 
 fn check_object(members: &[Member], args: &Map<String, Value>, open: bool, path: &str) -> Result<(), QmpError> {

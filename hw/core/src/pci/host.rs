@@ -56,7 +56,7 @@ impl PciHostBridge {
     }
 
     /// Sets CONFIG_ADDRESS; reset clears it.
-    pub fn set_config_address(&self, m: &mut Locked, val: u32) {
+    fn set_config_address(&self, m: &mut Locked, val: u32) {
         self.regs.rw(m).config_reg = val;
     }
 

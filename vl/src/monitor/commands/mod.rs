@@ -30,7 +30,7 @@ pub struct Command {
     pub args: &'static [Member],
     /// A tagged union of arguments instead.
     pub union: Option<&'static Union>,
-    /// Takes more arguments than it names (`device_add`: the device's properties).
+    /// Takes more arguments than it names (`device_add`: the device's properties); of a union, with a tag without a variant.
     pub open: bool,
     /// Reply; `None`: an empty object.
     pub ret: Option<Ty>,
@@ -92,7 +92,7 @@ pub fn run(vm: &Arc<Vm>, name: &str, args: &Map<String, Value>, oob: bool) -> Qm
         return Err(QmpError::generic(format!("The command {name} does not support OOB")));
     }
     match c.union {
-        Some(u) => schema::check_union(u, args)?,
+        Some(u) => schema::check_union(u, args, c.open)?,
         None => schema::check(c.args, args, c.open)?,
     }
     (c.run)(vm, Args(args))

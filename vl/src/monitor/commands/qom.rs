@@ -3,7 +3,7 @@
 use super::{Args, Command, command};
 use crate::monitor::error::{QmpError, QmpResult};
 use crate::monitor::object::object_add;
-use crate::monitor::schema::{Ty, opt, req};
+use crate::monitor::schema::{Member, Ty, Union, opt, req};
 use crate::vm::Vm;
 use qom::{ObjRef, PropertyInfo, Registry};
 use serde_json::{Map, Value, json};
@@ -18,6 +18,50 @@ const INFO: Ty = Ty::Object(&[
 const VALUE: Ty = Ty::Object(&[req("name", Ty::Str), req("type", Ty::Str), opt("value", Ty::Any)]);
 const VALUES: Ty = Ty::Object(&[req("properties", Ty::List(&VALUE))]);
 const TYPE: Ty = Ty::Object(&[req("name", Ty::Str), opt("abstract", Ty::Bool), opt("parent", Ty::Str)]);
+
+/// Members that all memory back ends have, before and after which come those of a type.
+macro_rules! memory_backend {
+    ($($more:expr),*) => {
+        &[
+            opt("dump", Ty::Bool),
+            opt("host-nodes", Ty::List(&Ty::Int)),
+            opt("merge", Ty::Bool),
+            opt("policy", Ty::Enum(&["default", "preferred", "bind", "interleave"])),
+            opt("prealloc", Ty::Bool),
+            opt("prealloc-threads", Ty::Int),
+            opt("prealloc-context", Ty::Str),
+            opt("share", Ty::Bool),
+            opt("reserve", Ty::Bool),
+            req("size", Ty::Int),
+            opt("x-use-canonical-path-for-ramblock-id", Ty::Bool),
+            $($more),*
+        ]
+    };
+}
+const MEMORY_BACKEND_RAM: &[Member] = memory_backend!();
+const MEMORY_BACKEND_MEMFD: &[Member] = memory_backend!(opt("seal", Ty::Bool));
+const MEMORY_BACKEND_FILE: &[Member] = memory_backend!(
+    opt("offset", Ty::Int),
+    req("mem-path", Ty::Str),
+    opt("readonly", Ty::Bool),
+    opt("rom", Ty::Enum(&["auto", "on", "off"]))
+);
+
+/// What `object-add` takes. Types that another crate registers have no variant: their properties check themselves.
+static OBJECT_OPTIONS: Union = Union {
+    base: &[req("qom-type", Ty::Words(crate::lists::user_creatable)), req("id", Ty::Str)],
+    tag: "qom-type",
+    variants: &[
+        ("memory-backend-file", MEMORY_BACKEND_FILE),
+        ("memory-backend-memfd", MEMORY_BACKEND_MEMFD),
+        ("memory-backend-ram", MEMORY_BACKEND_RAM),
+        ("monitor-hmp", &[req("chardev", Ty::Str), opt("readline", Ty::Bool)]),
+        (
+            "monitor-qmp",
+            &[req("chardev", Ty::Str), opt("pretty", Ty::Bool), opt("close-action", Ty::Enum(&["none", "delete"]))],
+        ),
+    ],
+};
 
 pub(super) static COMMANDS: &[Command] = &[
     command("qom-list", &[req("path", Ty::Str)], Some(Ty::List(&INFO)), |vm, args| {
@@ -51,8 +95,9 @@ pub(super) static COMMANDS: &[Command] = &[
     }),
     Command {
         open: true,
+        union: Some(&OBJECT_OPTIONS),
         features: &["json-cli"],
-        ..command("object-add", &[req("qom-type", Ty::Str), req("id", Ty::Str)], None, |vm, args| {
+        ..command("object-add", &[], None, |vm, args| {
             let mut props = args.0.clone();
             props.shift_remove("qom-type");
             props.shift_remove("id");

@@ -1,146 +1,17 @@
-//! Every option and every key of its lists, each given to a real process whose state then shows it: a row says how, and an
-//! option or key without a row fails.
+//! The rows: options, and what they must have done.
 
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use super::harness::*;
+use serde_json::json;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use tests::packages;
-use tests::process::{self, Output, until};
+use tests::process::{self, until};
 use tests::qmp::Qmp;
 use tests::qtest::Qtest;
 
-/// The options of a row, with a folder for its files: `{dir}` in an argument.
-struct Row {
-    dir: tempfile::TempDir,
-    args: Vec<String>,
-}
-
-impl Row {
-    fn new(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let place = dir.path().to_str().expect("a plain path").to_owned();
-        Self { args: args.iter().map(|a| a.replace("{dir}", &place)).collect(), dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn put(&self, name: &str, data: impl AsRef<[u8]>) {
-        std::fs::write(self.path(name), data).expect("a file");
-    }
-
-    fn with<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        self.args.iter().map(String::as_str).chain(more.iter().copied()).collect()
-    }
-
-    /// Runs it to its end with nothing to read.
-    fn run(&self) -> Output {
-        process::run(&self.with(&[]), "")
-    }
-
-    /// The text that it prints before it ends well.
-    fn text(&self) -> String {
-        let out = self.run();
-        assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""), "{:?}", self.args);
-        out.stdout
-    }
-
-    /// The one line of its error.
-    fn error(&self) -> String {
-        let out = self.run();
-        assert_eq!((out.code, out.stderr.lines().count(), out.stdout.as_str()), (Some(1), 1, ""), "{out:?}");
-        out.stderr
-    }
-
-    /// An empty machine with it.
-    fn none(&self) -> Qmp {
-        Qmp::start(&self.with(&["-machine", "none"]))
-    }
-
-    /// The default machine with it; no guest code runs.
-    fn pc(&self) -> Qmp {
-        Qmp::start(&self.with(&["-accel", "qtest", "-L", firmware()]))
-    }
-
-    /// The default machine with it, by ports and memory.
-    fn qtest(&self) -> Qtest {
-        Qtest::start(&self.with(&["-L", firmware()]))
-    }
-}
-
-/// `-L` with SeaBIOS.
-fn firmware() -> &'static str {
-    static FOLDER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let bios = packages::seabios().expect("SeaBIOS can be fetched");
-        let folder = if bios.is_dir() { bios.as_path() } else { bios.parent().expect("a folder") };
-        folder.to_str().expect("a plain path").to_owned()
-    })
-}
-
-fn get(q: &mut Qmp, path: &str, property: &str) -> Value {
-    q.run("qom-get", json!({"path": path, "property": property}))
-}
-
-/// Contents of a character device's file name in `query-chardev`.
-fn filename(q: &mut Qmp, label: &str) -> String {
-    let all = q.run("query-chardev", json!({}));
-    let found = all.as_array().expect("a list").iter().find(|c| c["label"] == label);
-    found.unwrap_or_else(|| panic!("no {label} in {all}"))["filename"].as_str().expect("text").to_owned()
-}
-
-/// An fw_cfg file, read through the ports.
-fn fw_cfg(q: &mut Qtest, name: &str) -> Option<Vec<u8>> {
-    let mut item = |key: u16, len: usize| -> Vec<u8> {
-        q.out(0x510, 2, key.into());
-        (0..len).map(|_| q.inb(0x511)).collect()
-    };
-    let count = item(0x19, 4);
-    let count = u32::from_be_bytes(count.try_into().expect("four bytes")) as usize;
-    let directory = item(0x19, 4 + 64 * count);
-    for entry in directory[4..].chunks_exact(64) {
-        let size = u32::from_be_bytes(entry[..4].try_into().expect("four bytes"));
-        let key = u16::from_be_bytes(entry[4..6].try_into().expect("two bytes"));
-        if entry[8..].split(|b| *b == 0).next() == Some(name.as_bytes()) {
-            return Some(item(key, size as usize));
-        }
-    }
-    None
-}
-
-/// A byte of the CMOS memory.
-fn cmos(q: &mut Qtest, index: u8) -> u8 {
-    q.outb(0x70, index);
-    q.inb(0x71)
-}
-
-fn connect(path: &Path) -> UnixStream {
-    let mut stream = None;
-    until("a connection", || {
-        stream = UnixStream::connect(path).ok();
-        stream.is_some()
-    });
-    let stream = stream.expect("connected");
-    stream.set_read_timeout(Some(process::LIMIT)).expect("a timeout");
-    stream
-}
-
-fn read_until(stream: &mut impl Read, text: &str) -> String {
-    let (mut seen, mut buf) = (String::new(), [0; 1024]);
-    while !seen.contains(text) {
-        let n = stream.read(&mut buf).expect("more comes in time");
-        assert!(n > 0, "the end instead of {text:?}: {seen}");
-        seen.push_str(&String::from_utf8_lossy(&buf[..n]));
-    }
-    seen
-}
-
 macro_rules! rows {
     ($($test:ident: [$($arg:expr),*] |$r:ident| $run:block)*) => {
-        const ROWS: &[&[&str]] = &[$(&[$($arg),*]),*];
+        pub const ROWS: &[&[&str]] = &[$(&[$($arg),*]),*];
         $(#[test]
         fn $test() {
             let row = Row::new(&[$($arg),*]);
@@ -148,160 +19,6 @@ macro_rules! rows {
             $run
         })*
     };
-}
-
-/// The list in `query-command-line-options` that an option's argument belongs to, and the key of an item without one.
-const LISTS: &[(&str, &str, &str)] = &[
-    ("machine", "machine", "type"),
-    ("M", "machine", "type"),
-    ("accel", "accel", "accel"),
-    ("action", "action", ""),
-    ("boot", "boot-opts", "order"),
-    ("chardev", "chardev", "backend"),
-    ("device", "device", "driver"),
-    ("fw_cfg", "fw_cfg", "name"),
-    ("global", "global", ""),
-    ("m", "memory", "size"),
-    ("mon", "mon", "chardev"),
-    ("msg", "msg", ""),
-    ("name", "name", "guest"),
-    ("object", "object", "qom-type"),
-    ("rtc", "rtc", ""),
-    ("run-with", "run-with", ""),
-    ("smp", "smp-opts", "cpus"),
-    ("trace", "trace", "enable"),
-];
-
-#[test]
-fn every_option_and_key_is_in_a_row() {
-    let (mut options, mut keys) = (BTreeSet::new(), BTreeSet::new());
-    for args in ROWS {
-        let mut args = args.iter().peekable();
-        while let Some(option) = args.next() {
-            let name = option.trim_start_matches('-');
-            options.insert(name.to_owned());
-            let Some((_, list, first)) = LISTS.iter().find(|l| l.0 == name) else {
-                args.next_if(|a| !a.starts_with('-'));
-                continue;
-            };
-            for (i, item) in args.next().expect("an argument").split(',').enumerate() {
-                let key = item.split_once('=').map_or(if i == 0 { *first } else { "" }, |(k, _)| k);
-                keys.insert((*list, key.split('.').next().unwrap_or_default().to_owned()));
-            }
-        }
-    }
-    let help = process::run(&["-help"], "").stdout;
-    let listed: BTreeSet<String> = help
-        .lines()
-        .filter_map(|l| l.strip_prefix('-'))
-        .map(|l| l.split_whitespace().next().unwrap_or_default().to_owned())
-        .collect();
-    let missing: Vec<_> = listed.difference(&options).collect();
-    assert!(missing.is_empty(), "options without a row: {missing:?}");
-    let gone: Vec<_> = options.difference(&listed).collect();
-    assert!(gone.is_empty(), "rows for options that are not in the help: {gone:?}");
-
-    let mut q = Qmp::start(&["-machine", "none", "-S"]);
-    let mut missing = vec![];
-    for list in q.run("query-command-line-options", json!({})).as_array().expect("a list") {
-        let name = list["option"].as_str().expect("a name");
-        // The machine's switches are tried one by one below.
-        for p in list["parameters"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .filter(|p| name != "machine" || p["type"] != "boolean")
-        {
-            let key = p["name"].as_str().expect("a name");
-            if !keys.contains(&(name, key.to_owned())) {
-                missing.push(format!("{name}.{key}"));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "keys without a row: {missing:?}");
-}
-
-#[test]
-fn lists_keys_and_kinds_are_qemus() {
-    let file: Value = serde_json::from_str(include_str!("../testdata/cli-options.json")).expect("JSON");
-    let mut theirs = BTreeMap::new();
-    for list in file["params"].as_array().expect("a list") {
-        for p in list["params"].as_array().expect("a list") {
-            theirs.insert((list["option"].as_str(), p[0].as_str()), p[1].as_str());
-        }
-    }
-    let mut q = Qmp::start(&["-machine", "none", "-S"]);
-    let mut wrong = vec![];
-    for list in q.run("query-command-line-options", json!({})).as_array().expect("a list") {
-        for p in list["parameters"].as_array().expect("a list") {
-            let kind = theirs.get(&(list["option"].as_str(), p["name"].as_str()));
-            // The machine has more properties than QEMU lists.
-            let more = list["option"] == "machine" && kind.is_none();
-            if kind != Some(&p["type"].as_str()) && !more {
-                wrong.push(format!("{}.{}: {} instead of {kind:?}", list["option"], p["name"], p["type"]));
-            }
-        }
-    }
-    assert_eq!(wrong, [""; 0]);
-    // The options, and whether they take an argument: `-first` is one, or an option that there is not.
-    let help = process::run(&["-help"], "").stdout;
-    for option in file["options"].as_array().expect("a list") {
-        let name = option["name"].as_str().expect("a name").trim_start_matches('-');
-        let listed = help.lines().any(|l| l.strip_prefix('-').and_then(|l| l.split_whitespace().next()) == Some(name));
-        if ["h", "help", "version"].contains(&name) {
-            assert!(listed);
-            continue;
-        }
-        let out = process::run(&[&format!("-{name}"), "-first", "-second"], "");
-        assert_eq!(out.code, Some(1), "-{name}");
-        if listed {
-            assert_eq!(
-                out.stderr.contains("-first: invalid option"),
-                option["arg"] == false,
-                "-{name}: {}",
-                out.stderr
-            );
-        } else {
-            assert!(out.stderr.contains("is not built yet"), "-{name}: {}", out.stderr);
-        }
-    }
-}
-
-#[test]
-fn every_switch_of_the_machine_is_set_and_read_back() {
-    let mut q = Qmp::start(&["-machine", "none", "-S"]);
-    let properties = q.run("qom-list-properties", json!({"typename": "pc-i440fx-11.1-machine"}));
-    let switches: Vec<&str> = properties
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter(|p| p["type"] == "bool" || p["type"] == "OnOffAuto")
-        .filter_map(|p| p["name"].as_str())
-        .collect();
-    assert!(switches.contains(&"graphics") && switches.contains(&"hpet"), "{switches:?}");
-    for value in [true, false] {
-        let word = if value { "on" } else { "off" };
-        let mut args = vec!["pc".to_owned()];
-        let mut tried = vec![];
-        for s in &switches {
-            // What is not built says so; everything else holds its value.
-            let machine = format!("pc,{s}={word}");
-            let one = ["-machine", &machine, "-display", "none", "-accel", "qtest", "-L", firmware(), "-qmp", "stdio"];
-            let one = process::run(&one, "{'execute':'qmp_capabilities'}{'execute':'quit'}");
-            if one.code == Some(0) {
-                args.push(format!("{s}={word}"));
-                tried.push(*s);
-            } else {
-                assert!(one.code == Some(1) && one.stderr.lines().count() == 1, "{one:?}");
-                assert!(one.stderr.to_lowercase().contains(s), "{}", one.stderr);
-            }
-        }
-        let mut q = Qmp::start(&["-machine", &args.join(","), "-accel", "qtest", "-L", firmware()]);
-        for s in tried {
-            let got = get(&mut q, "/machine", s);
-            assert!(got == value || got == word, "{s}: {got}");
-        }
-    }
 }
 
 rows! {
@@ -354,7 +71,24 @@ rows! {
             assert!(out.code == Some(1) && out.stderr.contains(why), "{value}: {}", out.stderr);
         }
     }
-    machine_cache: ["-machine", "pc,smp-cache.0.cache=l1d,smp-cache.0.topology=core"] |r| { assert!(r.error().contains("'smp-cache'")); }
+    machine_cache: ["-machine", "pc,smp-cache.0.cache=l2,smp-cache.0.topology=socket,smp-cache.1.cache=l3,smp-cache.1.topology=socket"] |r| {
+        let caches = get(&mut r.pc(), "/machine", "smp-cache");
+        assert_eq!([0, 1, 2, 3].map(|i| caches[i]["topology"].clone()), ["core", "core", "socket", "socket"]);
+        for (value, why) in [
+            ("0.cache=l1d,smp-cache.0.topology=thread", "thread level cache not supported by this machine"),
+            ("0.cache=l2,smp-cache.0.topology=cluster", "Invalid topology level: cluster. "),
+            ("0.cache=l2,smp-cache.0.topology=core,smp-cache.1.cache=l2,smp-cache.1.topology=core", "l2. The cache properties are duplicated"),
+            ("0.cache=l1d,smp-cache.0.topology=socket", "L2 cache topology level shouldn't be lower than L1 cache"),
+            ("0.cache=l1d,smp-cache.0.topology=near", "does not accept value 'near'"),
+            ("0.cache=l4,smp-cache.0.topology=core", "does not accept value 'l4'"),
+            ("0.cache=l1d", "'smp-cache.0.topology' is missing"),
+        ] {
+            let out = process::run(&["-machine", &format!("pc,smp-cache.{value}")], "");
+            assert!(out.code == Some(1) && out.stderr.contains(why), "{value}: {}", out.stderr);
+        }
+        let out = process::run(&["-machine", "none,smp-cache.0.cache=l1d,smp-cache.0.topology=core"], "");
+        assert!(out.stderr.contains("l1d cache topology not supported by this machine"), "{}", out.stderr);
+    }
     machine_support: ["-machine", "pc,confidential-guest-support=x"] |r| { assert!(r.error().contains("Device 'x' not found")); }
     machine_lists: ["-M", "none,help"] |r| { assert!(r.text().contains("memory-backend=<")); }
     cpu: ["-cpu", "qemu64,-sse3,+rdtscp,model=9,xlevel=0x80000008"] |r| {
@@ -540,6 +274,15 @@ rows! {
         assert_eq!(fw_cfg(&mut q, "bootsplash.bmp").unwrap(), bitmap());
         let boot = get(&mut r.pc(), "/machine", "boot");
         assert_eq!((&boot["order"], &boot["menu"], &boot["strict"]), (&json!("dc"), &json!(true), &json!(true)), "{boot}");
+        // Without a kernel there is nothing to be strict about.
+        assert_eq!(fw_cfg(&mut q, "bootorder").unwrap(), b"");
+        fake_kernel(r);
+        let kernel = r.path("k");
+        let kernel = kernel.to_str().unwrap();
+        let mut q = Qtest::start(&r.with(&["-L", firmware(), "-kernel", kernel]));
+        assert_eq!(fw_cfg(&mut q, "bootorder").unwrap(), b"/rom@genroms/linuxboot_dma.bin\nHALT\0");
+        let mut q = Qtest::start(&["-L", firmware(), "-kernel", kernel]);
+        assert_eq!(fw_cfg(&mut q, "bootorder").unwrap(), b"/rom@genroms/linuxboot_dma.bin\0");
         let never = Row::new(&["-boot", "reboot-timeout=-1"]);
         assert_eq!(fw_cfg(&mut never.qtest(), "etc/boot-fail-wait").unwrap(), u32::MAX.to_le_bytes());
     }
@@ -736,76 +479,4 @@ rows! {
         read_until(&mut ours, "quit");
         assert_eq!(process::wait(&mut child).code(), Some(0));
     }
-}
-
-#[test]
-fn every_backend_is_listed_and_every_listed_backend_is_in_a_row() {
-    let listed = process::run(&["-chardev", "help"], "").stdout;
-    let listed: BTreeSet<&str> = listed.lines().skip(1).map(str::trim).collect();
-    let tried: BTreeSet<&str> = ROWS
-        .iter()
-        .flat_map(|args| args.windows(2).filter(|w| w[0] == "-chardev"))
-        .map(|w| w[1].split(',').next().unwrap_or_default().trim_start_matches("backend="))
-        .collect();
-    assert_eq!(listed, tried);
-}
-
-#[test]
-fn short_forms_lead_where_they_say() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name).display().to_string();
-    assert!(std::process::Command::new("mkfifo").arg(at("p")).status().unwrap().success());
-    let (file, pipe, unix) =
-        (format!("file:{}", at("f")), format!("pipe:{}", at("p")), format!("unix:{},server=on,wait=off", at("u")));
-    for (short, shown) in [
-        ("null", "null".to_owned()),
-        ("vc", "vc".to_owned()),
-        ("vc:80Cx24C", "vc".to_owned()),
-        ("vc:640x480", "vc".to_owned()),
-        ("ringbuf", "ringbuf".to_owned()),
-        ("pty", "pty:/dev/pts/".to_owned()),
-        ("stdio", "stdio".to_owned()),
-        ("mon:stdio", "mux".to_owned()),
-        ("mon:null", "mux".to_owned()),
-        (&file, "file".to_owned()),
-        (&pipe, "pipe".to_owned()),
-        (&unix, format!("disconnected:unix:{},server=on", at("u"))),
-        ("tcp:127.0.0.1:0,server=on,wait=off", "disconnected:tcp:127.0.0.1:".to_owned()),
-        ("tcp::0,server=on,wait=off", "disconnected:tcp:0.0.0.0:".to_owned()),
-        ("telnet:127.0.0.1:0,server=on,wait=off", "disconnected:telnet:127.0.0.1:".to_owned()),
-        ("chardev:own", "null".to_owned()),
-    ] {
-        let mut q = Qmp::start(&["-machine", "none", "-chardev", "null,id=own", "-serial", short]);
-        let label = if short.starts_with("chardev:") { "own" } else { "serial0" };
-        let name = filename(&mut q, label);
-        assert!(name.starts_with(&shown), "{short}: {name}");
-    }
-    let mut q = Qmp::start(&["-machine", "none", "-serial", "none"]);
-    assert_eq!(
-        q.run("query-chardev", json!({})).as_array().unwrap().iter().filter(|c| c["label"] == "serial0").count(),
-        0
-    );
-}
-
-/// A file that passes for a Linux kernel, and an initrd.
-fn fake_kernel(r: &Row) {
-    let mut k = vec![0; 8192];
-    k[0x1f1] = 1; // setup_sects
-    k[0x1fe..0x200].copy_from_slice(&0xaa55u16.to_le_bytes());
-    k[0x202..0x206].copy_from_slice(b"HdrS");
-    k[0x206..0x208].copy_from_slice(&0x020cu16.to_le_bytes());
-    k[0x211] = 1; // LOADED_HIGH
-    k[0x22c..0x230].copy_from_slice(&0x37ff_ffffu32.to_le_bytes()); // initrd_addr_max
-    k[0x238..0x23c].copy_from_slice(&2048u32.to_le_bytes()); // cmdline_size
-    r.put("k", k);
-    r.put("i", "initrd");
-}
-
-/// A bitmap file of one pixel, 24 bits.
-fn bitmap() -> Vec<u8> {
-    let mut b = b"BM".to_vec();
-    for word in [58u32, 0, 54, 40, 1, 1, 0x0018_0001, 0, 4, 0, 0, 0, 0, 0] {
-        b.extend(word.to_le_bytes());
-    }
-    b
 }
