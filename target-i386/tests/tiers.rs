@@ -279,7 +279,7 @@ fn run(code: &[u8], at: u64, seed: u64, jit: Option<JitConfig>) -> (Seen, u64) {
 fn compare(seed: u64, n: usize, fpu: bool) -> u64 {
     let code = Maker::sequence(seed, n, fpu);
     // In one page, or somewhere across its end.
-    let at = if seed % 3 == 0 { CODE } else { CODE + 0x1000 - seed * 7 % (code.len() as u64 + 1) };
+    let at = if seed.is_multiple_of(3) { CODE } else { CODE + 0x1000 - seed * 7 % (code.len() as u64 + 1) };
     let (want, _) = run(&code, at, seed, None);
     let mut entered = 0;
     for threshold in [1, 5] {

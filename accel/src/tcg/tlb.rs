@@ -31,6 +31,8 @@ const SPOTS: usize = 2048;
 const JUMPED: usize = 1 << 16;
 /// Buckets of [`WriteTags`].
 const BUCKETS: usize = 8192;
+/// Tags set in crowded buckets until the bucket of one is counted again.
+const AGAIN: u32 = 8;
 /// Fills after which a flush clears everything.
 const LIST: usize = 1024;
 
@@ -54,25 +56,31 @@ pub(crate) const fn invalid(index: usize) -> u64 {
     ((index ^ 1) << 12) as u64
 }
 /// Where write tags of host pages may be: two places per bucket of pages.
-pub(crate) struct WriteTags([[AtomicU32; 2]; BUCKETS]);
+pub(crate) struct WriteTags {
+    places: [[AtomicU32; 2]; BUCKETS],
+    /// Tags set in crowded buckets.
+    crowded: AtomicU32,
+}
 impl WriteTags {
     const NONE: u32 = 0;
-    /// There are more.
+    /// There are more: both words.
     const MANY: u32 = u32::MAX;
     fn bucket(&self, host: usize) -> &[AtomicU32; 2] {
-        &self.0[(host >> 12) % BUCKETS]
+        &self.places[(host >> 12) % BUCKETS]
     }
     /// A tag of the page is about to be set; by the thread whose `tlb` it is.
     fn note(&self, tlb: &[[TlbEntry; TLB]; REGIMES], host: usize, regime: usize, index: usize) {
         let this = 1 + (regime * TLB + index) as u32;
         let bucket = self.bucket(host);
+        if bucket[0].load(Relaxed) == Self::MANY {
+            return self.count_again(tlb, bucket, this);
+        }
         if bucket.iter().any(|p| p.load(Relaxed) == this) {
             return;
         }
         // A place whose tag has been cleared or replaced since is free.
         let free = bucket.iter().find(|p| match p.load(Relaxed) {
             Self::NONE => true,
-            Self::MANY => false,
             place => {
                 let (regime, i) = ((place as usize - 1) / TLB % REGIMES, (place as usize - 1) % TLB);
                 let (e, w) = (&tlb[regime][i], tlb[regime][i].write.load(Relaxed));
@@ -82,16 +90,38 @@ impl WriteTags {
         });
         match free {
             Some(p) => p.store(this, Relaxed),
-            None => bucket[0].store(Self::MANY, Relaxed),
+            // (In this order: who has read the first word as it was finds the second as it was, or that there are more.)
+            None => bucket.iter().for_each(|p| p.store(Self::MANY, Release)),
         }
+    }
+    /// A bucket has too many tags. Now and then all tags are looked through, for most of them do not live long.
+    fn count_again(&self, tlb: &[[TlbEntry; TLB]; REGIMES], bucket: &[AtomicU32; 2], this: u32) {
+        let n = self.crowded.load(Relaxed).wrapping_add(1);
+        self.crowded.store(n, Relaxed);
+        if !n.is_multiple_of(AGAIN) {
+            return;
+        }
+        let live = tlb.iter().flatten().enumerate().filter(|(p, e)| {
+            let w = e.write.load(Relaxed);
+            let page = w.wrapping_add(e.addend.load(Relaxed)) as usize;
+            w != invalid(p % TLB) && *p as u32 + 1 != this && std::ptr::eq(self.bucket(page), bucket)
+        });
+        let live: Vec<u32> = live.map(|(p, _)| p as u32 + 1).take(2).collect();
+        // (Whoever protects a page meanwhile finds that there are more, until both words are right.)
+        match live[..] {
+            [] => bucket[1].store(Self::NONE, Relaxed),
+            [one] => bucket[1].store(one, Relaxed),
+            _ => return,
+        }
+        bucket[0].store(this, Release);
     }
     /// All tags have been cleared.
     fn clear(&self) {
-        self.0.iter().flatten().for_each(|t| t.store(Self::NONE, Relaxed))
+        self.places.iter().flatten().for_each(|t| t.store(Self::NONE, Relaxed))
     }
     /// Where tags of the page may be; nothing if anywhere.
     fn of(&self, host: usize) -> Option<impl Iterator<Item = usize>> {
-        let places = [0, 1].map(|i| self.bucket(host)[i].load(Relaxed));
+        let places = [0, 1].map(|i| self.bucket(host)[i].load(Acquire));
         let known = places.into_iter().filter(|&p| p != Self::NONE).map(|p| p as usize - 1);
         (!places.contains(&Self::MANY)).then_some(known)
     }
