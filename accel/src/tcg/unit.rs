@@ -1,8 +1,8 @@
 //! A guest's x87 unit in the host's.
 //!
 //! On x86-64 hosts instructions of the unit may run as themselves: the guest's registers, control and status word are
-//! loaded into the host's unit by the first that does ([`hold`]) and stay there until rare code or the engine runs
-//! ([`release`]). All exceptions are masked meanwhile, so that nothing can trap; sticky flags, condition codes, tags and
+//! loaded into the host's unit by the first that does (`hold`) and stay there until rare code or the engine runs
+//! (`release`). All exceptions are masked meanwhile, so that nothing can trap; sticky flags, condition codes, tags and
 //! stack faults are then the host's business. The instruction and data pointers are not: they are kept beside.
 //!
 //! Source of the image: Intel SDM vol. 1 figure 8-9.

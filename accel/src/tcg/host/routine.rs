@@ -4,6 +4,9 @@
 
 use core::arch::naked_asm;
 
+/// A routine, called by generated code in its own convention only.
+pub type Routine = unsafe extern "C" fn();
+
 macro_rules! routines {
     ($($(#[$doc:meta])* $name:ident: $($insn:literal)+;)*) => { $(
         $(#[$doc])*

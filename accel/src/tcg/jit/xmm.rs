@@ -160,7 +160,7 @@ impl<T: Target> Clif<'_, '_, T> {
 
     /// The result of a routine that changes no register.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn routine(&mut self, f: unsafe extern "C" fn(), x: Value, to: Type) -> Value {
+    pub(super) fn routine(&mut self, f: crate::tcg::host::routine::Routine, x: Value, to: Type) -> Value {
         let mut s = Signature::new(CallConv::PreserveAll);
         s.params = [I64, self.b.func.dfg.value_type(x)].map(AbiParam::new).into();
         let s = self.b.import_signature(s);
