@@ -320,7 +320,7 @@ impl I2cBus {
     /// Creates and realizes a slave on this bus.
     ///
     /// # Errors
-    /// As [`Device::realize`].
+    /// As [`Device::qdev_realize`].
     pub fn create_slave(&self, m: &mut Locked, type_name: &str, address: u8) -> Result<Ref<I2cSlave>> {
         let s: Ref<I2cSlave> = self.scope().object_new_as(type_name)?;
         s.address.set(address);

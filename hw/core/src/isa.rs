@@ -191,7 +191,7 @@ pub fn isa_new(scope: &Arc<Scope>, type_name: &str) -> Result<Ref<Device>> {
 /// Creates a device and realizes it on `bus`.
 ///
 /// # Errors
-/// As [`Device::realize`].
+/// As [`Device::qdev_realize`].
 pub fn isa_create_simple(m: &mut Locked, bus: &Ref<IsaBus>, type_name: &str) -> Result<Ref<Device>> {
     let dev = isa_new(bus.scope(), type_name)?;
     let bus = Ref::new(Ref::object(bus).clone()).ok_or("not a bus")?;

@@ -71,7 +71,7 @@ impl SysBusDevice {
     /// Puts the device on the main system bus and realizes it.
     ///
     /// # Errors
-    /// As [`Device::realize`].
+    /// As [`Device::qdev_realize`].
     pub fn realize_sysbus(&self, m: &mut Locked) -> Result<()> {
         let bus = system_bus(self.scope())?;
         self.realize_on(m, &bus)

@@ -322,7 +322,7 @@ impl PciBus {
     /// Realizes a function on this bus.
     ///
     /// # Errors
-    /// As [`Device::realize`].
+    /// As [`Device::qdev_realize`].
     pub fn realize_function(&self, m: &mut Locked, d: &PciDevice) -> Result<()> {
         let bus: Ref<Bus> = Ref::new(self.object()).ok_or("not a bus")?;
         d.realize_on(m, &bus)

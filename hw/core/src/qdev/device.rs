@@ -260,7 +260,7 @@ impl Device {
     /// Puts the device on `bus` and realizes it; after an error it is off the bus again.
     ///
     /// # Errors
-    /// As [`Device::realize`].
+    /// As [`Device::qdev_realize`].
     pub fn realize_on(&self, m: &mut Locked, bus: &Ref<Bus>) -> Result<()> {
         self.set_bus(bus)?;
         self.qdev_realize(m).inspect_err(|_| self.leave_bus())
@@ -341,7 +341,7 @@ impl Device {
         self.thaw();
     }
 
-    /// Undoes [`Device::realize`], first for everything on its buses.
+    /// Undoes [`Device::qdev_realize`], first for everything on its buses.
     pub fn qdev_unrealize(&self, m: &mut Locked) {
         if self.realized.swap(false, Ordering::AcqRel) {
             self.undo(&self.object(), m);
