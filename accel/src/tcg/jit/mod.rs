@@ -264,8 +264,11 @@ impl Jit {
         for host in std::iter::once(r.host).chain(r.next) {
             let list = regions.entry((host, r.mode)).or_default();
             list.retain(|o| !r.replaces(o));
-            if list.len() >= VARIANTS {
-                list.remove(0);
+            let stale = |o: &Arc<Region>| o.host == r.host && !known.iter().any(|k| Arc::ptr_eq(k, o));
+            if list.iter().filter(|o| stale(o)).count() >= VARIANTS
+                && let Some(oldest) = list.iter().position(stale)
+            {
+                list.remove(oldest);
             }
             list.push(r.clone());
         }
