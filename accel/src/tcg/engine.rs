@@ -8,7 +8,7 @@ use super::{
     jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
     ops::PAGE,
-    page::Pages,
+    page::{HotBlock, Pages},
     target::*,
     tier0::{self, reason},
     tlb::{self, Counters, Inner, TlbEntry, read_spot, spot},
@@ -384,10 +384,14 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         let next = self.exec_host((pc | 0xfff).wrapping_add(1));
-        let Some(q) = p.hot(host, n.mode, (pc & 0xfff) as u16, next, fetch) else { return };
+        let Some(hot) = p.hot(host, n.mode, (pc & 0xfff) as u16, next, fetch) else { return };
         let Some(jit) = p.jit().cloned() else { return };
         let group = n.group.clone();
-        if let Some(r) = jit.request(&group, q) {
+        let region = match hot {
+            HotBlock::Known(r) => Some(r),
+            HotBlock::New(q) => jit.request(&group, q),
+        };
+        if let Some(r) = region {
             self.attach(&r)
         }
         if jit.config.synchronous && jit.evict() {

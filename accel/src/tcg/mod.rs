@@ -8,7 +8,7 @@
 //! | `env` | the memory both the handlers and the engine work on |
 //! | `mem` | what rare code sees: [`Cpu`] and its memory methods |
 //! | `tlb` | filling and flushing the soft TLB |
-//! | `page` | decoded pages of a vCPU |
+//! | `page`, `runs` | decoded pages of a vCPU; their ops by offset |
 //! | `group` | the vCPUs of a machine: map of code, self-modifying code |
 //! | `tier0` | one handler per form, threaded by sibling calls |
 //! | `jit` | tier 1: regions compiled by Cranelift |
@@ -26,6 +26,7 @@ mod jit;
 mod mem;
 pub(crate) mod ops;
 mod page;
+mod runs;
 pub mod softfp;
 mod target;
 mod tier0;

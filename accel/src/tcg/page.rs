@@ -17,6 +17,7 @@ use super::{
         form::{Offsets, Request},
     },
     ops::*,
+    runs::Runs,
     target::{Decoded, End, Target},
     tier0::{cross, exec_dyn, leave, link, paused, rare, straddle},
 };
@@ -32,13 +33,9 @@ const BYTES: usize = 512;
 /// One decoded page.
 struct Page<T: Target> {
     /// Ops by offset of their instruction.
-    entries: FxHashMap<u16, NonNull<Op<T>>>,
-    /// Runs, as boxed slices.
-    runs: Vec<NonNull<[Op<T>]>>,
+    ops: Runs<T>,
     /// Entries that are the guard of an instruction that crosses the page.
     crossings: Vec<u16>,
-    /// Branches whose target in this page is not decoded yet.
-    waiting: FxHashMap<u16, Vec<NonNull<Op<T>>>>,
     /// Where regions can be entered, by offset.
     heads: FxHashMap<u16, (Arc<Region>, u64)>,
     /// Jump cache entries that may be of ops of this page, with repetitions; and how many to keep before those are dropped.
@@ -47,6 +44,13 @@ struct Page<T: Target> {
     attached: Vec<Arc<Region>>,
     /// Ops that have the handler of a region.
     patched: Vec<*const Op<T>>,
+}
+/// What becomes of a hot block.
+pub(crate) enum HotBlock {
+    /// A region there is.
+    Known(Arc<Region>),
+    /// One that is to be made.
+    New(Box<Request>),
 }
 /// An op that enters a region.
 pub(crate) struct Patch<T: Target> {
@@ -62,15 +66,6 @@ impl<T: Target> Clone for Patch<T> {
     }
 }
 impl<T: Target> Copy for Patch<T> {}
-impl<T: Target> Drop for Page<T> {
-    fn drop(&mut self) {
-        for r in &self.runs {
-            // SAFETY: made by `Box::into_raw`; no handler runs and the jump cache was invalidated.
-            drop(unsafe { Box::from_raw(r.as_ptr()) })
-        }
-    }
-}
-
 /// The decoded pages of a vCPU.
 pub(crate) struct Pages<T: Target> {
     /// All forms seen, by the index in their ops.
@@ -184,7 +179,7 @@ impl<T: Target> Pages<T> {
     fn enter_at(&mut self, host: usize, mode: u32, off: u16) {
         let Some(enter) = self.jit.as_ref().map(|j| j.1) else { return };
         let Some(page) = self.map.get_mut(&(host, mode)) else { return };
-        let (Some((r, entry)), Some(op)) = (page.heads.get(&off), page.entries.get(&off)) else { return };
+        let (Some((r, entry)), Some(op)) = (page.heads.get(&off), page.ops.get(off)) else { return };
         // SAFETY: a live op, and no handler runs.
         let o = unsafe { &mut *op.as_ptr() };
         if o.len_scale & 15 == 0 {
@@ -204,7 +199,11 @@ impl<T: Target> Pages<T> {
     /// of a page, given by its host address.
     pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, usize, &mut [u8])) {
         let Some(page) = self.map.get(&(r.host, r.mode)) else { return };
-        if page.attached.iter().any(|a| Arc::ptr_eq(a, r)) || page.heads.get(&r.entries[0]).is_some_and(|h| h.1 == 0) {
+        // Its own block is entered here; others rather by the region that was made for them.
+        let taken = |p: &Page<T>, n: usize, off: u16| p.heads.get(&off).is_some_and(|h| n != 0 || h.1 == 0);
+        if page.attached.iter().any(|a| Arc::ptr_eq(a, r))
+            || r.entries.iter().enumerate().all(|(n, &off)| taken(page, n, off))
+        {
             // (Asked for twice.)
             return;
         }
@@ -228,16 +227,15 @@ impl<T: Target> Pages<T> {
         }
         for (n, &off) in r.entries.iter().enumerate() {
             let Some(page) = self.map.get_mut(&(r.host, r.mode)) else { return };
-            // Its own block is entered here; others rather by the region that was made for them.
-            if n != 0 && page.heads.contains_key(&off) {
+            if taken(page, n, off) {
                 continue;
             }
             page.heads.insert(off, (r.clone(), n as u64));
             self.enter_at(r.host, r.mode, off)
         }
     }
-    /// What to compile for the block at `off`; nothing if there is a region already. `next` is where the next page lies, if
-    /// that is known; `fetch` as for [`attach`](Self::attach).
+    /// What becomes of the hot block at `off`; nothing if it has a region already. `next` is where the next page lies, if that
+    /// is known; `fetch` as for [`attach`](Self::attach).
     pub fn hot(
         &mut self,
         host: usize,
@@ -245,10 +243,11 @@ impl<T: Target> Pages<T> {
         off: u16,
         next: Option<usize>,
         fetch: impl Fn(usize, usize, &mut [u8]),
-    ) -> Option<Request> {
-        let config = self.jit.as_ref()?.0.config;
+    ) -> Option<HotBlock> {
+        let jit = &self.jit.as_ref()?.0;
+        let config = jit.config;
         let page = self.map.get(&(host, mode))?;
-        let op = page.entries.get(&off)?;
+        let op = page.ops.get(off)?;
         // (It must be entered before it can get hot again. What is compiled at once is not asked for a second time soon.)
         let heat = if config.synchronous { 0 } else { config.threshold.max(2) };
         // SAFETY: a live op, and no handler runs.
@@ -257,10 +256,17 @@ impl<T: Target> Pages<T> {
             return None;
         }
         let next = next.filter(|&n| self.map.contains_key(&(n, mode)));
+        // (Pages are copied only for what has to be compiled.)
+        if let Some(r) = jit.answer((host, mode, off), next, &fetch) {
+            return Some(HotBlock::Known(r));
+        }
+        if !jit.takes(host, mode, off) {
+            return None;
+        }
         let (mut decoded, mut executed, mut bytes) = (Offsets::new(), Offsets::new(), Vec::new());
         for (k, host) in std::iter::once(host).chain(next).enumerate() {
             let base = 4096 * k as u16;
-            for (&o, op) in &self.map.get(&(host, mode))?.entries {
+            for (o, op) in self.map.get(&(host, mode))?.ops.iter() {
                 decoded.add(base + o);
                 // SAFETY: as above.
                 if config.threshold.wrapping_sub(unsafe { (*op.as_ptr()).heat }) > config.threshold / COLD {
@@ -271,11 +277,12 @@ impl<T: Target> Pages<T> {
             fetch(host, 0, &mut bytes[4096 * k..]);
         }
         executed.add(off);
-        Some(Request { host, next, mode, off, bytes, decoded, executed, after: 0 })
+        let q = Request { host, next, mode, off, bytes, decoded, executed, after: 0 };
+        Some(HotBlock::New(Box::new(q)))
     }
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
-        Some(self.map.get(&(host, mode))?.entries.get(&off)?.as_ptr())
+        Some(self.map.get(&(host, mode))?.ops.get(off)?.as_ptr())
     }
     /// The same for a jump cache entry, which is forgotten when the page is dropped.
     pub fn jump(&mut self, host: usize, mode: u32, off: u16, entry: u16) -> Option<*const Op<T>> {
@@ -285,7 +292,7 @@ impl<T: Target> Pages<T> {
             Some(f) if (f.at, f.mode) == (at, mode) => *f,
             _ => {
                 let page = self.map.get_mut(&(host, mode))?;
-                let f = Found { at, mode, op: *page.entries.get(&off)?, page: NonNull::from(&mut **page) };
+                let f = Found { at, mode, op: page.ops.get(off)?, page: NonNull::from(&mut **page) };
                 *found.insert(f)
             }
         };
@@ -310,7 +317,7 @@ impl<T: Target> Pages<T> {
                     self.patched.remove(op);
                 }
                 page.jumps.0.iter().for_each(|&j| forget(j.into()));
-                for &off in page.entries.keys() {
+                for (off, _) in page.ops.iter() {
                     let found = &mut self.found[Found::<T>::slot(host | off as usize)];
                     if found.is_some_and(|f| f.at & !0xfff == host) {
                         *found = None
@@ -426,7 +433,7 @@ impl<T: Target> Pages<T> {
             if off == 4096 || items.len() == RUN {
                 break After::Leave(off);
             }
-            if off != start && page.is_some_and(|p| p.entries.contains_key(&(off as u16))) {
+            if off != start && page.is_some_and(|p| p.ops.has(off as u16)) {
                 break After::Link(off as u16);
             }
             match T::decode(&code[off - start..], off as u32, mode) {
@@ -472,69 +479,61 @@ impl<T: Target> Pages<T> {
             After::Leave(to) => Self::stub(leave::<T>, to as i64, mode),
             After::Straddle(at) => Self::stub(straddle::<T>, at as i64, mode),
             After::Link(at) => {
-                let to = self.map[&(host, mode)].entries[&at];
+                let to = self.get(host, mode, at).expect("seen there just now");
                 let mut op = Self::stub(link::<T>, at as i64, mode);
-                op.imm = to.as_ptr() as u64;
+                op.imm = to as u64;
                 // Stopped here, the address is that of an instruction of this page: no mask is at hand.
                 (op.off, op.len_scale) = (at, 1);
                 op
             }
         });
         // Where branches go whose target is not decoded, or not here.
-        let mut stubs: Vec<(usize, usize)> = Vec::new();
-        for (k, i) in items.iter().enumerate() {
-            if let End::Goto(to) | End::If(to) = i.d.end {
-                stubs.push((k, ops.len()));
-                ops.push(Self::stub(leave::<T>, to, mode));
-            }
+        let page = self.map.get(&(host, mode));
+        let here = |t: u16| items.binary_search_by_key(&t, |i| i.off).is_ok() || page.is_some_and(|p| p.ops.has(t));
+        let mut stubs: Vec<Option<usize>> = Vec::with_capacity(items.len());
+        for i in &items {
+            stubs.push(match i.d.end {
+                End::Goto(to) | End::If(to) if !inside(to).is_some_and(here) => {
+                    ops.push(Self::stub(leave::<T>, to, mode));
+                    Some(ops.len() - 1)
+                }
+                _ => None,
+            });
         }
         let mut ops = ops.into_boxed_slice();
         self.pause(&mut ops);
-        let count = ops.len();
-        let first = Box::into_raw(ops).cast::<Op<T>>();
-        let run = NonNull::new(std::ptr::slice_from_raw_parts_mut(first, count)).expect("a box");
-        // SAFETY: below `count`.
-        let at = |k: usize| NonNull::new(unsafe { first.add(k) }).expect("a box");
         let page = self.map.entry((host, mode)).or_insert_with(|| {
             Box::new(Page {
-                entries: FxHashMap::default(),
-                runs: Vec::new(),
+                ops: Runs::new(),
                 crossings: Vec::new(),
-                waiting: FxHashMap::default(),
                 heads: FxHashMap::default(),
                 jumps: (Vec::new(), 64),
                 attached: Vec::new(),
                 patched: Vec::new(),
             })
         });
-        page.runs.push(run);
-        for (k, i) in items.iter().enumerate() {
-            page.entries.insert(i.off, at(k));
-        }
+        let runs = &mut page.ops;
+        let run = runs.push(ops);
+        let first = runs.place(run, 0);
         if items.is_empty() {
-            page.entries.insert(off, at(0));
+            runs.insert(&[(off, first)])
+        } else {
+            let new: Vec<_> = items.iter().enumerate().map(|(k, i)| (i.off, runs.place(run, k))).collect();
+            runs.insert(&new)
         }
-        for (k, stub) in stubs {
+        for (k, stub) in stubs.into_iter().enumerate() {
             let (End::Goto(to) | End::If(to)) = items[k].d.end else { continue };
-            let mut target = at(stub);
-            if let Ok(t) = u16::try_from(to)
-                && t < 4096
-            {
-                match page.entries.get(&t) {
-                    Some(&op) => target = op,
-                    None => page.waiting.entry(t).or_default().push(at(k)),
-                }
+            let branch = runs.place(run, k);
+            let known = inside(to).and_then(|t| runs.get(t));
+            if let Some(t) = inside(to).filter(|_| known.is_none()) {
+                runs.wait(t, branch)
             }
+            let target = known.or(stub.map(|s| runs.at(runs.place(run, s)))).expect("a stub where nothing is known");
             // SAFETY: an op of the run just made.
-            unsafe { (*at(k).as_ptr()).imm = target.as_ptr() as u64 }
+            unsafe { (*runs.at(branch).as_ptr()).imm = target.as_ptr() as u64 }
         }
-        let made = items.iter().map(|i| i.off).chain(std::iter::once(off));
-        for o in made {
-            for b in page.waiting.remove(&o).unwrap_or_default() {
-                // SAFETY: an op of this page, which lives as long as `waiting`; no handler runs.
-                unsafe { (*b.as_ptr()).imm = page.entries[&o].as_ptr() as u64 }
-            }
-        }
+        // SAFETY: ops of this page, and no handler runs.
+        runs.settle(|branch, op| unsafe { (*branch.as_ptr()).imm = op.as_ptr() as u64 });
         if !page.heads.is_empty() {
             for i in &items {
                 self.enter_at(host, mode, i.off)
@@ -612,18 +611,15 @@ impl<T: Target> Pages<T> {
             op.imm = target as *const Op<T> as u64
         }
         self.pause(&mut ops);
-        let count = ops.len();
-        let ops = Box::into_raw(ops).cast::<Op<T>>();
-        let op = NonNull::new(ops).expect("a box");
-        let run = NonNull::new(std::ptr::slice_from_raw_parts_mut(ops, count)).expect("a box");
         let page = self.map.get_mut(&(host, mode))?;
-        page.runs.push(run);
-        page.entries.insert(off, op);
+        let runs = &mut page.ops;
+        let run = runs.push(ops);
+        let first = runs.place(run, 0);
+        let ops = runs.at(first).as_ptr();
+        runs.insert(&[(off, first)]);
         page.crossings.push(off);
-        for b in page.waiting.remove(&off).unwrap_or_default() {
-            // SAFETY: an op of this page, which lives as long as `waiting`; no handler runs.
-            unsafe { (*b.as_ptr()).imm = ops as u64 }
-        }
+        // SAFETY: ops of this page, and no handler runs.
+        runs.settle(|branch, op| unsafe { (*branch.as_ptr()).imm = op.as_ptr() as u64 });
         let heads = !page.heads.is_empty();
         self.follow(next, host);
         if heads {
@@ -660,6 +656,10 @@ impl<T: Target> Pages<T> {
         self.single[slot] = Some(Single { pc, mode, bytes: key, ops });
         Some(ops.as_ptr().cast())
     }
+}
+/// An offset as one of its page, if it is.
+fn inside(off: i64) -> Option<u16> {
+    u16::try_from(off).ok().filter(|&t| t < 4096)
 }
 /// What follows the instructions of a run.
 enum After {

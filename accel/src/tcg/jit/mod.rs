@@ -37,7 +37,7 @@ use cranelift_codegen::{Context, isa::OwnedTargetIsa};
 use cranelift_control::ControlPlane;
 use cranelift_frontend::FunctionBuilderContext;
 use form::{Offsets, Plan, Request};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use std::{
     any::Any,
@@ -46,7 +46,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// How tier 1 is used.
@@ -144,7 +144,7 @@ type PageKey = (usize, u32);
 const VARIANTS: usize = 32;
 /// Longest region, in instructions, that is compiled once more as part of another one.
 const INLINED: usize = 32;
-/// Requests that wait at most; blocks that get hot meanwhile ask again.
+/// Requests that wait, at most about; blocks that get hot meanwhile ask again.
 const WAITING: usize = 96;
 
 /// Compiles a region, given those that exist.
@@ -186,10 +186,16 @@ struct Compiler {
     builder: FunctionBuilderContext,
     context: Context,
 }
+impl Compiler {
+    /// Drops what is kept from one region to the next one.
+    fn rest(&mut self) {
+        (self.builder, self.context) = (FunctionBuilderContext::new(), Context::new())
+    }
+}
 #[derive(Default)]
 struct Queue {
     /// Requests by what they are for, with the number of times they were asked for.
-    waiting: FxHashMap<(usize, u32, u16), (u32, Request)>,
+    waiting: FxHashMap<(usize, u32, u16), (u32, Box<Request>)>,
     started: bool,
 }
 
@@ -215,8 +221,34 @@ impl Jit {
             stats: Stats::default(),
         }))
     }
+    /// A region there is that is entered at `off` of a page, if its bytes are in its pages now; `fetch` copies bytes of a page.
+    pub fn answer(
+        &self,
+        (host, mode, off): (usize, u32, u16),
+        next: Option<usize>,
+        fetch: impl Fn(usize, usize, &mut [u8]),
+    ) -> Option<Arc<Region>> {
+        let regions = self.regions.lock();
+        let mut now = Vec::new();
+        let found = regions.get(&(host, mode))?.iter().find(|r| {
+            r.host == host
+                && r.entries.contains(&off)
+                && (r.next.is_none() || r.next == next)
+                && r.bytes().all(|(host, at, bytes)| {
+                    now.resize(bytes.len(), 0);
+                    fetch(host, at, &mut now);
+                    now == bytes
+                })
+        });
+        found.cloned()
+    }
+    /// Whether another request would be kept.
+    pub fn takes(&self, host: usize, mode: u32, off: u16) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.len() < WAITING || queue.waiting.contains_key(&(host, mode, off))
+    }
     /// A block got hot. With a synchronous compiler the region, if there is one.
-    pub fn request(self: &Arc<Self>, group: &Arc<Group>, mut q: Request) -> Option<Arc<Region>> {
+    pub fn request(self: &Arc<Self>, group: &Arc<Group>, mut q: Box<Request>) -> Option<Arc<Region>> {
         q.after = self.stats.regions.load(Relaxed);
         if self.config.synchronous {
             return self.make(&q);
@@ -232,13 +264,9 @@ impl Jit {
             }
         }
         let key = (q.host, q.mode, q.off);
-        let full = queue.waiting.len() >= WAITING;
         match queue.waiting.get_mut(&key) {
             Some((n, old)) => (*n, *old) = (*n + 1, q),
-            None if full => {}
-            None => {
-                queue.waiting.insert(key, (1, q));
-            }
+            None => _ = queue.waiting.insert(key, (1, q)),
         }
         drop(queue);
         self.wake.notify_one();
@@ -302,8 +330,22 @@ impl Jit {
     }
 }
 
+/// How long the compiler waits for another request before it gives back what it does not need to wait on.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Gives the host what was freed, from all threads' heaps: what they hold is what was needed at once while a guest starts.
+fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "a call of the C library")]
+    // SAFETY: may be called at any time from any thread; no memory in use is touched.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The compiler's thread: the request that was asked for most comes first.
 fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
+    let mut busy = false;
     loop {
         let Some(j) = jit.upgrade() else { return };
         let mut queue = j.queue.lock();
@@ -311,8 +353,18 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
             if j.stop.load(Acquire) {
                 return;
             }
-            j.wake.wait(&mut queue);
+            if !busy {
+                j.wake.wait(&mut queue);
+            } else if j.wake.wait_for(&mut queue, IDLE).timed_out() && queue.waiting.is_empty() {
+                queue.waiting.shrink_to_fit();
+                busy = false;
+                MutexGuard::unlocked(&mut queue, || {
+                    j.compiler.lock().rest();
+                    trim()
+                })
+            }
         }
+        busy = true;
         if j.stop.load(Acquire) {
             return;
         }
