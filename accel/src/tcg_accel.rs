@@ -141,7 +141,8 @@ impl TcgAccel {
             0 => default.cache,
             mib => (mib as usize) << 20,
         };
-        Some(JitConfig { threshold, cache, synchronous })
+        let quick = if synchronous { 0 } else { default.quick };
+        Some(JitConfig { quick, threshold, cache, synchronous })
     }
     /// The machine's accelerator, if it is this one.
     pub fn of(cpu: &Cpu) -> Option<Ref<TcgAccel>> {

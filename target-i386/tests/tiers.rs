@@ -232,6 +232,9 @@ struct Seen {
     stack: Vec<u8>,
     instructions: u64,
 }
+/// Executions until a block gets quick code, and from then on until it is compiled as a region: regions at once or soon, quick
+/// code at once or soon and no regions, one after the other.
+const TIERS: [(u16, u16); 5] = [(0, 1), (0, 5), (1, u16::MAX), (3, u16::MAX), (1, 4)];
 /// Runs code at `at`; what is seen at the end, and how often regions were entered.
 fn run(code: &[u8], at: u64, seed: u64, jit: Option<JitConfig>) -> (Seen, u64) {
     let group = Group::new();
@@ -282,14 +285,14 @@ fn compare(seed: u64, n: usize, fpu: bool) -> u64 {
     let at = if seed.is_multiple_of(3) { CODE } else { CODE + 0x1000 - seed * 7 % (code.len() as u64 + 1) };
     let (want, _) = run(&code, at, seed, None);
     let mut entered = 0;
-    for threshold in [1, 5] {
-        let (got, n) = run(&code, at, seed, Some(JitConfig { threshold, cache: 1 << 20, synchronous: true }));
+    for (quick, threshold) in TIERS {
+        let (got, n) = run(&code, at, seed, Some(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true }));
         if got != want {
             let (got, want) = (format!("{got:#x?}"), format!("{want:#x?}"));
             let lines = got.lines().zip(want.lines()).enumerate().filter(|(_, (g, w))| g != w);
             let lines: Vec<_> =
                 lines.take(8).map(|(i, (g, w))| format!("line {i}: {} for {}", g.trim(), w.trim())).collect();
-            panic!("seed {seed}, threshold {threshold}, {n} entries: {lines:#?}\n{code:02x?}")
+            panic!("seed {seed}, thresholds {quick} and {threshold}, {n} entries: {lines:#?}\n{code:02x?}")
         }
         entered += n
     }
@@ -311,10 +314,10 @@ fn an_instruction_across_pages_is_rewritten() {
         // top: mov [rdi], ecx; mov eax, 0; add edx, eax; dec ecx; jnz top; hlt. (RDI points at the immediate.)
         let code = [0x89, 0x0f, 0xb8, 0, 0, 0, 0, 0x01, 0xc2, 0xff, 0xc9, 0x75, 0xf3, 0xf4];
         let start = CODE + 0x1000 - 2 - before;
-        for jit in [None, Some(1), Some(3)] {
+        for jit in std::iter::once(None).chain(TIERS.map(Some)) {
             let group = Group::new();
-            if let Some(threshold) = jit {
-                group.set_jit(JitConfig { threshold, cache: 1 << 20, synchronous: true })
+            if let Some((quick, threshold)) = jit {
+                group.set_jit(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true })
             }
             let mut m = Bare::in_group(&group, 64, RAM);
             m.poke(start, &code);
@@ -323,8 +326,8 @@ fn an_instruction_across_pages_is_rewritten() {
             m.set_gpr(2, 0);
             m.set_pc(start);
             assert_eq!(m.run(100_000), Outcome::Halted);
-            assert_eq!(m.gpr(2), 20100, "{before} bytes in the first page, threshold {jit:?}");
-            assert!(m.counters().dropped >= 199, "threshold {jit:?}: {:?}", m.counters());
+            assert_eq!(m.gpr(2), 20100, "{before} bytes in the first page, thresholds {jit:?}");
+            assert!(m.counters().dropped >= 199, "thresholds {jit:?}: {:?}", m.counters());
         }
     }
 }

@@ -198,7 +198,7 @@ pub struct Op<T: Target> {
     /// Displacement; for an op without an instruction the offset of its address from the page.
     pub(crate) disp: i32,
     pub(crate) r: [u8; 4],
-    /// Index of the form.
+    /// Index of the form, and [`marks`](mark).
     pub(crate) form: u16,
     /// Offset in the page in the low 12 bits, segment number above.
     pub(crate) off: u16,
@@ -208,6 +208,21 @@ pub struct Op<T: Target> {
     pub(crate) n: u8,
     /// Length in the low 4 bits (0: no instruction), scale above.
     pub(crate) len_scale: u8,
+}
+/// Bits above the index of a form.
+pub(crate) mod mark {
+    /// Somebody may read the flags it makes.
+    pub const LIVE: u16 = 1 << 15;
+    /// The quick compiler has seen the block it begins.
+    pub const QUICK: u16 = 1 << 14;
+    /// The index.
+    pub const FORM: u16 = QUICK - 1;
+}
+impl<T: Target> Op<T> {
+    /// Index of the form.
+    pub(crate) fn form(&self) -> usize {
+        (self.form & mark::FORM) as usize
+    }
 }
 impl<T: Target> Clone for Op<T> {
     fn clone(&self) -> Self {

@@ -11,6 +11,7 @@
 //! | `page`, `runs` | decoded pages of a vCPU; their ops by offset |
 //! | `group` | the vCPUs of a machine: map of code, self-modifying code |
 //! | `tier0` | one handler per form, threaded by sibling calls |
+//! | `quick` | code for warm blocks, made in no time |
 //! | `jit` | tier 1: regions compiled by Cranelift |
 //! | `unit` | a guest's x87 unit in the host's |
 //! | `engine` | [`Vcpu`]: dispatcher and run loop |
@@ -26,6 +27,8 @@ mod jit;
 mod mem;
 pub(crate) mod ops;
 mod page;
+#[cfg(target_arch = "x86_64")]
+mod quick;
 mod runs;
 pub mod softfp;
 mod target;

@@ -9,10 +9,11 @@
 #![expect(unsafe_code, reason = "ops are reached by pointer")]
 
 use super::{
-    env::{Op, Run},
+    env::{Op, Run, mark},
     group::Group,
     jit::{
         self, Jit, Region,
+        code::Code,
         enter::Trampoline,
         form::{Offsets, Request},
     },
@@ -44,6 +45,8 @@ struct Page<T: Target> {
     attached: Vec<Arc<Region>>,
     /// Ops that have the handler of a region.
     patched: Vec<*const Op<T>>,
+    /// Ops that have a handler of the quick compiler, and its code.
+    quick: Vec<(*const Op<T>, Code)>,
 }
 /// What becomes of a hot block.
 pub(crate) enum HotBlock {
@@ -81,6 +84,12 @@ pub(crate) struct Pages<T: Target> {
     jit: Option<(Arc<Jit>, Trampoline)>,
     /// Ops that enter regions.
     patched: FxHashMap<*const Op<T>, Patch<T>>,
+    /// How often a block is entered until it gets code of the quick compiler; 0 for never.
+    warm: u16,
+    /// The handlers that ops had which have one of the quick compiler.
+    own: FxHashMap<*const Op<T>, Run<T>>,
+    #[cfg(target_arch = "x86_64")]
+    quick: Option<Box<super::quick::Quick>>,
     /// By page, those whose decoding covers bytes of it.
     followers: FxHashMap<usize, Vec<usize>>,
     /// Ops that were looked up last, by [`Found::slot`].
@@ -132,7 +141,12 @@ impl<T: Target> Pages<T> {
     pub fn new(looped: bool, jit: Option<Arc<Jit>>) -> Self {
         let h = T::handlers();
         let rows = |t: &'static [[Option<super::Handler<T>>; 16]]| t.iter().flatten().flatten().map(|h| h.0);
+        #[cfg(target_arch = "x86_64")]
+        let warm = jit.as_ref().filter(|_| !looped && super::quick::available()).map_or(0, |j| j.config.quick);
+        #[cfg(not(target_arch = "x86_64"))]
+        let warm = 0;
         Pages {
+            warm,
             forms: Vec::new(),
             form_ids: FxHashMap::default(),
             handlers: T::FORMS.iter().copied().zip(rows(h.forms)).collect(),
@@ -143,6 +157,9 @@ impl<T: Target> Pages<T> {
             looped: looped.then(FxHashMap::default),
             jit: jit.zip(jit::enter::trampoline()),
             patched: FxHashMap::default(),
+            own: FxHashMap::default(),
+            #[cfg(target_arch = "x86_64")]
+            quick: None,
             followers: FxHashMap::default(),
             found: vec![None; FOUND].into_boxed_slice(),
         }
@@ -244,10 +261,19 @@ impl<T: Target> Pages<T> {
         next: Option<usize>,
         fetch: impl Fn(usize, usize, &mut [u8]),
     ) -> Option<HotBlock> {
+        let config = self.jit.as_ref()?.0.config;
+        let op = self.map.get(&(host, mode))?.ops.get(off)?;
+        // SAFETY: a live op, and no handler runs.
+        if self.warm != 0 && unsafe { op.as_ref() }.form & mark::QUICK == 0 {
+            // SAFETY: as above.
+            unsafe {
+                (*op.as_ptr()).form |= mark::QUICK;
+                (*op.as_ptr()).heat = config.threshold
+            }
+            self.quicken(host, mode, off);
+            return None;
+        }
         let jit = &self.jit.as_ref()?.0;
-        let config = jit.config;
-        let page = self.map.get(&(host, mode))?;
-        let op = page.ops.get(off)?;
         // (It must be entered before it can get hot again. What is compiled at once is not asked for a second time soon.)
         let heat = if config.synchronous { 0 } else { config.threshold.max(2) };
         // SAFETY: a live op, and no handler runs.
@@ -269,7 +295,12 @@ impl<T: Target> Pages<T> {
             for (o, op) in self.map.get(&(host, mode))?.ops.iter() {
                 decoded.add(base + o);
                 // SAFETY: as above.
-                if config.threshold.wrapping_sub(unsafe { (*op.as_ptr()).heat }) > config.threshold / COLD {
+                let op = unsafe { op.as_ref() };
+                let entered = match self.warm {
+                    0 => config.threshold.wrapping_sub(op.heat) > config.threshold / COLD,
+                    _ => op.form & mark::QUICK != 0,
+                };
+                if entered {
                     executed.add(base + o)
                 }
             }
@@ -280,6 +311,44 @@ impl<T: Target> Pages<T> {
         let q = Request { host, next, mode, off, bytes, decoded, executed, after: 0 };
         Some(HotBlock::New(Box::new(q)))
     }
+    /// Gives the block at `off` of a page code of the quick compiler.
+    #[cfg(target_arch = "x86_64")]
+    fn quicken(&mut self, host: usize, mode: u32, off: u16) {
+        let Some(jit) = self.jit.as_ref().map(|j| j.0.clone()) else { return };
+        let Some(page) = self.map.get_mut(&(host, mode)) else { return };
+        let Some(op) = page.ops.get(off).filter(|_| !page.crossings.contains(&off)) else { return };
+        // SAFETY: a live op, and no handler runs. The ops up to the end of its block are behind it in its run.
+        let ops = unsafe { std::slice::from_raw_parts(op.as_ptr(), op.as_ref().n.into()) };
+        let quick = self.quick.get_or_insert_default();
+        let mut at = 0;
+        while let Some(rest) = ops.get(at..).filter(|r| !r.is_empty()) {
+            let started = std::time::Instant::now();
+            let own = |n: usize| {
+                let op = &raw const rest[n];
+                self.own.get(&op).or(self.patched.get(&op).map(|p| &p.run)).copied().unwrap_or(rest[n].run) as usize
+            };
+            let (n, code) = quick.piece(rest, &self.forms, mode, own);
+            let first = rest.as_ptr();
+            if let Some(code) = code
+                && !self.own.contains_key(&first)
+                && !self.patched.contains_key(&first)
+            {
+                let Some(code) = jit.place_quick(code, n, started) else { return };
+                // SAFETY: a live op, and no handler runs; the code has the calling convention of a handler, and lives as long
+                // as the op.
+                let own = unsafe {
+                    let run = std::mem::transmute::<*const u8, Run<T>>(code.start());
+                    std::mem::replace(&mut (*first.cast_mut()).run, run)
+                };
+                self.own.insert(first, own);
+                page.quick.push((first, code))
+            }
+            // (Behind the piece is an op that is not for one.)
+            at += n + 1
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    fn quicken(&mut self, _: usize, _: u32, _: u16) {}
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
         Some(self.map.get(&(host, mode))?.ops.get(off)?.as_ptr())
@@ -316,6 +385,9 @@ impl<T: Target> Pages<T> {
                 for op in &page.patched {
                     self.patched.remove(op);
                 }
+                for (op, _) in &page.quick {
+                    self.own.remove(op);
+                }
                 page.jumps.0.iter().for_each(|&j| forget(j.into()));
                 for (off, _) in page.ops.iter() {
                     let found = &mut self.found[Found::<T>::slot(host | off as usize)];
@@ -339,6 +411,7 @@ impl<T: Target> Pages<T> {
     pub fn clear(&mut self) {
         self.map.clear();
         self.patched.clear();
+        self.own.clear();
         self.single.iter_mut().for_each(|s| *s = None);
         self.followers.clear();
         self.found.fill(None);
@@ -347,7 +420,8 @@ impl<T: Target> Pages<T> {
         if let Some(&id) = self.form_ids.get(&f) {
             return id;
         }
-        let id = u16::try_from(self.forms.len()).expect("a target has fewer than 65536 forms");
+        let id = u16::try_from(self.forms.len()).expect("a target has fewer than 16384 forms");
+        assert!(id < mark::FORM, "a target has fewer than 16384 forms");
         self.forms.push(f);
         self.form_ids.insert(f, id);
         id
@@ -372,9 +446,12 @@ impl<T: Target> Pages<T> {
             imm: d.imm,
             disp: d.disp,
             r: d.r.map(|s| s.0),
-            form: self.form_id(d.form),
+            form: self.form_id(d.form) | if i.live { mark::LIVE } else { 0 },
             off: i.off & 0xfff | (d.seg as u16) << 12,
-            heat: self.jit.as_ref().map_or(0, |j| j.0.config.threshold),
+            heat: match self.warm {
+                0 => self.jit.as_ref().map_or(0, |j| j.0.config.threshold),
+                n => n,
+            },
             n,
             len_scale: d.len & 15 | (d.scale & 3) << 4,
         }
@@ -510,6 +587,7 @@ impl<T: Target> Pages<T> {
                 jumps: (Vec::new(), 64),
                 attached: Vec::new(),
                 patched: Vec::new(),
+                quick: Vec::new(),
             })
         });
         let runs = &mut page.ops;

@@ -668,7 +668,7 @@ unsafe fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<
 }
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn got_hot<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
+pub(crate) unsafe extern "C" fn got_hot<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> *const Op<T> {
     unsafe {
         (*hot(env)).budget += (*op).n as i64;
         stop(env, ip_of(env, op), reason::HOT, 0)
@@ -707,7 +707,7 @@ pub(crate) unsafe fn jump<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *const Op
 }
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn lost<T: Target>(env: NonNull<Env<T>>, _: *const Op<T>, ip: u64) -> *const Op<T> {
+pub(crate) unsafe extern "C" fn lost<T: Target>(env: NonNull<Env<T>>, _: *const Op<T>, ip: u64) -> *const Op<T> {
     unsafe { stop(env, ip, reason::LOOKUP, 0) }
 }
 #[inline(always)]
@@ -860,7 +860,7 @@ pub(crate) unsafe extern "C" fn exec_dyn<T: Target>(env: NonNull<Env<T>>, op: *c
 #[inline(never)]
 unsafe extern "C" fn dynamic<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> Way {
     unsafe {
-        let f = (&(*pages(env)).forms)[(*op).form as usize];
+        let f = (&(*pages(env)).forms)[(*op).form()];
         let mut frame = Interp::<T, false> { env, op, live: true, wanted: true, pend: None };
         Way::of(env, T::run::<_, AnyFamily>(&mut frame, f))
     }
@@ -876,7 +876,7 @@ unsafe extern "C" fn any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> W
         let n = inner(env);
         (*n).counters.slow += 1;
         (*n).n_places = 0;
-        let f = (&(*pages(env)).forms)[(*op).form as usize];
+        let f = (&(*pages(env)).forms)[(*op).form()];
         let mut frame = Interp::<T, true> { env, op, live: true, wanted: true, pend: None };
         let s = T::run::<_, AnyFamily>(&mut frame, f);
         if (*n).stale && matches!(s, Ok(Flow::Next)) {
@@ -971,7 +971,7 @@ enum RareStep<T: Target> {
 unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareStep<T> {
     unsafe {
         collect(env);
-        let form = (&(*pages(env)).forms)[(*op).form as usize];
+        let form = (&(*pages(env)).forms)[(*op).form()];
         let op_fields = fields(env, op);
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.
         let mut cpu = Cpu { hot: &mut *hot(env), state: &mut *state(env), op: op_fields, mem: Mem(env, PhantomData) };

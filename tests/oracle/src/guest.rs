@@ -81,7 +81,7 @@ impl Guest {
         let group = Group::new();
         group.set_looped(matches!(drive, Drive::Loop | Drive::Step));
         if drive == Drive::Regions {
-            group.set_jit(JitConfig { threshold: 1, synchronous: true, ..JitConfig::default() });
+            group.set_jit(JitConfig { quick: 0, threshold: 1, synchronous: true, ..JitConfig::default() });
         }
         let state = CpuState::new(Arc::new(cpuid()));
         let vcpu = Vcpu::new(&group, bus.clone(), state);

@@ -52,7 +52,9 @@ use std::{
 /// How tier 1 is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JitConfig {
-    /// Executions after which a block is hot, 1 to 65535.
+    /// Executions after which a block is warm and gets quick code, up to 65535; 0 for never.
+    pub quick: u16,
+    /// Executions from then on after which a block is hot, 1 to 65535.
     pub threshold: u16,
     /// Bytes of the code cache.
     pub cache: usize,
@@ -61,7 +63,7 @@ pub struct JitConfig {
 }
 impl Default for JitConfig {
     fn default() -> Self {
-        JitConfig { threshold: 4096, cache: 128 << 20, synchronous: false }
+        JitConfig { quick: 128, threshold: 16384, cache: 128 << 20, synchronous: false }
     }
 }
 
@@ -88,6 +90,14 @@ pub struct JitCounters {
     pub size: u64,
     /// Requests that wait.
     pub waiting: u64,
+    /// Pieces of code the quick compiler made.
+    pub pieces: u64,
+    /// Guest instructions in them.
+    pub quick_instructions: u64,
+    /// Bytes of it.
+    pub quick_bytes: u64,
+    /// Time it took.
+    pub quick_nanoseconds: u64,
 }
 
 /// A compiled region.
@@ -180,6 +190,8 @@ struct Stats {
     nanoseconds: AtomicU64,
     refused: AtomicU64,
     evictions: AtomicU64,
+    /// Of the quick compiler: pieces, instructions, bytes, nanoseconds.
+    quick: [AtomicU64; 4],
 }
 struct Compiler {
     isa: OwnedTargetIsa,
@@ -302,6 +314,21 @@ impl Jit {
         }
         Some(r)
     }
+    /// Memory for code of the quick compiler: of `instructions` that were compiled since `started`.
+    pub fn place_quick(&self, code: &[u8], instructions: usize, started: Instant) -> Option<Code> {
+        let place = self.cache.place(code);
+        match &place {
+            None => self.full.store(true, Release),
+            Some(p) => {
+                let s = &self.stats.quick;
+                s[0].fetch_add(1, Relaxed);
+                s[1].fetch_add(instructions as u64, Relaxed);
+                s[2].fetch_add(p.len() as u64, Relaxed);
+                s[3].fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+            }
+        }
+        place
+    }
     /// The cache is full: forgets all regions. True once for every time it was; the vCPUs must then drop theirs.
     pub fn evict(&self) -> bool {
         if !self.full.swap(false, AcqRel) {
@@ -319,7 +346,23 @@ impl Jit {
                 .map(|c| c.load(Relaxed));
         let (used, size) = (self.cache.used() as u64, self.cache.size() as u64);
         let waiting = self.queue.lock().waiting.len() as u64;
-        JitCounters { regions, instructions, clif, bytes, nanoseconds, refused, evictions, used, size, waiting }
+        let [pieces, quick_instructions, quick_bytes, quick_nanoseconds] = s.quick.each_ref().map(|c| c.load(Relaxed));
+        JitCounters {
+            regions,
+            instructions,
+            clif,
+            bytes,
+            nanoseconds,
+            refused,
+            evictions,
+            used,
+            size,
+            waiting,
+            pieces,
+            quick_instructions,
+            quick_bytes,
+            quick_nanoseconds,
+        }
     }
     /// Ends the compiler's thread.
     pub fn shut_down(&self) {

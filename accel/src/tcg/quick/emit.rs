@@ -1,0 +1,794 @@
+//! A recorded piece as host code: one pass back for what is used, one pass forth for registers and instructions.
+//!
+//! Env and op stay in the registers handlers get them in; seven others hold values. A value that finds no room lies below
+//! the stack pointer, where the host's calling convention leaves 128 bytes to code that calls nothing.
+
+use super::{
+    asm::*,
+    record::{Arg, Cond, Ending, Piece, Step, Val},
+};
+use crate::tcg::ops::*;
+
+/// Offsets from the env and from an op of what code needs, and the handlers it leaves to.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub regs: i32,
+    pub cc: i32,
+    pub cc_v: i32,
+    pub budget: i32,
+    pub exit_request: i32,
+    pub salt: i32,
+    /// Tags and addend of the first entry of the regime's TLB.
+    pub tlb_read: i32,
+    pub tlb_write: i32,
+    pub tlb_addend: i32,
+    /// Bits of the offset of a TLB entry, and how far they lie above it in an address.
+    pub tlb_mask: i32,
+    pub tlb_shift: u8,
+    /// The first entry of the jump cache.
+    pub jc_key: i32,
+    pub jc_op: i32,
+    pub jc_mask: i32,
+    pub jc_size_log: u8,
+    pub op_size: i32,
+    pub op_run: i32,
+    pub op_imm: i32,
+    pub op_n: i32,
+    pub op_heat: i32,
+    /// Handlers `stopped`, `got_hot`, `lost`.
+    pub stopped: usize,
+    pub got_hot: usize,
+    pub lost: usize,
+    /// Which of a producer's flag values mean anything.
+    pub flag_values: fn(u8) -> u8,
+}
+
+/// Registers for values.
+const FREE: [Reg; 7] = [RAX, RCX, RDX, R8, R9, R10, R11];
+/// Places below the stack pointer.
+const SPILLS: u16 = u16::MAX;
+
+/// Where a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loc {
+    Nowhere,
+    Reg(Reg),
+    Spill(u8),
+    K(u64),
+}
+/// A way out.
+struct Out {
+    from: Jump,
+    op: u8,
+    /// Flags to store: their number, and where the values are.
+    flags: Option<(u16, [Loc; 3])>,
+}
+/// The piece needs more registers than there are.
+#[derive(Debug)]
+pub(super) struct Crowded;
+type Fit<R> = Result<R, Crowded>;
+
+/// Makes code of pieces.
+#[derive(Default)]
+pub(super) struct Emitter {
+    pub asm: Asm,
+    uses: Vec<u16>,
+    last: Vec<u16>,
+    live: Vec<bool>,
+    loc: Vec<Loc>,
+    owner: [Option<Val>; 16],
+    locked: u16,
+    spills: u16,
+    outs: Vec<Out>,
+    next_exit: usize,
+}
+
+fn spill_at(n: u8) -> At {
+    at(RSP, -8 * (n as i32 + 1))
+}
+fn simm(k: u64) -> Option<i32> {
+    i32::try_from(k as i64).ok()
+}
+/// The constant as an immediate of an instruction of width `w`.
+fn imm(w: W, k: u64) -> Option<i32> {
+    if w == W::B8 { simm(k) } else { Some(k as u32 as i32) }
+}
+fn long(w: W) -> W {
+    if w == W::B8 { W::B8 } else { W::B4 }
+}
+
+impl Emitter {
+    /// The code of a piece; `own` gives the address of an op's own handler.
+    pub fn emit(&mut self, p: &Piece, end: Ending, l: &Layout, own: impl Fn(usize) -> usize) -> Fit<&[u8]> {
+        self.count(p, end);
+        self.asm.clear();
+        self.owner = [None; 16];
+        self.spills = SPILLS;
+        self.outs.clear();
+        self.next_exit = 0;
+        self.loc.clear();
+        self.loc.resize(p.steps.len(), Loc::Nowhere);
+        for i in 0..p.steps.len() {
+            self.locked = 0;
+            if self.live[i] {
+                self.step(p, l, i as Val)?
+            }
+        }
+        self.locked = 0;
+        self.ending(p, l, end, &own)?;
+        for out in std::mem::take(&mut self.outs) {
+            self.out(p, l, out, &own)
+        }
+        Ok(&self.asm.code)
+    }
+
+    // ---- what is used ----
+
+    fn count(&mut self, p: &Piece, end: Ending) {
+        let n = p.steps.len();
+        for v in [&mut self.uses, &mut self.last] {
+            v.clear();
+            v.resize(n, 0)
+        }
+        self.live.clear();
+        self.live.resize(n, false);
+        match end {
+            Ending::If(c, _) => self.use_cond(c, n as u16),
+            Ending::To(a) => self.use_arg(a, n as u16),
+            _ => {}
+        }
+        let mut exits = p.exits.iter().rev().peekable();
+        // Registers that are written again before anybody can see them.
+        let mut over = 0u32;
+        for i in (0..n).rev() {
+            let at = i as u16;
+            let effect = match p.steps[i] {
+                Step::Set(slot, _) => {
+                    let seen = over >> slot & 1 == 0;
+                    over |= 1 << slot;
+                    seen
+                }
+                Step::Get(_, slot) => {
+                    over &= !(1 << slot);
+                    false
+                }
+                Step::Check(_) | Step::LeaveIf(_) => {
+                    over = 0;
+                    true
+                }
+                Step::Store(..) | Step::Flags(_) | Step::FlagsIf(..) => true,
+                _ => false,
+            };
+            let times = self.uses[i];
+            if !effect && times == 0 {
+                continue;
+            }
+            self.live[i] = true;
+            match p.steps[i] {
+                Step::Const(_) | Step::Get(..) => {}
+                Step::Bin(_, _, a, b) => {
+                    self.use_arg(a, at);
+                    self.use_arg(b, at)
+                }
+                Step::Un(_, _, a) | Step::Sext(_, _, a) | Step::Trunc(_, a) | Step::Load(_, a, _) => {
+                    self.use_val(a, at)
+                }
+                Step::Merge(_, a, b) | Step::MulHigh(a, b) => {
+                    self.use_val(a, at);
+                    self.use_val(b, at)
+                }
+                Step::Select(_, c, t, f) => {
+                    self.use_cond(c, at);
+                    self.use_arg(t, at);
+                    self.use_arg(f, at)
+                }
+                Step::Bit(c) => self.use_cond(c, at),
+                Step::Check(g) => {
+                    self.use_val(p.groups[g as usize].root, at);
+                    self.use_exit(p, &mut exits, at)
+                }
+                Step::LeaveIf(c) => {
+                    self.use_cond(c, at);
+                    self.use_exit(p, &mut exits, at)
+                }
+                // A condition is made anew wherever it is used.
+                Step::Cmp(_, _, a, b) => {
+                    for _ in 0..times {
+                        self.use_arg(a, self.last[i]);
+                        self.use_arg(b, self.last[i])
+                    }
+                }
+                Step::Both(_, a, b) => {
+                    for _ in 0..times {
+                        self.use_cond(a, self.last[i]);
+                        self.use_cond(b, self.last[i])
+                    }
+                }
+                Step::Parity(a) => {
+                    for _ in 0..times {
+                        self.use_val(a, self.last[i])
+                    }
+                }
+                Step::Store(_, a, _, v) => {
+                    self.use_val(a, at);
+                    self.use_arg(v, at)
+                }
+                Step::Set(_, v) => self.use_arg(v, at),
+                Step::Flags(n) => self.use_flags(p, n, at),
+                Step::FlagsIf(c, n) => {
+                    self.use_cond(c, at);
+                    self.use_flags(p, n, at)
+                }
+            }
+        }
+    }
+    fn use_val(&mut self, v: Val, by: u16) {
+        self.uses[v as usize] += 1;
+        self.last[v as usize] = self.last[v as usize].max(by)
+    }
+    fn use_arg(&mut self, a: Arg, by: u16) {
+        if let Arg::V(v) = a {
+            self.use_val(v, by)
+        }
+    }
+    fn use_cond(&mut self, c: Cond, by: u16) {
+        if let Cond::Of(v, _) = c {
+            self.use_val(v, by)
+        }
+    }
+    fn use_flags(&mut self, p: &Piece, n: u16, by: u16) {
+        for a in p.flags[n as usize].v {
+            self.use_arg(a, by)
+        }
+    }
+    fn use_exit<'a>(
+        &mut self,
+        p: &Piece,
+        exits: &mut std::iter::Peekable<impl Iterator<Item = &'a super::record::Exit>>,
+        at: u16,
+    ) {
+        if let Some(e) = exits.next_if(|e| e.at == at)
+            && let Some(n) = e.flags
+        {
+            self.use_flags(p, n, at)
+        }
+    }
+
+    // ---- registers ----
+
+    fn alloc(&mut self) -> Fit<Reg> {
+        let open = FREE.into_iter().filter(|r| self.locked >> r & 1 == 0);
+        let r = match open.clone().find(|&r| self.owner[r as usize].is_none()) {
+            Some(r) => r,
+            None => {
+                // The one that is needed last.
+                let last = |r: &Reg| self.owner[*r as usize].map(|v| self.last[v as usize]);
+                let r = open.max_by_key(last).ok_or(Crowded)?;
+                self.spill(r)?;
+                r
+            }
+        };
+        self.locked |= 1 << r;
+        Ok(r)
+    }
+    fn spill(&mut self, r: Reg) -> Fit<()> {
+        let Some(v) = self.owner[r as usize].take() else { return Ok(()) };
+        if self.spills == 0 {
+            return Err(Crowded);
+        }
+        let n = self.spills.trailing_zeros() as u8;
+        self.spills &= self.spills - 1;
+        self.asm.store(W::B8, spill_at(n), r);
+        self.loc[v as usize] = Loc::Spill(n);
+        Ok(())
+    }
+    /// The register of a value, locked for this step.
+    fn reg(&mut self, v: Val) -> Fit<Reg> {
+        match self.loc[v as usize] {
+            Loc::Reg(r) => {
+                self.locked |= 1 << r;
+                Ok(r)
+            }
+            Loc::Spill(n) => {
+                let r = self.alloc()?;
+                self.asm.load(W::B8, r, Rm::Mem(spill_at(n)));
+                self.spills |= 1 << n;
+                self.loc[v as usize] = Loc::Reg(r);
+                self.owner[r as usize] = Some(v);
+                Ok(r)
+            }
+            Loc::Nowhere | Loc::K(_) => Err(Crowded),
+        }
+    }
+    /// An operand in a register, locked for this step.
+    fn arg_reg(&mut self, a: Arg) -> Fit<Reg> {
+        match a {
+            Arg::V(v) => self.reg(v),
+            Arg::K(k) => {
+                let r = self.alloc()?;
+                self.asm.mov_imm(r, k);
+                Ok(r)
+            }
+        }
+    }
+    /// One use of a value is done.
+    fn done(&mut self, v: Val) {
+        let n = &mut self.uses[v as usize];
+        *n -= 1;
+        if *n == 0 {
+            match std::mem::replace(&mut self.loc[v as usize], Loc::Nowhere) {
+                Loc::Reg(r) => self.owner[r as usize] = None,
+                Loc::Spill(n) => self.spills |= 1 << n,
+                Loc::Nowhere | Loc::K(_) => {}
+            }
+        }
+    }
+    fn done_arg(&mut self, a: Arg) {
+        if let Arg::V(v) = a {
+            self.done(v)
+        }
+    }
+    fn define(&mut self, v: Val, r: Reg) {
+        if self.uses[v as usize] != 0 {
+            self.loc[v as usize] = Loc::Reg(r);
+            self.owner[r as usize] = Some(v)
+        }
+    }
+    /// A register for a result that starts as `v`, in `r`: its own if nobody needs it any more. (Its use must be done.)
+    fn take_over(&mut self, w: W, v: Val, r: Reg) -> Fit<Reg> {
+        if self.uses[v as usize] == 0 {
+            return Ok(r);
+        }
+        let dst = self.alloc()?;
+        self.asm.mov(w, dst, r);
+        Ok(dst)
+    }
+    /// A register for a result that is made of `v`, in `r`, by one instruction.
+    fn replace(&mut self, v: Val, r: Reg) -> Fit<Reg> {
+        if self.uses[v as usize] == 0 { Ok(r) } else { self.alloc() }
+    }
+
+    // ---- steps ----
+
+    fn step(&mut self, p: &Piece, l: &Layout, i: Val) -> Fit<()> {
+        match p.steps[i as usize] {
+            Step::Const(k) => {
+                let r = self.alloc()?;
+                self.asm.mov_imm(r, k);
+                self.define(i, r)
+            }
+            Step::Get(w, slot) => {
+                let r = self.alloc()?;
+                self.asm.load(w, r, Rm::Mem(at(RDI, l.regs + 8 * slot as i32)));
+                self.define(i, r)
+            }
+            Step::Bin(op, w, a, b) => self.bin(i, op, w, a, b)?,
+            Step::Un(op, w, a) => {
+                let r = self.reg(a)?;
+                self.done(a);
+                let dst = if op == Un::Bswap { self.take_over(long(w), a, r)? } else { self.replace(a, r)? };
+                match op {
+                    Un::Bswap => self.asm.bswap(w, dst),
+                    Un::Clz => self.asm.lzcnt(w, dst, Rm::Reg(r)),
+                    Un::Ctz => self.asm.tzcnt(w, dst, Rm::Reg(r)),
+                    Un::Popcnt => self.asm.popcnt(w, dst, Rm::Reg(r)),
+                }
+                self.define(i, dst)
+            }
+            Step::Sext(from, to, a) => {
+                let r = self.reg(a)?;
+                self.done(a);
+                let dst = self.replace(a, r)?;
+                self.asm.sext(from, to, dst, r);
+                self.define(i, dst)
+            }
+            Step::Trunc(to, a) => {
+                let r = self.reg(a)?;
+                self.done(a);
+                let dst = self.replace(a, r)?;
+                self.asm.load(to, dst, Rm::Reg(r));
+                self.define(i, dst)
+            }
+            Step::Merge(w, old, new) => {
+                let (ro, rn) = (self.reg(old)?, self.reg(new)?);
+                self.done(new);
+                self.done(old);
+                // (They may be one value.)
+                let dst = if ro == rn { ro } else { self.take_over(W::B8, old, ro)? };
+                self.asm.merge(w, dst, rn);
+                if ro == rn && self.uses[old as usize] != 0 {
+                    let copy = self.alloc()?;
+                    self.asm.mov(W::B8, copy, ro);
+                    self.define(i, copy)
+                } else {
+                    self.define(i, dst)
+                }
+            }
+            Step::Select(w, c, t, f) => {
+                let rt = self.arg_reg(t)?;
+                let rf = self.arg_reg(f)?;
+                self.done_arg(t);
+                self.done_arg(f);
+                let dst = match f {
+                    Arg::V(v) => self.take_over(long(w), v, rf)?,
+                    Arg::K(_) => rf,
+                };
+                let cc = self.cond(p, c)?;
+                self.asm.cmov(cc, long(w), dst, rt);
+                self.define(i, dst)
+            }
+            Step::Bit(c) => {
+                let cc = self.cond(p, c)?;
+                let r = self.alloc()?;
+                self.asm.set(cc, r);
+                self.asm.load(W::B1, r, Rm::Reg(r));
+                self.define(i, r)
+            }
+            Step::MulHigh(a, b) => self.mul_high(i, a, b)?,
+            Step::Check(g) => self.check(p, l, i, g)?,
+            Step::Load(w, host, off) => {
+                let r = self.reg(host)?;
+                self.done(host);
+                let dst = self.replace(host, r)?;
+                self.asm.load(w, dst, Rm::Mem(at(r, off)));
+                self.define(i, dst)
+            }
+            Step::Store(w, host, off, v) => {
+                let r = self.reg(host)?;
+                self.put(w, at(r, off), v)?;
+                self.done(host);
+                self.done_arg(v)
+            }
+            Step::Set(slot, v) => {
+                self.put(W::B8, at(RDI, l.regs + 8 * slot as i32), v)?;
+                self.done_arg(v)
+            }
+            Step::Flags(n) => {
+                let d = p.flags[n as usize];
+                self.asm.store_imm(W::B8, at(RDI, l.cc), (d.w as u64) << 8 | d.kind as u64);
+                for (k, a) in d.v.into_iter().enumerate() {
+                    if (l.flag_values)(d.kind) >> k & 1 != 0 {
+                        let locked = self.locked;
+                        self.put(W::B8, at(RDI, l.cc_v + 8 * k as i32), a)?;
+                        self.locked = locked
+                    }
+                    self.done_arg(a)
+                }
+            }
+            Step::FlagsIf(c, n) => {
+                let d = p.flags[n as usize];
+                let mut from = [None; 3];
+                for (k, a) in d.v.into_iter().enumerate() {
+                    if (l.flag_values)(d.kind) >> k & 1 != 0 {
+                        from[k] = Some(self.arg_reg(a)?)
+                    }
+                }
+                let cc = self.cond(p, c)?;
+                let over = self.asm.jump_if(cc.not());
+                self.asm.store_imm(W::B8, at(RDI, l.cc), (d.w as u64) << 8 | d.kind as u64);
+                for (k, r) in from.into_iter().enumerate() {
+                    if let Some(r) = r {
+                        self.asm.store(W::B8, at(RDI, l.cc_v + 8 * k as i32), r)
+                    }
+                }
+                self.asm.land(over);
+                d.v.into_iter().for_each(|a| self.done_arg(a))
+            }
+            Step::LeaveIf(c) => {
+                let cc = self.cond(p, c)?;
+                let from = self.asm.jump_if(cc);
+                self.leave(p, i, from)
+            }
+            // (Made where it is used.)
+            Step::Cmp(..) | Step::Both(..) | Step::Parity(_) => {}
+        }
+        Ok(())
+    }
+    fn put(&mut self, w: W, to: At, v: Arg) -> Fit<()> {
+        match v {
+            Arg::K(k) if w != W::B8 || simm(k).is_some() => self.asm.store_imm(w, to, k),
+            v => {
+                let r = self.arg_reg(v)?;
+                self.asm.store(w, to, r)
+            }
+        }
+        Ok(())
+    }
+    fn bin(&mut self, i: Val, op: Bin, w: W, a: Arg, b: Arg) -> Fit<()> {
+        use Bin::*;
+        if matches!(op, Shl | Shr | Sar | Rol | Ror) {
+            return self.shift(i, op, w, a, b);
+        }
+        let dies = |s: &Self, x: Arg| matches!(x, Arg::V(v) if s.uses[v as usize] == 1);
+        let swap = op != Sub && (matches!(a, Arg::K(_)) || !dies(self, a) && dies(self, b));
+        let (a, b) = if swap { (b, a) } else { (a, b) };
+        let k = if let Arg::K(k) = b { imm(w, k) } else { None };
+        let rb = match k {
+            Some(_) => None,
+            None => Some(self.arg_reg(b)?),
+        };
+        let dst = match a {
+            Arg::K(_) => self.arg_reg(a)?,
+            Arg::V(v) => {
+                let ra = self.reg(v)?;
+                self.done_arg(b);
+                self.done(v);
+                if op == Add && w == W::B8 && self.uses[v as usize] != 0 {
+                    let dst = self.alloc()?;
+                    self.asm.lea(
+                        dst,
+                        match (rb, k) {
+                            (Some(rb), _) => indexed(ra, rb, 0),
+                            (None, k) => at(ra, k.unwrap_or(0)),
+                        },
+                    );
+                    self.define(i, dst);
+                    return Ok(());
+                }
+                self.take_over(long(w), v, ra)?
+            }
+        };
+        if matches!(a, Arg::K(_)) {
+            self.done_arg(b)
+        }
+        match (rb, k) {
+            (Some(rb), _) => self.asm.bin(op, w, dst, Rm::Reg(rb)),
+            (None, k) => self.asm.bin_imm(op, w, dst, k.unwrap_or(0)),
+        }
+        if matches!(w, W::B1 | W::B2) && matches!(op, Add | Sub | Mul) {
+            self.asm.load(w, dst, Rm::Reg(dst))
+        }
+        self.define(i, dst);
+        Ok(())
+    }
+    fn shift(&mut self, i: Val, op: Bin, w: W, a: Arg, b: Arg) -> Fit<()> {
+        let narrow = matches!(w, W::B1 | W::B2);
+        let ra = self.arg_reg(a)?;
+        let rb = if let Arg::V(v) = b { Some(self.reg(v)?) } else { None };
+        self.done_arg(b);
+        self.done_arg(a);
+        let sign = op == Bin::Sar && narrow;
+        let dst = match (a, rb, sign) {
+            (Arg::K(_), ..) => ra,
+            (Arg::V(v), None, false) => self.take_over(long(w), v, ra)?,
+            // (One instruction makes it, and the count must stay.)
+            (Arg::V(v), ..) if Some(ra) != rb => self.replace(v, ra)?,
+            _ => self.alloc()?,
+        };
+        let mut from = ra;
+        if sign {
+            self.asm.sext(w, W::B4, dst, ra);
+            from = dst
+        }
+        match (rb, b) {
+            (Some(rb), _) => self.asm.shift(op, w, dst, Rm::Reg(from), rb),
+            (None, Arg::K(k)) => self.asm.shift_imm(op, w, dst, k as u8),
+            _ => {}
+        }
+        if narrow && matches!(op, Bin::Shl | Bin::Sar) {
+            self.asm.load(w, dst, Rm::Reg(dst))
+        }
+        self.define(i, dst);
+        Ok(())
+    }
+    fn mul_high(&mut self, i: Val, a: Val, b: Val) -> Fit<()> {
+        let (ra, rb) = (self.reg(a)?, self.reg(b)?);
+        let by = if rb == RDX {
+            ra
+        } else {
+            if ra != RDX {
+                self.spill(RDX)?;
+                self.locked |= 1 << RDX;
+                self.asm.mov(W::B8, RDX, ra)
+            }
+            rb
+        };
+        let (hi, lo) = (self.alloc()?, self.alloc()?);
+        self.asm.mulx(hi, lo, by);
+        self.done(a);
+        self.done(b);
+        self.define(i, hi);
+        Ok(())
+    }
+    /// Checks a group's range in the TLB; the value is the root's host address.
+    fn check(&mut self, p: &Piece, l: &Layout, i: Val, g: u16) -> Fit<()> {
+        let g = p.groups[g as usize];
+        let la = self.reg(g.root)?;
+        let (t, u) = (self.alloc()?, self.alloc()?);
+        match i32::try_from(g.min) {
+            Ok(0) => self.asm.mov(W::B8, t, la),
+            Ok(min) => self.asm.lea(t, at(la, min)),
+            Err(_) => return Err(Crowded),
+        }
+        self.asm.mov(W::B4, u, t);
+        self.asm.shift_imm(Bin::Shr, W::B4, u, l.tlb_shift);
+        self.asm.bin_imm(Bin::And, W::B4, u, l.tlb_mask);
+        let tag = if g.write { l.tlb_write } else { l.tlb_read };
+        self.asm.bin(Bin::Xor, W::B8, t, Rm::Mem(indexed(RDI, u, tag)));
+        self.asm.cmp_imm(W::B8, Rm::Reg(t), 0x1000 - (g.max - g.min) as i32);
+        let from = self.asm.jump_if(Cc::A);
+        self.leave(p, i, from);
+        self.asm.load(W::B8, u, Rm::Mem(indexed(RDI, u, l.tlb_addend)));
+        self.asm.bin(Bin::Add, W::B8, u, Rm::Reg(la));
+        self.done(g.root);
+        self.define(i, u);
+        Ok(())
+    }
+    /// Notes a way out of step `i`.
+    fn leave(&mut self, p: &Piece, i: Val, from: Jump) {
+        while p.exits.get(self.next_exit).is_some_and(|e| e.at < i) {
+            self.next_exit += 1
+        }
+        let Some(e) = p.exits.get(self.next_exit) else { return };
+        let flags = e.flags.map(|n| {
+            let v = p.flags[n as usize].v;
+            let from = v.map(|a| match a {
+                Arg::K(k) => Loc::K(k),
+                Arg::V(v) => self.loc[v as usize],
+            });
+            v.into_iter().for_each(|a| self.done_arg(a));
+            (n, from)
+        });
+        self.outs.push(Out { from, op: e.op, flags })
+    }
+    /// Makes a condition, as flags of the host.
+    fn cond(&mut self, p: &Piece, c: Cond) -> Fit<Cc> {
+        let Cond::Of(v, not) = c else { return Err(Crowded) };
+        let locked = self.locked;
+        let cc = match p.steps[v as usize] {
+            Step::Cmp(c, w, a, b) => {
+                let ra = self.arg_reg(a)?;
+                match b {
+                    Arg::K(0) if c != Cmp::Ule => self.asm.test(w, ra, ra),
+                    Arg::K(k) if imm(w, k).is_some() => self.asm.cmp_imm(w, Rm::Reg(ra), k as i32),
+                    b => {
+                        let rb = self.arg_reg(b)?;
+                        self.asm.cmp(w, ra, Rm::Reg(rb))
+                    }
+                }
+                self.done_arg(a);
+                self.done_arg(b);
+                Cc::of(c)
+            }
+            Step::Both(op, a, b) => {
+                let ca = self.cond(p, a)?;
+                let x = self.alloc()?;
+                self.asm.set(ca, x);
+                let cb = self.cond(p, b)?;
+                let y = self.alloc()?;
+                self.asm.set(cb, y);
+                self.asm.load(W::B1, x, Rm::Reg(x));
+                self.asm.load(W::B1, y, Rm::Reg(y));
+                self.asm.bin(op, W::B4, x, Rm::Reg(y));
+                Cc::NE
+            }
+            Step::Parity(a) => {
+                let r = self.reg(a)?;
+                self.asm.test(W::B1, r, r);
+                self.done(a);
+                Cc::P
+            }
+            _ => return Err(Crowded),
+        };
+        self.locked = locked;
+        // (A condition is one use of its step.)
+        self.uses[v as usize] -= 1;
+        Ok(if not { cc.not() } else { cc })
+    }
+
+    // ---- the end ----
+
+    fn handler(&mut self, address: usize) {
+        self.asm.mov_imm(RAX, address as u64);
+        self.asm.jump_to(Rm::Reg(RAX))
+    }
+    fn to_op(&mut self, l: &Layout, n: usize) {
+        if n != 0 {
+            self.asm.lea(RSI, at(RSI, n as i32 * l.op_size))
+        }
+    }
+    fn ending(&mut self, p: &Piece, l: &Layout, end: Ending, own: &impl Fn(usize) -> usize) -> Fit<()> {
+        match end {
+            Ending::Own(n) => {
+                self.to_op(l, n);
+                self.handler(own(n))
+            }
+            Ending::Next(n) => {
+                self.to_op(l, n);
+                self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)))
+            }
+            Ending::Goto(n) | Ending::If(Cond::Known(true), n) => {
+                self.asm.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm)));
+                self.enter(l)
+            }
+            Ending::If(Cond::Known(false), n) => {
+                self.to_op(l, n + 1);
+                self.enter(l)
+            }
+            Ending::If(c, n) => {
+                let cc = self.cond(p, c)?;
+                let taken = self.asm.jump_if(cc);
+                self.to_op(l, n + 1);
+                self.enter(l);
+                self.asm.land(taken);
+                self.asm.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm)));
+                self.enter(l)
+            }
+            Ending::To(to) => {
+                let v = self.arg_reg(to)?;
+                let (t, u) = (self.alloc()?, self.alloc()?);
+                self.asm.mov(W::B8, t, v);
+                self.asm.shift_imm(Bin::Shr, W::B8, t, 12);
+                self.asm.bin(Bin::Xor, W::B4, t, Rm::Reg(v));
+                self.asm.bin_imm(Bin::And, W::B4, t, l.jc_mask);
+                self.asm.shift_imm(Bin::Shl, W::B4, t, l.jc_size_log);
+                self.asm.load(W::B8, u, Rm::Mem(at(RDI, l.salt)));
+                self.asm.bin(Bin::Xor, W::B8, u, Rm::Reg(v));
+                self.asm.cmp(W::B8, u, Rm::Mem(indexed(RDI, t, l.jc_key)));
+                let lost = self.asm.jump_if(Cc::NE);
+                self.asm.load(W::B8, RSI, Rm::Mem(indexed(RDI, t, l.jc_op)));
+                self.asm.bin_imm(Bin::And, W::B8, v, !0xfff);
+                self.asm.store(W::B8, at(RDI, l.regs + 8 * PAGE.index() as i32), v);
+                self.enter(l);
+                self.asm.land(lost);
+                if v != RDX {
+                    self.asm.mov(W::B8, RDX, v)
+                }
+                self.handler(l.lost)
+            }
+        }
+        Ok(())
+    }
+    /// Enters the block of the op, as handlers do: instruction budget, kick, hotness.
+    fn enter(&mut self, l: &Layout) {
+        self.asm.load(W::B1, RAX, Rm::Mem(at(RSI, l.op_n)));
+        self.asm.load(W::B8, RCX, Rm::Mem(at(RDI, l.budget)));
+        self.asm.bin(Bin::Sub, W::B8, RCX, Rm::Reg(RAX));
+        self.asm.store(W::B8, at(RDI, l.budget), RCX);
+        self.asm.cmp(W::B8, RCX, Rm::Mem(at(RDI, l.exit_request)));
+        let stopped = self.asm.jump_if(Cc::L);
+        self.asm.load(W::B2, RAX, Rm::Mem(at(RSI, l.op_heat)));
+        self.asm.bin_imm(Bin::Sub, W::B4, RAX, 1);
+        self.asm.store(W::B2, at(RSI, l.op_heat), RAX);
+        let hot = self.asm.jump_if(Cc::E);
+        self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)));
+        self.asm.land(stopped);
+        self.handler(l.stopped);
+        self.asm.land(hot);
+        self.handler(l.got_hot)
+    }
+    /// The code of a way out.
+    fn out(&mut self, p: &Piece, l: &Layout, out: Out, own: &impl Fn(usize) -> usize) {
+        self.asm.land(out.from);
+        if let Some((n, from)) = out.flags {
+            let d = p.flags[n as usize];
+            let free = FREE.into_iter().find(|&r| !from.contains(&Loc::Reg(r))).unwrap_or(RAX);
+            self.asm.store_imm(W::B8, at(RDI, l.cc), (d.w as u64) << 8 | d.kind as u64);
+            for (k, loc) in from.into_iter().enumerate() {
+                if (l.flag_values)(d.kind) >> k & 1 == 0 {
+                    continue;
+                }
+                let to = at(RDI, l.cc_v + 8 * k as i32);
+                let r = match loc {
+                    Loc::Reg(r) => r,
+                    Loc::K(k) if simm(k).is_some() => {
+                        self.asm.store_imm(W::B8, to, k);
+                        continue;
+                    }
+                    Loc::K(k) => {
+                        self.asm.mov_imm(free, k);
+                        free
+                    }
+                    Loc::Spill(n) => {
+                        self.asm.load(W::B8, free, Rm::Mem(spill_at(n)));
+                        free
+                    }
+                    Loc::Nowhere => continue,
+                };
+                self.asm.store(W::B8, to, r)
+            }
+        }
+        self.to_op(l, out.op as usize);
+        self.handler(own(out.op as usize))
+    }
+}
