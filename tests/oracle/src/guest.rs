@@ -58,6 +58,8 @@ pub enum Drive {
     Step,
     /// Regions of tier 1, compiled when a block is entered for the first time.
     Regions,
+    /// Every block gets quick code when it is first entered.
+    Quick,
 }
 
 /// The interpreter.
@@ -80,8 +82,12 @@ impl Guest {
         build_memory(&bus, &layout);
         let group = Group::new();
         group.set_looped(matches!(drive, Drive::Loop | Drive::Step));
-        if drive == Drive::Regions {
-            group.set_jit(JitConfig { quick: 0, threshold: 1, synchronous: true, ..JitConfig::default() });
+        if let Some((quick, threshold)) = match drive {
+            Drive::Regions => Some((0, 1)),
+            Drive::Quick => Some((1, u16::MAX)),
+            _ => None,
+        } {
+            group.set_jit(JitConfig { quick, threshold, synchronous: true, ..JitConfig::default() });
         }
         let state = CpuState::new(Arc::new(cpuid()));
         let vcpu = Vcpu::new(&group, bus.clone(), state);
@@ -99,6 +105,10 @@ impl Guest {
         }
     }
 
+    /// Pieces of code that were made in quick code.
+    pub fn pieces(&self) -> u64 {
+        self.group.jit_counters().map_or(0, |c| c.pieces)
+    }
     /// What happened in the engine.
     pub fn counters(&self) -> Counters {
         self.vcpu.counters()
@@ -138,6 +148,7 @@ impl Executor for Guest {
             Drive::Loop => "interpreter, looped",
             Drive::Step => "interpreter, single steps",
             Drive::Regions => "regions",
+            Drive::Quick => "quick code",
         }
     }
     fn layout(&self) -> Layout {
@@ -172,7 +183,7 @@ impl Executor for Guest {
         self.vcpu.set_pc(start);
 
         let exit = match self.drive {
-            Drive::Run | Drive::Loop | Drive::Regions => self.vcpu.run(10_000),
+            Drive::Run | Drive::Loop | Drive::Regions | Drive::Quick => self.vcpu.run(10_000),
             // Repeated instructions take several steps; everything ends in a handler.
             Drive::Step => {
                 let mut steps = (0..10_000).map(|_| self.vcpu.step());

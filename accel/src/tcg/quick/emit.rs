@@ -682,7 +682,7 @@ impl Emitter {
         self.asm.mov_imm(RAX, address as u64);
         self.asm.jump_to(Rm::Reg(RAX))
     }
-    fn to_op(&mut self, l: &Layout, n: usize) {
+    fn advance(&mut self, l: &Layout, n: usize) {
         if n != 0 {
             self.asm.lea(RSI, at(RSI, n as i32 * l.op_size))
         }
@@ -690,11 +690,11 @@ impl Emitter {
     fn ending(&mut self, p: &Piece, l: &Layout, end: Ending, own: &impl Fn(usize) -> usize) -> Fit<()> {
         match end {
             Ending::Own(n) => {
-                self.to_op(l, n);
+                self.advance(l, n);
                 self.handler(own(n))
             }
             Ending::Next(n) => {
-                self.to_op(l, n);
+                self.advance(l, n);
                 self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)))
             }
             Ending::Goto(n) | Ending::If(Cond::Known(true), n) => {
@@ -702,13 +702,13 @@ impl Emitter {
                 self.enter(l)
             }
             Ending::If(Cond::Known(false), n) => {
-                self.to_op(l, n + 1);
+                self.advance(l, n + 1);
                 self.enter(l)
             }
             Ending::If(c, n) => {
                 let cc = self.cond(p, c)?;
                 let taken = self.asm.jump_if(cc);
-                self.to_op(l, n + 1);
+                self.advance(l, n + 1);
                 self.enter(l);
                 self.asm.land(taken);
                 self.asm.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm)));
@@ -788,7 +788,7 @@ impl Emitter {
                 self.asm.store(W::B8, to, r)
             }
         }
-        self.to_op(l, out.op as usize);
+        self.advance(l, out.op as usize);
         self.handler(own(out.op as usize))
     }
 }

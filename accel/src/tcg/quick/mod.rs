@@ -116,7 +116,7 @@ impl Quick {
         }
         r.settle();
         let end = end.unwrap_or(Ending::Next(n));
-        if n == 0 || n == 1 && matches!(end, Ending::Own(_)) {
+        if n == 0 {
             return (n, None);
         }
         (n, self.emitter.emit(&self.piece, end, &layout::<T>(mode), own).ok())

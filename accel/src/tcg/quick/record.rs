@@ -258,9 +258,9 @@ impl<'a, T: Target> Recorder<'a, T> {
     fn deferral(&mut self, d: Deferred<Term>) -> u16 {
         let used = T::flag_values(d.kind);
         let mut v = [Arg::K(0); 3];
-        for i in 0..3 {
+        for (i, (a, t)) in v.iter_mut().zip(d.v).enumerate() {
             if used >> i & 1 != 0 {
-                v[i] = self.arg(d.v[i])
+                *a = self.arg(t)
             }
         }
         self.piece.flags.push(Deferred { kind: d.kind, w: d.w, v });

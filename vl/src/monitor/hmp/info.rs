@@ -165,6 +165,15 @@ fn jit(c: &mut Call<'_>) -> Result {
         }
     }
     let Some(n) = tcg.group().jit_counters() else { return Ok(()) };
+    let _ = writeln!(c.out, "quick code");
+    for (what, n) in [
+        ("pieces", n.pieces),
+        ("instructions", n.quick_instructions),
+        ("code bytes", n.quick_bytes),
+        ("microseconds", n.quick_nanoseconds / 1000),
+    ] {
+        let _ = writeln!(c.out, "  {what:<14} {n}");
+    }
     let _ = writeln!(c.out, "tier 1");
     for (what, n) in [
         ("regions", n.regions),
