@@ -156,7 +156,8 @@ impl TcgAccel {
     /// An engine for `cpu`, which has its number and address spaces: at `state`, reaching the machine.
     pub fn vcpu<T: Target>(&self, cpu: &Cpu, state: T::State) -> Vcpu<T> {
         let bus = MachineBus::new(cpu);
-        let vcpu = Vcpu::new(self.group(), bus.clone(), state);
+        let mut vcpu = Vcpu::new(self.group(), bus.clone(), state);
+        vcpu.set_number(cpu.index().unwrap_or(0));
         bus.attach(vcpu.kick().downgrade());
         let kick = vcpu.kick().downgrade();
         cpu.set_kick(move || {

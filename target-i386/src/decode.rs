@@ -736,6 +736,11 @@ impl<'a> Translate<'a> {
     fn other(&mut self) -> Option<()> {
         let i = self.i;
         if let Some((op, w)) = sys::classify(i, self.mode) {
+            use iced_x86::FlowControl as To;
+            if matches!(i.flow_control(), To::UnconditionalBranch | To::IndirectBranch | To::Return | To::Exception) {
+                // Far, as are all that are classified there.
+                self.o.end = End::Stop
+            }
             self.rare();
             self.o.form = Form::new(Op::Sys(op), w, Loc::No, Loc::No);
             self.operands_of(Op::Sys(op), w);

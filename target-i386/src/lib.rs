@@ -132,6 +132,30 @@ impl Target for X86 {
             (state.fpu.fdp, state.fpu.fds) = (offset, state.segs.get(seg as usize).map_or(0, |s| s.sel))
         }
     }
+    fn disassemble(code: &[u8], pc: u64, mode: u32) -> String {
+        use iced_x86::{Decoder, DecoderOptions, Formatter};
+        let bits = match mode & state::mode::SIZE {
+            0 => 16,
+            1 => 32,
+            _ => 64,
+        };
+        let (mut out, mut format) = (String::new(), insight::formatter());
+        let mut decoder = Decoder::with_ip(bits, code, pc, DecoderOptions::NONE);
+        while decoder.can_decode() {
+            let at = decoder.position();
+            let i = decoder.decode();
+            let mut text = String::new();
+            format.format(&i, &mut text);
+            insight::push_instruction(&mut out, i.ip(), &code[at..at + i.len()], &text);
+        }
+        out
+    }
+    fn code_base(state: &State) -> u64 {
+        state.segs[reg::CS].base
+    }
+    fn dump(hot: &Hot, state: &State, pc: u64, fpu: bool) -> String {
+        cpu::dump::text(hot, state, pc, cpu::dump::Shown::Log { fpu })
+    }
     fn watched(state: &mut State, la: u64, bytes: u32, write: bool) {
         sys::watched(state, la, bytes, write)
     }

@@ -439,6 +439,8 @@ pub struct State {
     pub catch: bool,
     /// The exception caught last.
     pub caught: Option<crate::exception::Exception>,
+    /// Events that the log has shown.
+    pub logged: u64,
 }
 impl std::ops::Deref for State {
     type Target = Regs;
@@ -508,6 +510,7 @@ impl State {
             tsc_calls: 0,
             catch: false,
             caught: None,
+            logged: 0,
         }
     }
     /// Ticks of the time stamp counter before the guest's offset.

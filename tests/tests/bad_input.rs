@@ -84,7 +84,7 @@ fn wrong_values_come_with_what_would_be_accepted() {
         (&["-cpu", "qemu64,sse3=2"], "on"),
         (&["-cpu", "qemu64,family=x"], "family"),
         (&["-icount", "auto"], "instruction counting is not built yet"),
-        (&["-d", "int,exec"], "'exec' of QEMU is not built yet"),
+        (&["-d", "int,pcall"], "'pcall' of QEMU is not built yet"),
         (&["-chardev", "socket,id=x,path=y,websocket=on"], "'websocket' of QEMU is not built yet"),
     ] {
         let out = pc(args);

@@ -481,6 +481,23 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
         q.hmp("q");
         assert_eq!(q.wait().code(), Some(0));
     }
+    hmp_log = "log": {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join("log");
+        assert_eq!(q.hmp(&format!("logfile {}", file.display())), "");
+        let resets = || std::fs::read_to_string(&file).expect("a log").matches("CPU Reset (CPU 0)").count();
+        for (items, expected) in [("cpu_reset", 1), ("none", 1), ("unimp,cpu_reset", 2)] {
+            assert_eq!(q.hmp(&format!("log {items}")), "");
+            q.hmp("system_reset");
+            q.event("RESET");
+            assert_eq!(resets(), expected, "{items}");
+        }
+        let help = q.hmp("log cpu_rest");
+        assert!(help.starts_with("log item1[,...] -- ") && help.contains("\r\ncpu_reset "), "{help}");
+    }
+    hmp_logfile = "logfile": {
+        assert!(q.hmp("logfile /nowhere/x").starts_with("Error: error opening logfile /nowhere/x: "));
+    }
     hmp_stop = "stop": {
         q.hmp("s");
         q.event("STOP");

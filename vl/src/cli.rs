@@ -43,7 +43,7 @@ fn print(text: &str) -> u8 {
 }
 
 /// What `-d`, `-D` and `-trace` ask for.
-fn start_log(line: &CommandLine) -> anyhow::Result<()> {
+fn start_log(line: &CommandLine) -> anyhow::Result<log::Log> {
     let mut traces: Vec<String> = line.trace.iter().filter_map(|t| t.text("enable")).collect();
     for path in line.trace.iter().filter_map(|t| t.get("events")) {
         let text = std::fs::read_to_string(path).with_context(|| format!("-trace events={path}"))?;
@@ -59,10 +59,15 @@ fn run(line: CommandLine, program: &str) -> anyhow::Result<u8> {
     // Forking comes before anything that could start a thread.
     let daemon = Daemon::start(&line)?;
     apply_settings(&line)?;
-    start_log(&line)?;
+    let log = start_log(&line)?;
     let signals = Signals::install()?;
     let interrupted = signals.flag();
-    let env = Env { program: program.into(), report: Reporter::stderr(program), interrupted: Box::new(interrupted) };
+    let env = Env {
+        program: program.into(),
+        report: Reporter::stderr(program),
+        interrupted: Box::new(interrupted),
+        log: Some(log),
+    };
     let vm = match Vm::from_options(line, env)? {
         Started::Vm(vm) => vm,
         Started::Text(text) => return Ok(print(&text)),

@@ -246,7 +246,13 @@ fn try_accelerator(vm: &Vm, machine: &Ref<Machine>, accel: &Accel) -> Result<()>
     for (key, value) in &accel.props {
         object.set_str(key, value).map_err(at(""))?;
     }
-    object.init_machine(machine, &mut vm.core().lock()).map_err(at(""))
+    object.init_machine(machine, &mut vm.core().lock()).map_err(at(""))?;
+    if let Some(tcg) = vm.core().accel().and_then(Ref::<accel::TcgAccel>::new)
+        && let Some(ranges) = &vm.options.dfilter
+    {
+        tcg.group().insight.set_ranges(ranges.clone());
+    }
+    Ok(())
 }
 
 /// `-global`, and what QEMU sets the same way.

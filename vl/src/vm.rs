@@ -3,6 +3,7 @@
 //! `Vm` has no process-wide state: two of them run side by side. Terminal and signals belong to whoever owns the process (the
 //! `qomet` binary), which hands in what is needed through [`Env`].
 
+use crate::log::Log;
 use crate::monitor::Monitors;
 use crate::options::{Action, CommandLine, Parsed};
 use crate::report::Reporter;
@@ -23,12 +24,14 @@ pub struct Env {
     pub report: Reporter,
     /// Whether the process was asked to end (SIGTERM and the like) while start-up waits for something.
     pub interrupted: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The process's log, if monitors may change what is logged.
+    pub log: Option<Log>,
 }
 
 impl Env {
     /// Messages to standard error, never interrupted: for embedding.
     pub fn plain(program: &str) -> Self {
-        Self { program: program.into(), report: Reporter::stderr(program), interrupted: Box::new(|| false) }
+        Self { program: program.into(), report: Reporter::stderr(program), interrupted: Box::new(|| false), log: None }
     }
 }
 
@@ -64,6 +67,7 @@ pub struct Vm {
     /// Status to end with, once that is decided.
     pub(crate) exit: Mutex<Option<i32>>,
     pub(crate) report: Arc<Reporter>,
+    pub(crate) log: Option<Log>,
     /// The pointer's last position and the buttons held, as monitors moved it.
     pub(crate) pointer: Mutex<ui::input::PointerEvent>,
     /// Path of the pointer that `mouse_set` chose.
@@ -130,6 +134,7 @@ impl Vm {
             pointer: Mutex::default(),
             chosen_pointer: Mutex::default(),
             report,
+            log: env.log,
             qtest: Mutex::default(),
             core,
             world,

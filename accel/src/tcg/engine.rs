@@ -5,6 +5,7 @@ use super::{
     bus::Bus,
     env::*,
     group::Group,
+    insight::{traced, wanted},
     jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
     ops::PAGE,
@@ -68,10 +69,21 @@ fn fetch(host: usize, at: usize, data: &mut [u8]) {
     unsafe { copy_out(p, data) }
 }
 
+/// Tells of guest code that has been decoded (`-d in_asm`).
+fn log_code<T: Target>(group: &Group, pc: u64, mode: u32, code: &[u8]) {
+    if group.insight.covers(pc) && !code.is_empty() {
+        let text = T::disassemble(code, pc, mode);
+        tracing::trace!(target: "in_asm", "----------------\nIN: \n{text}");
+    }
+}
+
 /// A vCPU. Owned by the thread that runs it.
 pub struct Vcpu<T: Target> {
     owner: Arc<Owner<T>>,
     mode_set: bool,
+    /// What logs call it.
+    number: u32,
+    within: traced::Within,
 }
 
 impl<T: Target> Vcpu<T> {
@@ -116,9 +128,19 @@ impl<T: Target> Vcpu<T> {
         vcpus.retain(|v| v.strong_count() != 0);
         vcpus.push(Arc::downgrade(&reach));
         drop(vcpus);
-        Vcpu { owner, mode_set: false }
+        Vcpu { owner, mode_set: false, number: 0, within: traced::Within::default() }
     }
-    fn env(&self) -> NonNull<Env<T>> {
+    /// What logs call it.
+    pub fn set_number(&mut self, number: u32) {
+        self.number = number
+    }
+    pub(super) fn within(&mut self) -> &mut traced::Within {
+        &mut self.within
+    }
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+    pub(super) fn env(&self) -> NonNull<Env<T>> {
         self.owner.0
     }
     /// Lets other threads reach it.
@@ -193,6 +215,9 @@ impl<T: Target> Vcpu<T> {
         unsafe { (*inner(self.env())).counters.instructions += done }
     }
     fn run_on(&mut self) -> Exit {
+        if traced::is_wanted() {
+            return self.run_traced();
+        }
         let env = self.env();
         loop {
             if let Some(exit) = self.attend() {
@@ -236,7 +261,7 @@ impl<T: Target> Vcpu<T> {
     }
 
     /// Does what other threads asked for.
-    fn attend(&mut self) -> Option<Exit> {
+    pub(super) fn attend(&mut self) -> Option<Exit> {
         let env = self.env();
         if self.owner.shared().exit_request.load(Relaxed) == 0 {
             return None;
@@ -329,7 +354,7 @@ impl<T: Target> Vcpu<T> {
     }
 
     /// Takes the mode anew: TLB and jump cache of the regime.
-    fn update_mode(&mut self) {
+    pub(super) fn update_mode(&mut self) {
         let env = self.env();
         // SAFETY: `&mut self`.
         let (n, st, h) = unsafe { (&mut *inner(env), &*state(env), hot(env)) };
@@ -389,7 +414,10 @@ impl<T: Target> Vcpu<T> {
         let group = n.group.clone();
         let region = match hot {
             HotBlock::Known(r) => Some(r),
-            HotBlock::New(q) => jit.request(&group, q),
+            HotBlock::New(mut q) => {
+                q.page = pc & !0xfff;
+                jit.request(&group, q)
+            }
         };
         if let Some(r) = region {
             self.attach(&r)
@@ -502,7 +530,12 @@ impl<T: Target> Vcpu<T> {
         }
         n.counters.decoded += 1;
         let group = n.group.clone();
-        p.decode(&group, host, n.mode, off, fetch);
+        let len = p.decode(&group, host, n.mode, off, fetch);
+        if wanted!("in_asm") {
+            let mut code = vec![0; len];
+            fetch(host, off.into(), &mut code);
+            log_code::<T>(&group, pc, n.mode, &code);
+        }
         Ok(p.jump(host, n.mode, off, entry))
     }
 
@@ -536,7 +569,7 @@ impl<T: Target> Vcpu<T> {
     }
 
     /// Runs the instruction at the pc by itself: one that crosses its page, lies outside of host memory, or is stepped.
-    fn step_one(&mut self) -> Option<Exit> {
+    pub(super) fn step_one(&mut self) -> Option<Exit> {
         self.update_mode();
         let env = self.env();
         let pc = self.pc();
@@ -580,7 +613,7 @@ impl<T: Target> Vcpu<T> {
         }
         None
     }
-    fn fetch_one(&mut self, pc: u64) -> Result<*const Op<T>, T::Fault> {
+    pub(super) fn fetch_one(&mut self, pc: u64) -> Result<*const Op<T>, T::Fault> {
         let env = self.env();
         let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
         let off = (pc & 0xfff) as usize;
@@ -593,13 +626,15 @@ impl<T: Target> Vcpu<T> {
         let s = unsafe { tlb::find(env, st, pc, access)? };
         debug_assert!(s.flags & spot::EXEC != 0);
         read_spot(n, &s, off, &mut bytes[..first]);
-        if let Some(op) = p.single(pc, mode, &bytes[..first]) {
+        let group = n.group.clone();
+        let made = |code: &[u8]| log_code::<T>(&group, pc, mode, code);
+        if let Some(op) = p.single(pc, mode, &bytes[..first], made) {
             return Ok(op);
         }
         let next = (pc | 0xfff).wrapping_add(1) & T::address_mask(mode);
         // SAFETY: as above.
         let s = unsafe { tlb::find(env, st, next, access)? };
         read_spot(n, &s, 0, &mut bytes[first..]);
-        Ok(p.single(pc, mode, &bytes).expect("no instruction is longer than 15 bytes"))
+        Ok(p.single(pc, mode, &bytes, made).expect("no instruction is longer than 15 bytes"))
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{
     env::{Reach, request},
+    insight::Insight,
     jit::{Jit, JitConfig, JitCounters, Region},
     target::Target,
 };
@@ -97,6 +98,8 @@ pub struct Group {
     /// vCPUs to come are looped, see [`Group::set_looped`].
     looped: AtomicBool,
     jit: Mutex<Tier1>,
+    /// What is shown of its vCPUs.
+    pub insight: Arc<Insight>,
 }
 /// Whether there is a tier 1.
 enum Tier1 {
@@ -114,6 +117,7 @@ impl Group {
             locked: Mutex::new(()),
             looped: AtomicBool::new(false),
             jit: Mutex::new(Tier1::No),
+            insight: Arc::default(),
         })
     }
     /// vCPUs that are made from now on compile what gets hot.
@@ -131,7 +135,7 @@ impl Group {
     pub(crate) fn jit<T: Target>(&self) -> Option<Arc<Jit>> {
         let mut jit = self.jit.lock();
         if let Tier1::Wanted(config) = *jit {
-            *jit = match Jit::new::<T>(config) {
+            *jit = match Jit::new::<T>(config, &self.insight) {
                 Ok(j) => Tier1::Is(j),
                 Err(e) => {
                     tracing::warn!("only the interpreter is used: {e}");

@@ -12,6 +12,7 @@
 //! | `group` | the vCPUs of a machine: map of code, self-modifying code |
 //! | `tier0` | one handler per form, threaded by sibling calls |
 //! | `quick` | code for warm blocks, made in no time |
+//! | `insight` | what is shown of the engine: logs |
 //! | `jit` | tier 1: regions compiled by Cranelift |
 //! | `unit` | a guest's x87 unit in the host's |
 //! | `engine` | [`Vcpu`]: dispatcher and run loop |
@@ -22,6 +23,7 @@ mod engine;
 mod env;
 mod group;
 pub mod host;
+pub mod insight;
 mod interp_vector;
 mod jit;
 mod mem;
@@ -41,6 +43,7 @@ pub use bus::{Bus, FlatBus, RamPage};
 pub use engine::{Exit, Vcpu};
 pub use env::{Hot, Kick, WeakKick};
 pub use group::Group;
+pub use insight::Insight;
 pub use jit::{JitConfig, JitCounters};
 pub use mem::{Cpu, Fields, Phys, port_reg, set_port_reg};
 pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};

@@ -120,6 +120,8 @@ pub(crate) struct Single<T: Target> {
     pc: u64,
     mode: u32,
     bytes: [u8; 15],
+    /// Control may leave it for anywhere.
+    ends: bool,
     pub ops: NonNull<[Op<T>; 3]>,
 }
 impl<T: Target> Drop for Single<T> {
@@ -308,7 +310,7 @@ impl<T: Target> Pages<T> {
             fetch(host, 0, &mut bytes[4096 * k..]);
         }
         executed.add(off);
-        let q = Request { host, next, mode, off, bytes, decoded, executed, after: 0 };
+        let q = Request { host, next, mode, page: 0, off, bytes, decoded, executed, after: 0 };
         Some(HotBlock::New(Box::new(q)))
     }
     /// Gives the block at `off` of a page code of the quick compiler.
@@ -471,8 +473,15 @@ impl<T: Target> Pages<T> {
         }
     }
 
-    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach).
-    pub fn decode(&mut self, group: &Group, host: usize, mode: u32, off: u16, fetch: impl Fn(usize, usize, &mut [u8])) {
+    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach). Bytes of its instructions.
+    pub fn decode(
+        &mut self,
+        group: &Group,
+        host: usize,
+        mode: u32,
+        off: u16,
+        fetch: impl Fn(usize, usize, &mut [u8]),
+    ) -> usize {
         let start = off as usize;
         let mut buf = [0; BYTES];
         let code = &mut buf[..BYTES.min(4096 - start)];
@@ -491,6 +500,7 @@ impl<T: Target> Pages<T> {
         if !self.modes.contains(&mode) {
             self.modes.push(mode)
         }
+        let len = items.last().map_or(0, |i| i.off as usize + i.d.len as usize - start);
         let new = !self.map.contains_key(&(host, mode));
         self.build(host, mode, off, items, end);
         if new && let Some(j) = self.jit() {
@@ -499,6 +509,7 @@ impl<T: Target> Pages<T> {
                 self.attach(group, &r, &fetch)
             }
         }
+        len
     }
 
     /// The instructions of a run, and the op without an instruction that follows them.
@@ -707,7 +718,7 @@ impl<T: Target> Pages<T> {
     }
 
     /// The ops for one instruction by itself, from its bytes.
-    pub fn single(&mut self, pc: u64, mode: u32, bytes: &[u8]) -> Option<*const Op<T>> {
+    pub fn single(&mut self, pc: u64, mode: u32, bytes: &[u8], made: impl Fn(&[u8])) -> Option<*const Op<T>> {
         let mut key = [0; 15];
         let n = bytes.len().min(15);
         key[..n].copy_from_slice(&bytes[..n]);
@@ -717,6 +728,7 @@ impl<T: Target> Pages<T> {
         }
         let off = (pc & 0xfff) as u16;
         let d = T::decode(bytes, off as u32, mode).ok()?;
+        made(bytes.get(..d.len as usize)?);
         let op = self.op(&Item { d, off, live: true }, 1);
         let next = Self::stub(leave::<T>, off as i64 + d.len as i64, mode);
         let to = match d.end {
@@ -731,8 +743,12 @@ impl<T: Target> Pages<T> {
             unsafe { (*ops)[0].imm = (&raw const (*ops)[2]) as u64 }
         }
         let ops = NonNull::new(ops).expect("a box");
-        self.single[slot] = Some(Single { pc, mode, bytes: key, ops });
+        self.single[slot] = Some(Single { pc, mode, bytes: key, ends: d.end != End::Next, ops });
         Some(ops.as_ptr().cast())
+    }
+    /// The instruction of an op made by [`single`](Self::single) ends its block.
+    pub fn ends_block(&self, op: *const Op<T>) -> bool {
+        self.single.iter().flatten().any(|s| std::ptr::eq(s.ops.as_ptr().cast(), op) && s.ends)
     }
 }
 /// An offset as one of its page, if it is.

@@ -89,6 +89,13 @@ pub trait Target: Sized + Send + 'static {
     fn unit(state: &Self::State) -> Image;
     /// The x87 unit after such instructions; the pointers are those of `last`.
     fn set_unit(state: &mut Self::State, unit: &Image, last: Last);
+    /// Disassembles code at the linear address `pc`, a line or more for each instruction
+    /// ([`push_instruction`](super::insight::push_instruction)).
+    fn disassemble(code: &[u8], pc: u64, mode: u32) -> String;
+    /// Base of the code segment, which linear addresses contain.
+    fn code_base(state: &Self::State) -> u64;
+    /// The registers as text for logs, the pc being `pc`; with the floating-point ones on demand.
+    fn dump(hot: &Hot, state: &Self::State, pc: u64, fpu: bool) -> String;
     /// An access touched a page whose [`Leaf::watch`] is set.
     fn watched(state: &mut Self::State, la: u64, bytes: u32, write: bool);
 }

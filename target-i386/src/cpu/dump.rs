@@ -3,7 +3,7 @@
 use crate::X86;
 use crate::reg::*;
 use crate::state::{Segment, Shadow, State, attr, bits};
-use accel::tcg::Vcpu;
+use accel::tcg::{Hot, Vcpu};
 use std::fmt::Write;
 
 const GPR: [&str; 16] =
@@ -80,14 +80,31 @@ fn segment(out: &mut String, s: &State, name: &str, seg: &Segment) {
     out.push('\n');
 }
 
+/// What is shown beside the general, segment, control and debug registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// What `info registers` and the log of resets show: the floating-point registers.
+    All,
+    /// What a log shows: the arithmetic flags as the engine keeps them, the floating-point registers on demand.
+    Log {
+        /// With the floating-point registers.
+        fpu: bool,
+    },
+}
+
 /// All registers as text.
 pub fn registers(v: &mut Vcpu<X86>) -> String {
     let pc = v.pc();
     let (hot, s) = v.parts();
+    text(hot, s, pc, Shown::All)
+}
+
+/// Registers as text; `pc` is the linear address of the next instruction.
+pub fn text(hot: &Hot, s: &State, pc: u64, shown: Shown) -> String {
     let mut out = String::new();
     let wide = s.code64();
-    let shown = if wide { &ORDER[..] } else { &ORDER[..8] };
-    for (i, r) in shown.iter().enumerate() {
+    let order = if wide { &ORDER[..] } else { &ORDER[..8] };
+    for (i, r) in order.iter().enumerate() {
         let v = hot.regs.get(*r).copied().unwrap_or(0);
         let name = GPR.get(*r).copied().unwrap_or("");
         _ = if wide { write!(out, "R{name}={v:016x}") } else { write!(out, "E{name}={:08x}", v as u32) };
@@ -139,7 +156,24 @@ pub fn registers(v: &mut Vcpu<X86>) -> String {
         _ = write!(out, "DR{i}={d:016x} ");
     }
     _ = writeln!(out, "\nDR6={:016x} DR7={:016x}", s.dr[6], s.dr[7]);
+    if let Shown::Log { .. } = shown {
+        // (One line stands for a producer and its values: what they come to.)
+        let flags = flags & bits::ARITH;
+        _ = if wide {
+            writeln!(out, "CCS={flags:016x} CCD={:016x} CCO=EFLAGS", 0)
+        } else {
+            writeln!(out, "CCS={flags:08x} CCD={:08x} CCO=EFLAGS", 0)
+        };
+    }
     _ = writeln!(out, "EFER={:016x}", s.efer);
+    if shown != (Shown::Log { fpu: false }) {
+        floating_point(&mut out, hot, s, wide)
+    }
+    out
+}
+
+/// x87 and SSE registers.
+fn floating_point(out: &mut String, hot: &Hot, s: &State, wide: bool) {
     let f = &s.fpu;
     let top = f.fsw >> 11 & 7;
     _ = writeln!(
@@ -162,5 +196,4 @@ pub fn registers(v: &mut Vcpu<X86>) -> String {
             if i % 2 == 1 { '\n' } else { ' ' }
         );
     }
-    out
 }

@@ -17,7 +17,7 @@
 pub mod caches;
 pub mod config;
 pub mod cpuid;
-mod dump;
+pub(crate) mod dump;
 pub mod features;
 pub mod models;
 pub mod object;

@@ -1,6 +1,7 @@
 //! Control registers: MOV CR, LMSW, SMSW, CLTS, INVLPG, INVD, WBINVD. Source: Intel SDM vol. 3A §2.5, §4.4.1, §4.10.4,
 //! §9.8.5; vol. 2, MOV—Move to/from Control Registers. Not modelled: PCID, protection keys, 5-level paging, CET.
 use super::cpuid::Features;
+use super::log;
 use super::msr::efer;
 use super::prelude::*;
 
@@ -169,6 +170,7 @@ pub fn load_cr3(c: &mut X86Cpu<'_>, v: u64) -> Result<(), Exception> {
         c.state.pdpte = pdptes(c, v)?;
     }
     c.state.cr3 = v;
+    log::control("CR3", v);
     if c.state.cr0 & cr0::PG != 0 {
         c.flush_nonglobal();
     }
@@ -205,6 +207,7 @@ pub fn write_cr0(c: &mut X86Cpu<'_>, v: u64) -> Result<(), Exception> {
         c.state.pdpte = pdptes(c, c.state.cr3)?;
     }
     c.state.cr0 = new;
+    log::control("CR0", new);
     let e = c.state.efer;
     c.state.efer = if lma { e | efer::LMA } else { e & !efer::LMA };
     if (old ^ new) & cr0::PE != 0 {
@@ -225,6 +228,7 @@ fn write_cr4(c: &mut X86Cpu<'_>, v: u64) -> Result<(), Exception> {
         c.state.pdpte = pdptes(c, c.state.cr3)?;
     }
     c.state.cr4 = v;
+    log::control("CR4", v);
     if (old ^ v) & cr4::FLUSH != 0 {
         c.flush_tlb();
     }

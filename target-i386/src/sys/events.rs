@@ -2,7 +2,7 @@
 //! single step, breakpoints, interrupt shadows. Source: Intel SDM vol. 3A §6.7–6.9 and table 6-2, §8.4.2, §9.1;
 //! vol. 3B §17.3.1.
 use super::prelude::*;
-use super::{debug, excp, smm};
+use super::{debug, excp, log, smm};
 use crate::state::{Regs, signal};
 
 /// Accepts the most urgent pending event at an instruction boundary (`cpu.op.ip`), or halts again.
@@ -12,6 +12,7 @@ pub fn service(c: &mut X86Cpu<'_>) -> Rare {
     let a20 = if pending & signal::A20 != 0 { !(1 << 20) } else { u64::MAX };
     if a20 != c.state.a20_mask {
         c.state.a20_mask = a20;
+        log::control("A20", a20 >> 20 & 1);
         c.flush_tlb();
     }
     c.state.held = pending & !signal::A20;
@@ -55,6 +56,7 @@ pub fn service(c: &mut X86Cpu<'_>) -> Rare {
         };
         if let Some(vector) = vector {
             c.state.halted = false;
+            log::accepted(vector);
             return excp::deliver(c, Exception::external(vector));
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! A delivery that fails changes no register: everything that can fault happens on copies first.
 use super::desc::{Gate, Selector, canonical, system};
+use super::log;
 use super::prelude::*;
 use super::seg::{self, null_segment, null_stack, segment};
 use super::stack::Stack;
@@ -78,6 +79,7 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
     }
     c.state.step_armed = false;
     c.state.resume_armed = false;
+    log::raised(&e, log::NO_OLD);
     // Where the handler of the first event begins, once a waiting #DB interrupts it.
     let mut entered = None;
     loop {
@@ -121,10 +123,12 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
                 if let Some(la) = second.cr2 {
                     c.state.cr2 = la;
                 }
+                log::raised(&second, e.vector.into());
                 match combine(class(&e), second) {
                     Some(next) => e = next,
                     None => {
                         tracing::debug!(ip = fault_ip, vector = second.vector, "triple fault");
+                        tracing::trace!(target: "cpu_reset", "Triple fault");
                         c.state.sync(c.hot);
                         return Rare::Exit(c.op.ip, EXIT_SHUTDOWN);
                     }
@@ -136,18 +140,7 @@ pub fn deliver(c: &mut X86Cpu<'_>, mut e: Exception) -> Rare {
 
 /// Enters a handler: pushes the frame, loads CS and the stack, clears flags. The new instruction pointer.
 pub fn enter(c: &mut X86Cpu<'_>, e: &Event) -> Result<u64, Exception> {
-    tracing::trace!(
-        target: "int",
-        "v={:02x} e={:04x} i={} cpl={} IP={:04x}:{:016x} SP={:04x} CR2={:016x}",
-        e.vector,
-        e.error.unwrap_or(0),
-        u8::from(e.software),
-        c.cpl(),
-        c.state.segs[CS].sel,
-        e.ip,
-        c.state.segs[SS].sel,
-        c.state.cr2,
-    );
+    log::entering(c, e);
     if c.lma() {
         enter_long(c, e)
     } else if c.protected() {

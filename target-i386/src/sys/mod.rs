@@ -11,6 +11,7 @@ pub mod far;
 pub mod flags;
 pub mod io;
 pub mod iret;
+mod log;
 pub mod misc;
 pub mod mmu;
 pub mod msr;

@@ -1,6 +1,7 @@
 //! System management mode: entry on SMI, RSM. Source: Intel SDM vol. 3C chapter 31; AMD64 APM vol. 2 chapter 10.
 //! The save map is the 64-bit one on CPUs with long mode, else the 32-bit one (`smram.rs`). Not modelled: I/O instruction
 //! restart and I/O trap information (bit 16 of the revision identifier is clear, so software must not use them).
+use super::log;
 use super::msr::efer;
 use super::prelude::*;
 use super::smram::{self, Area, Saved, SavedSegment};
@@ -30,6 +31,7 @@ fn store_area(c: &mut X86Cpu<'_>, smbase: u32, a: &Area) {
 
 /// Enters SMM before the instruction at `cpu.op.ip`. INIT, SMI and NMI are held until RSM.
 pub fn enter(c: &mut X86Cpu<'_>) -> Rare {
+    log::smm(c, "enter");
     let s = &*c.state;
     let image = Saved {
         regs: std::array::from_fn(|i| c.gpr(i)),
@@ -132,6 +134,7 @@ pub fn rsm(c: &mut X86Cpu<'_>) -> Outcome {
     c.state.nmi_masked = c.state.smm_nmi_masked;
     c.set_view(0);
     super::cr::reload_pdptes(c);
+    log::smm(c, "after RSM");
     // Events that were held are looked at now.
     c.ask_service();
     if r.auto_halt {

@@ -348,6 +348,13 @@ rows! {
         q.run("system_reset", json!({}));
         until("the reset in the log", || std::fs::read_to_string(r.path("log")).is_ok_and(|t| t.contains("CPU Reset (CPU 0)") && t.contains("EIP=0000fff0")));
     }
+    dfilter: ["-dfilter", "0x1000..0x1fff,0x5000+0x10"] |r| {
+        let mut q = r.none();
+        q.run("quit", json!({}));
+        assert_eq!(q.wait().code(), Some(0));
+        let wrong = process::run(&["-dfilter", "0x1000"], "").stderr;
+        assert!(wrong.ends_with("-dfilter 0x1000: Bad range specifier\n"), "{wrong}");
+    }
     qtest: ["-qtest", "unix:{dir}/t,server=on,wait=off", "-qtest-log", "{dir}/log", "-accel", "qtest"] |r| {
         let _q = r.none();
         let mut s = connect(&r.path("t"));

@@ -2,6 +2,7 @@
 
 use super::opts::Opts;
 use serde_json::Value;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Something with the words it came from, for errors: `-device e1000`.
@@ -192,6 +193,8 @@ pub struct CommandLine {
     pub log_file: Option<PathBuf>,
     /// `-d`.
     pub log_items: Vec<String>,
+    /// `-dfilter`: the last one counts.
+    pub dfilter: Option<Vec<RangeInclusive<u64>>>,
     /// `-trace`.
     pub trace: Vec<Opts>,
     /// `-pidfile`.

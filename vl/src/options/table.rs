@@ -304,6 +304,15 @@ fn running() -> Vec<OptionDef> {
                 Ok(())
             },
         ),
+        opt(
+            "dfilter",
+            "range,..",
+            "filter debug output to range of addresses (useful for -d cpu,exec,etc..)",
+            |c, _, t| {
+                c.dfilter = Some(crate::log::ranges(t).map_err(OptError::Other)?);
+                Ok(())
+            },
+        ),
         opt("trace", "[[enable=]<pattern>][,events=<file>][,file=<file>]", "specify tracing options", |c, _, t| {
             c.trace.push(Opts::parse(t, &desc::TRACE)?);
             Ok(())
@@ -329,7 +338,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("blockdev", true),
     ("cdrom", true),
     ("compat", true),
-    ("dfilter", true),
     ("drive", true),
     ("dtb", true),
     ("dump-vmstate", true),

@@ -37,6 +37,8 @@ pub(crate) struct Request {
     pub next: Option<usize>,
     /// Mode of the code, the regime in bits 24 and up.
     pub mode: u32,
+    /// Linear address of the page where the block was met: for people, code does not depend on it.
+    pub page: u64,
     /// Offset of the block.
     pub off: u16,
     /// The pages.

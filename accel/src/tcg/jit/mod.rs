@@ -31,7 +31,11 @@ mod xmm;
 
 pub(crate) use frame::exit;
 
-use super::{group::Group, target::Target};
+use super::{
+    group::Group,
+    insight::{self, Insight, wanted},
+    target::Target,
+};
 use code::{Code, CodeCache};
 use cranelift_codegen::{Context, isa::OwnedTargetIsa};
 use cranelift_control::ControlPlane;
@@ -173,6 +177,7 @@ pub(crate) struct Jit {
     stop: AtomicBool,
     full: AtomicBool,
     stats: Stats,
+    insight: Arc<Insight>,
 }
 #[expect(unsafe_code, reason = "a pointer to code that is never freed")]
 // SAFETY: only read, and what it points at never changes.
@@ -216,7 +221,7 @@ impl Jit {
     ///
     /// # Errors
     /// The host has no compiler or no executable memory.
-    pub fn new<T: Target>(config: JitConfig) -> Result<Arc<Jit>, String> {
+    pub fn new<T: Target>(config: JitConfig, insight: &Arc<Insight>) -> Result<Arc<Jit>, String> {
         let stubs = stubs::stubs()?;
         let compiler = Compiler { isa: stubs::isa()?, builder: FunctionBuilderContext::new(), context: Context::new() };
         Ok(Arc::new(Jit {
@@ -231,6 +236,7 @@ impl Jit {
             stop: AtomicBool::new(false),
             full: AtomicBool::new(false),
             stats: Stats::default(),
+            insight: insight.clone(),
         }))
     }
     /// A region there is that is entered at `off` of a page, if its bytes are in its pages now; `fetch` copies bytes of a page.
@@ -457,6 +463,11 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
     c.context.func = lower::lower(&plan, &items, &mut builder, c.isa.frontend_config());
     c.builder = builder;
     let clif = c.context.func.dfg.num_insts() as u64;
+    let pc = q.page.wrapping_add(q.off.into());
+    let shown = jit.insight.covers(pc);
+    if shown && wanted!("op") {
+        tracing::trace!(target: "op", "OP:\n-- guest addr {pc:#018x}\n{}", c.context.func.display());
+    }
     let code = match c.context.compile(&*c.isa, &mut ControlPlane::default()) {
         Ok(code) => code,
         Err(e) => {
@@ -469,6 +480,11 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         jit.full.store(true, Release);
         return None;
     };
+    if shown && wanted!("out_asm") {
+        let (bytes, at) = (code.code_buffer(), place.start() as u64);
+        let text = insight::host::disassemble(bytes, at);
+        tracing::trace!(target: "out_asm", "OUT: [size={}]\n  -- guest addr {pc:#018x}\n{text}", bytes.len());
+    }
     let s = &jit.stats;
     let number = s.regions.fetch_add(1, Relaxed) + 1;
     for (n, by) in [

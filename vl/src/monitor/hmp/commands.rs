@@ -21,6 +21,8 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
     }),
     command(&["info"], "[subcommand]", "show various information about the system state", info::run),
     command(&["quit", "q"], "", "quit the emulator", |c| qmp(c, "quit", json!({}))),
+    command(&["log"], "item1[,...]", "activate logging of the specified items", log),
+    command(&["logfile"], "filename", "output logs to 'filename'", |c| process_log(c.vm)?.set_file(c.args)),
     command(&["stop", "s"], "", "stop emulation", |c| qmp(c, "stop", json!({}))),
     command(&["cont", "c"], "", "resume emulation", |c| qmp(c, "cont", json!({}))),
     command(&["system_reset"], "", "reset the system", |c| qmp(c, "system_reset", json!({}))),
@@ -205,4 +207,21 @@ fn props(
     let type_name = o.take(key).ok_or_else(|| format!("Parameter '{key}' is missing"))?;
     let props = o.pairs.into_iter().map(|(k, v)| (k, PropInput::Text(v))).collect();
     add(c.vm, &crate::options::PropArgs { type_name, id: o.id, props, help: false }).map_err(text)
+}
+
+/// The process's log, if this machine may change it.
+fn process_log(vm: &crate::vm::Vm) -> std::result::Result<&crate::log::Log, String> {
+    vm.log.as_ref().ok_or_else(|| "the log is not this machine's to change".to_owned())
+}
+
+/// `log ITEMS`. An item there is not: the list, as in QEMU.
+fn log(c: &mut Call<'_>) -> Result {
+    let items: Vec<String> = c.args.split(',').map(|i| i.trim().to_owned()).collect();
+    if process_log(c.vm)?.set_items(&items).is_err() {
+        help(c.out, COMMANDS, "", Some("log"));
+        c.out.push_str(&crate::log::help());
+    }
+    // (A vCPU looks for items that concern all its blocks when it begins to run.)
+    c.vm.core().cpus.kick_all();
+    Ok(())
 }
