@@ -8,7 +8,7 @@ use super::{
     insight::{traced, wanted},
     jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
-    ops::PAGE,
+    ops::{Deferred, PAGE},
     page::{HotBlock, Pages},
     target::*,
     tier0::{self, reason},
@@ -406,23 +406,24 @@ impl<T: Target> Vcpu<T> {
         let env = self.env();
         let pc = self.pc();
         let Some(host) = self.exec_host(pc) else { return };
+        let next = self.exec_host((pc | 0xfff).wrapping_add(1));
+        let Deferred { kind, w, .. } = self.hot().deferred();
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
-        let next = self.exec_host((pc | 0xfff).wrapping_add(1));
-        let Some(hot) = p.hot(host, n.mode, (pc & 0xfff) as u16, next, fetch) else { return };
         let Some(jit) = p.jit().cloned() else { return };
         let group = n.group.clone();
-        let region = match hot {
-            HotBlock::Known(r) => Some(r),
-            HotBlock::New(mut q) => {
+        let region = match p.hot(host, n.mode, (pc & 0xfff) as u16, next, (kind, w), fetch) {
+            Some(HotBlock::Known(r)) => Some(r),
+            Some(HotBlock::New(mut q)) => {
                 q.page = pc & !0xfff;
                 jit.request(&group, q)
             }
+            None => None,
         };
         if let Some(r) = region {
             self.attach(&r)
         }
-        if jit.config.synchronous && jit.evict() {
+        if jit.evict() {
             group.drop_all_code()
         }
     }

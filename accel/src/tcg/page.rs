@@ -13,7 +13,6 @@ use super::{
     group::Group,
     jit::{
         self, Jit, Region,
-        code::Code,
         enter::Trampoline,
         form::{Offsets, Request},
     },
@@ -45,8 +44,10 @@ struct Page<T: Target> {
     attached: Vec<Arc<Region>>,
     /// Ops that have the handler of a region.
     patched: Vec<*const Op<T>>,
-    /// Ops that have a handler of the quick compiler, and its code.
-    quick: Vec<(*const Op<T>, Code)>,
+    /// Ops that have a handler of the quick compiler.
+    quick: Vec<*const Op<T>>,
+    #[cfg(target_arch = "x86_64")]
+    pieces: super::quick::Pieces,
 }
 /// What becomes of a hot block.
 pub(crate) enum HotBlock {
@@ -212,6 +213,8 @@ impl<T: Target> Pages<T> {
             (None, None) => std::mem::replace(&mut o.run, jit::enter::region::<T>),
         };
         page.patched.push(at);
+        #[cfg(target_arch = "x86_64")]
+        page.pieces.region(off);
         self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter });
     }
     /// Attaches a region to its page, if its pages are decoded and the bytes are what it was made from; `fetch` copies bytes
@@ -254,13 +257,14 @@ impl<T: Target> Pages<T> {
         }
     }
     /// What becomes of the hot block at `off`; nothing if it has a region already. `next` is where the next page lies, if that
-    /// is known; `fetch` as for [`attach`](Self::attach).
+    /// is known; `flags` is their producer at the moment; `fetch` as for [`attach`](Self::attach).
     pub fn hot(
         &mut self,
         host: usize,
         mode: u32,
         off: u16,
         next: Option<usize>,
+        flags: (u8, W),
         fetch: impl Fn(usize, usize, &mut [u8]),
     ) -> Option<HotBlock> {
         let config = self.jit.as_ref()?.0.config;
@@ -272,7 +276,7 @@ impl<T: Target> Pages<T> {
                 (*op.as_ptr()).form |= mark::QUICK;
                 (*op.as_ptr()).heat = config.threshold
             }
-            self.quicken(host, mode, off);
+            self.quicken(host, mode, off, flags);
             return None;
         }
         let jit = &self.jit.as_ref()?.0;
@@ -313,9 +317,9 @@ impl<T: Target> Pages<T> {
         let q = Request { host, next, mode, page: 0, off, bytes, decoded, executed, after: 0 };
         Some(HotBlock::New(Box::new(q)))
     }
-    /// Gives the block at `off` of a page code of the quick compiler.
+    /// Gives the block at `off` of a page code of the quick compiler; `flags` is their producer at the moment.
     #[cfg(target_arch = "x86_64")]
-    fn quicken(&mut self, host: usize, mode: u32, off: u16) {
+    fn quicken(&mut self, host: usize, mode: u32, off: u16, flags: (u8, W)) {
         let Some(jit) = self.jit.as_ref().map(|j| j.0.clone()) else { return };
         let Some(page) = self.map.get_mut(&(host, mode)) else { return };
         let Some(op) = page.ops.get(off).filter(|_| !page.crossings.contains(&off)) else { return };
@@ -329,28 +333,41 @@ impl<T: Target> Pages<T> {
                 let op = &raw const rest[n];
                 self.own.get(&op).or(self.patched.get(&op).map(|p| &p.run)).copied().unwrap_or(rest[n].run) as usize
             };
-            let (n, code) = quick.piece(rest, &self.forms, mode, own);
             let first = rest.as_ptr();
+            let block = (at == 0).then_some(off);
+            let (n, code) =
+                quick.piece(rest, &self.forms, mode, own, block.map(|_| first as usize), block.map(|_| flags));
             if let Some(code) = code
                 && !self.own.contains_key(&first)
                 && !self.patched.contains_key(&first)
             {
-                let Some(code) = jit.place_quick(code, n, started) else { return };
+                // Blocks of this page, of which it is known that they are there to stay.
+                let page_ops = &page.ops;
+                let offset = |way| {
+                    let op = match way {
+                        super::quick::Way::Target(n) => rest[n].imm as *const Op<T>,
+                        super::quick::Way::Op(n) => rest.as_ptr().wrapping_add(n),
+                    };
+                    // SAFETY: the target of a branch, or what follows it in its run: live ops.
+                    let off = unsafe { (*op).off } & 0xfff;
+                    page_ops.get(off).is_some_and(|o| o.as_ptr().cast_const() == op).then_some(off)
+                };
+                let Some(code) = page.pieces.add(&jit, &code, block, offset, (n, started)) else { return };
                 // SAFETY: a live op, and no handler runs; the code has the calling convention of a handler, and lives as long
                 // as the op.
                 let own = unsafe {
-                    let run = std::mem::transmute::<*const u8, Run<T>>(code.start());
+                    let run = std::mem::transmute::<*const u8, Run<T>>(code);
                     std::mem::replace(&mut (*first.cast_mut()).run, run)
                 };
                 self.own.insert(first, own);
-                page.quick.push((first, code))
+                page.quick.push(first)
             }
             // (Behind the piece is an op that is not for one.)
             at += n + 1
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    fn quicken(&mut self, _: usize, _: u32, _: u16) {}
+    fn quicken(&mut self, _: usize, _: u32, _: u16, _: (u8, W)) {}
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
         Some(self.map.get(&(host, mode))?.ops.get(off)?.as_ptr())
@@ -387,7 +404,7 @@ impl<T: Target> Pages<T> {
                 for op in &page.patched {
                     self.patched.remove(op);
                 }
-                for (op, _) in &page.quick {
+                for op in &page.quick {
                     self.own.remove(op);
                 }
                 page.jumps.0.iter().for_each(|&j| forget(j.into()));
@@ -599,6 +616,8 @@ impl<T: Target> Pages<T> {
                 attached: Vec::new(),
                 patched: Vec::new(),
                 quick: Vec::new(),
+                #[cfg(target_arch = "x86_64")]
+                pieces: Default::default(),
             })
         });
         let runs = &mut page.ops;

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// What addresses and lengths are multiples of.
-const GRAIN: usize = 64;
+const GRAIN: usize = 32;
 
 /// The cache. Generated code in it is reached through [`Code`].
 pub(crate) struct CodeCache {
@@ -24,7 +24,8 @@ pub(crate) struct CodeCache {
     len: usize,
     free: Mutex<Free>,
 }
-// SAFETY: the mappings live as long as the cache; the bytes of a piece are written before its `Code` exists and never after.
+// SAFETY: the mappings live as long as the cache; the bytes of a piece are written by whoever has its `Code`,
+// before others get it or (quick code) on the only thread that runs it.
 unsafe impl Send for CodeCache {}
 // SAFETY: as above.
 unsafe impl Sync for CodeCache {}
@@ -35,14 +36,16 @@ struct Free {
     used: usize,
 }
 impl Free {
-    fn take(&mut self, len: usize) -> Option<usize> {
-        let (&at, &n) = self.ranges.iter().find(|(_, n)| **n >= len)?;
+    fn take(&mut self, len: usize, cold: bool) -> Option<usize> {
+        let fits = |(_, n): &(&usize, &usize)| **n >= len;
+        let (&at, &n) = if cold { self.ranges.iter().rev().find(fits) } else { self.ranges.iter().find(fits) }?;
         self.ranges.remove(&at);
-        if n > len {
-            self.ranges.insert(at + len, n - len);
-        }
         self.used += len;
-        Some(at)
+        let (given, rest) = if cold { (at + n - len, at) } else { (at, at + len) };
+        if n > len {
+            self.ranges.insert(rest, n - len);
+        }
+        Some(given)
     }
     fn give(&mut self, mut at: usize, mut len: usize) {
         self.used -= len;
@@ -91,10 +94,14 @@ impl CodeCache {
     }
     /// Places code; nothing if there is no room.
     pub fn place(self: &Arc<Self>, code: &[u8]) -> Option<Code> {
-        let len = code.len().max(1).next_multiple_of(GRAIN);
-        let at = self.free.lock().take(len)?;
-        // SAFETY: `at..at + len` lies in the mapping and belongs to nobody else.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.write.as_ptr().cast::<u8>().add(at), code.len()) }
+        let place = self.reserve(code.len(), false)?;
+        place.write(0, code);
+        Some(place)
+    }
+    /// Room for code, near that of its kind: what is often run, or what is not.
+    pub fn reserve(self: &Arc<Self>, len: usize, cold: bool) -> Option<Code> {
+        let len = len.max(1).next_multiple_of(GRAIN);
+        let at = self.free.lock().take(len, cold)?;
         Some(Code { cache: self.clone(), at, len })
     }
 }
@@ -118,6 +125,31 @@ impl Code {
     pub fn start(&self) -> *const u8 {
         // SAFETY: inside the mapping.
         unsafe { self.cache.exec.as_ptr().cast::<u8>().add(self.at) }
+    }
+    /// Writes bytes of it. Whoever may be running it must be the caller's own thread.
+    ///
+    /// # Panics
+    /// They are not inside.
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.len, "inside the piece");
+        // SAFETY: inside the mapping, and the range belongs to this piece.
+        unsafe {
+            let to = self.cache.write.as_ptr().cast::<u8>().add(self.at + at);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len())
+        }
+    }
+    /// Makes the jump whose distance ends at `end` go to an address in the cache.
+    pub fn link(&self, end: usize, to: *const u8) {
+        let d = to.addr().wrapping_sub(self.start().addr() + end) as u32;
+        self.write(end - 4, &d.to_le_bytes())
+    }
+    /// The address of a byte of it.
+    ///
+    /// # Panics
+    /// It is not inside.
+    pub fn at(&self, offset: usize) -> *const u8 {
+        assert!(offset < self.len, "inside the piece");
+        self.start().wrapping_add(offset)
     }
     /// Bytes it takes.
     pub fn len(&self) -> usize {
@@ -151,6 +183,6 @@ mod tests {
         let b = c.place(&[0xc3; 65]).expect("room");
         // SAFETY: 65 bytes of a live piece.
         let seen = unsafe { std::slice::from_raw_parts(b.start(), 65) };
-        assert_eq!((seen, b.len()), (&[0xc3; 65][..], 128));
+        assert_eq!((seen, b.len()), (&[0xc3; 65][..], 96));
     }
 }

@@ -320,20 +320,20 @@ impl Jit {
         }
         Some(r)
     }
-    /// Memory for code of the quick compiler: of `instructions` that were compiled since `started`.
-    pub fn place_quick(&self, code: &[u8], instructions: usize, started: Instant) -> Option<Code> {
-        let place = self.cache.place(code);
-        match &place {
-            None => self.full.store(true, Release),
-            Some(p) => {
-                let s = &self.stats.quick;
-                s[0].fetch_add(1, Relaxed);
-                s[1].fetch_add(instructions as u64, Relaxed);
-                s[2].fetch_add(p.len() as u64, Relaxed);
-                s[3].fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
-            }
+    /// Room for code of the quick compiler: what is often run, or what is not.
+    pub fn reserve(&self, len: usize, cold: bool) -> Option<Code> {
+        let place = self.cache.reserve(len, cold);
+        if place.is_none() {
+            self.full.store(true, Release)
         }
         place
+    }
+    /// The quick compiler has made code since `started`.
+    pub fn made_quick(&self, instructions: usize, bytes: usize, started: Instant) {
+        let by = [1, instructions as u64, bytes as u64, started.elapsed().as_nanos() as u64];
+        for (n, by) in self.stats.quick.iter().zip(by) {
+            n.fetch_add(by, Relaxed);
+        }
     }
     /// The cache is full: forgets all regions. True once for every time it was; the vCPUs must then drop theirs.
     pub fn evict(&self) -> bool {

@@ -105,8 +105,9 @@ impl Cc {
 pub(super) struct Asm {
     pub code: Vec<u8>,
 }
-/// Place of a jump whose target is not known yet.
-pub(super) struct Jump(usize);
+/// A jump whose target is not known yet: where it ends.
+#[derive(Clone, Copy)]
+pub(super) struct Jump(pub usize);
 
 /// `emit!(self, form(operands))`.
 macro_rules! emit {
@@ -120,10 +121,6 @@ macro_rules! emit2 {
 }
 
 impl Asm {
-    /// Empty code, in memory that is used again.
-    pub fn clear(&mut self) {
-        self.code.clear()
-    }
     pub fn here(&self) -> usize {
         self.code.len()
     }
@@ -356,16 +353,17 @@ impl Asm {
         jcc!(0 jo_d32 1 jno_d32 2 jb_d32 3 jae_d32 4 je_d32 5 jne_d32 6 jbe_d32 7 ja_d32 8 js_d32 9 jns_d32 10 jp_d32 11 jnp_d32 12 jl_d32 13 jge_d32 14 jle_d32);
         Jump(self.code.len())
     }
-    /// Jumps that were waiting come here.
+    /// A jump comes here.
     pub fn land(&mut self, j: Jump) {
-        self.land_at(j, self.here())
-    }
-    pub fn land_at(&mut self, Jump(end): Jump, target: usize) {
-        let d = target as i64 - end as i64;
-        let d = i32::try_from(d).expect("code is short");
-        if let Some(field) = self.code.get_mut(end - 4..end) {
+        let d = (self.here() - j.0) as u32;
+        if let Some(field) = self.code.get_mut(j.0 - 4..j.0) {
             field.copy_from_slice(&d.to_le_bytes())
         }
+    }
+    /// A jump that is always taken.
+    pub fn jump(&mut self) -> Jump {
+        inst::jmp_d32::new(0).encode(&mut self.code);
+        Jump(self.here())
     }
     pub fn jump_to(&mut self, rm: Rm) {
         emit!(self, jmpq_m(rm))

@@ -1,5 +1,7 @@
 //! A recorded piece as host code: one pass back for what is used, one pass forth for registers and instructions.
 //!
+//! What is seldom run goes into code of its own elsewhere, so that what is often run lies close together.
+//!
 //! Env and op stay in the registers handlers get them in; seven others hold values. A value that finds no room lies below
 //! the stack pointer, where the host's calling convention leaves 128 bytes to code that calls nothing.
 
@@ -56,6 +58,27 @@ enum Loc {
     Spill(u8),
     K(u64),
 }
+/// Where the code of a piece goes on in another block.
+#[derive(Clone, Copy)]
+pub(in super::super) enum Way {
+    /// The target of op `n`.
+    Target(usize),
+    /// Op `n`.
+    Op(usize),
+}
+/// The code of a piece.
+pub(in super::super) struct Code {
+    pub hot: Vec<u8>,
+    pub cold: Vec<u8>,
+    /// Jumps from one into the other: where they end, and where they go.
+    pub across: Vec<(usize, usize)>,
+    /// Jumps that may go to another block's entry instead: where they end, and to which block.
+    pub ways: Vec<(usize, Way)>,
+    /// Where handlers enter it; before that lies what jumps of other blocks enter.
+    pub handler: usize,
+    /// In the cold code, the way to whatever handler the op has.
+    pub other: usize,
+}
 /// A way out.
 struct Out {
     from: Jump,
@@ -71,7 +94,10 @@ type Fit<R> = Result<R, Crowded>;
 /// Makes code of pieces.
 #[derive(Default)]
 pub(super) struct Emitter {
-    pub asm: Asm,
+    asm: Asm,
+    cold: Asm,
+    across: Vec<(usize, usize)>,
+    ways: Vec<(usize, Way)>,
     uses: Vec<u16>,
     last: Vec<u16>,
     live: Vec<bool>,
@@ -98,16 +124,34 @@ fn long(w: W) -> W {
 }
 
 impl Emitter {
-    /// The code of a piece; `own` gives the address of an op's own handler.
-    pub fn emit(&mut self, p: &Piece, end: Ending, l: &Layout, own: impl Fn(usize) -> usize) -> Fit<&[u8]> {
+    /// The code of a piece; `own` gives the address of an op's own handler, `head` is the op at which a block begins here, and
+    /// its number of instructions.
+    pub fn emit(
+        &mut self,
+        p: &Piece,
+        end: Ending,
+        l: &Layout,
+        own: impl Fn(usize) -> usize,
+        head: Option<(usize, u8)>,
+    ) -> Fit<Code> {
         self.count(p, end);
-        self.asm.clear();
+        self.asm.code.clear();
+        self.cold.code.clear();
+        self.across.clear();
+        self.ways.clear();
         self.owner = [None; 16];
         self.spills = SPILLS;
         self.outs.clear();
         self.next_exit = 0;
         self.loc.clear();
         self.loc.resize(p.steps.len(), Loc::Nowhere);
+        if let Some((op, n)) = head {
+            self.asm.mov_imm(RSI, op as u64);
+            self.pay(l, Some(n))
+        }
+        let handler = self.asm.here();
+        let other = self.cold.here();
+        self.cold.jump_to(Rm::Mem(at(RSI, l.op_run)));
         for i in 0..p.steps.len() {
             self.locked = 0;
             if self.live[i] {
@@ -119,7 +163,8 @@ impl Emitter {
         for out in std::mem::take(&mut self.outs) {
             self.out(p, l, out, &own)
         }
-        Ok(&self.asm.code)
+        let [hot, cold] = [&self.asm, &self.cold].map(|a| a.code.clone());
+        Ok(Code { hot, cold, across: self.across.clone(), ways: self.ways.clone(), handler, other })
     }
 
     // ---- what is used ----
@@ -152,7 +197,7 @@ impl Emitter {
                     over &= !(1 << slot);
                     false
                 }
-                Step::Check(_) | Step::LeaveIf(_) => {
+                Step::Check(_) | Step::LeaveIf(_) | Step::Producer(..) => {
                     over = 0;
                     true
                 }
@@ -165,7 +210,8 @@ impl Emitter {
             }
             self.live[i] = true;
             match p.steps[i] {
-                Step::Const(_) | Step::Get(..) => {}
+                Step::Const(_) | Step::Get(..) | Step::GetFlag(_) => {}
+                Step::Producer(..) => self.use_exit(p, &mut exits, at),
                 Step::Bin(_, _, a, b) => {
                     self.use_arg(a, at);
                     self.use_arg(b, at)
@@ -361,6 +407,17 @@ impl Emitter {
                 let r = self.alloc()?;
                 self.asm.load(w, r, Rm::Mem(at(RDI, l.regs + 8 * slot as i32)));
                 self.define(i, r)
+            }
+            Step::GetFlag(k) => {
+                let r = self.alloc()?;
+                self.asm.load(W::B8, r, Rm::Mem(at(RDI, l.cc_v + 8 * k as i32)));
+                self.define(i, r)
+            }
+            Step::Producer(kind, w) => {
+                let cc = (w as i32) << 8 | kind as i32;
+                self.asm.cmp_imm(W::B8, Rm::Mem(at(RDI, l.cc)), cc);
+                let from = self.asm.jump_if(Cc::NE);
+                self.leave(p, i, from)
             }
             Step::Bin(op, w, a, b) => self.bin(i, op, w, a, b)?,
             Step::Un(op, w, a) => {
@@ -678,41 +735,34 @@ impl Emitter {
 
     // ---- the end ----
 
-    fn handler(&mut self, address: usize) {
-        self.asm.mov_imm(RAX, address as u64);
-        self.asm.jump_to(Rm::Reg(RAX))
-    }
-    fn advance(&mut self, l: &Layout, n: usize) {
-        if n != 0 {
-            self.asm.lea(RSI, at(RSI, n as i32 * l.op_size))
-        }
+    /// A jump goes on in cold code, from here.
+    fn cross(&mut self, j: Jump) {
+        self.across.push((j.0, self.cold.here()))
     }
     fn ending(&mut self, p: &Piece, l: &Layout, end: Ending, own: &impl Fn(usize) -> usize) -> Fit<()> {
         match end {
             Ending::Own(n) => {
-                self.advance(l, n);
-                self.handler(own(n))
+                advance(&mut self.asm, l, n);
+                handler(&mut self.asm, own(n))
             }
             Ending::Next(n) => {
-                self.advance(l, n);
+                advance(&mut self.asm, l, n);
                 self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)))
             }
             Ending::Goto(n) | Ending::If(Cond::Known(true), n) => {
-                self.asm.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm)));
-                self.enter(l)
+                let j = self.asm.jump();
+                self.way(l, j, Way::Target(n))
             }
             Ending::If(Cond::Known(false), n) => {
-                self.advance(l, n + 1);
-                self.enter(l)
+                let j = self.asm.jump();
+                self.way(l, j, Way::Op(n + 1))
             }
             Ending::If(c, n) => {
                 let cc = self.cond(p, c)?;
                 let taken = self.asm.jump_if(cc);
-                self.advance(l, n + 1);
-                self.enter(l);
-                self.asm.land(taken);
-                self.asm.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm)));
-                self.enter(l)
+                let next = self.asm.jump();
+                self.way(l, taken, Way::Target(n));
+                self.way(l, next, Way::Op(n + 1))
             }
             Ending::To(to) => {
                 let v = self.arg_reg(to)?;
@@ -726,44 +776,51 @@ impl Emitter {
                 self.asm.bin(Bin::Xor, W::B8, u, Rm::Reg(v));
                 self.asm.cmp(W::B8, u, Rm::Mem(indexed(RDI, t, l.jc_key)));
                 let lost = self.asm.jump_if(Cc::NE);
+                self.cross(lost);
+                if v != RDX {
+                    self.cold.mov(W::B8, RDX, v)
+                }
+                handler(&mut self.cold, l.lost);
                 self.asm.load(W::B8, RSI, Rm::Mem(indexed(RDI, t, l.jc_op)));
                 self.asm.bin_imm(Bin::And, W::B8, v, !0xfff);
                 self.asm.store(W::B8, at(RDI, l.regs + 8 * PAGE.index() as i32), v);
-                self.enter(l);
-                self.asm.land(lost);
-                if v != RDX {
-                    self.asm.mov(W::B8, RDX, v)
-                }
-                self.handler(l.lost)
+                self.pay(l, None);
+                self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)))
             }
         }
         Ok(())
     }
-    /// Enters the block of the op, as handlers do: instruction budget, kick, hotness.
-    fn enter(&mut self, l: &Layout) {
-        self.asm.load(W::B1, RAX, Rm::Mem(at(RSI, l.op_n)));
-        self.asm.load(W::B8, RCX, Rm::Mem(at(RDI, l.budget)));
-        self.asm.bin(Bin::Sub, W::B8, RCX, Rm::Reg(RAX));
-        self.asm.store(W::B8, at(RDI, l.budget), RCX);
-        self.asm.cmp(W::B8, RCX, Rm::Mem(at(RDI, l.exit_request)));
-        let stopped = self.asm.jump_if(Cc::L);
-        self.asm.load(W::B2, RAX, Rm::Mem(at(RSI, l.op_heat)));
-        self.asm.bin_imm(Bin::Sub, W::B4, RAX, 1);
-        self.asm.store(W::B2, at(RSI, l.op_heat), RAX);
-        let hot = self.asm.jump_if(Cc::E);
-        self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)));
-        self.asm.land(stopped);
-        self.handler(l.stopped);
-        self.asm.land(hot);
-        self.handler(l.got_hot)
+    /// A jump to another block of the page: through its op, until the block has code.
+    fn way(&mut self, l: &Layout, j: Jump, to: Way) {
+        self.cross(j);
+        self.ways.push((j.0, to));
+        match to {
+            Way::Target(n) => self.cold.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm))),
+            Way::Op(n) => advance(&mut self.cold, l, n),
+        }
+        let [stopped, hot] = pay(&mut self.cold, l, None);
+        self.cold.jump_to(Rm::Mem(at(RSI, l.op_run)));
+        self.cold.land(stopped);
+        handler(&mut self.cold, l.stopped);
+        self.cold.land(hot);
+        handler(&mut self.cold, l.got_hot)
+    }
+    /// Pays for the op's block, of `n` instructions if that is known.
+    fn pay(&mut self, l: &Layout, n: Option<u8>) {
+        let [stopped, hot] = pay(&mut self.asm, l, n);
+        self.cross(stopped);
+        handler(&mut self.cold, l.stopped);
+        self.cross(hot);
+        handler(&mut self.cold, l.got_hot)
     }
     /// The code of a way out.
     fn out(&mut self, p: &Piece, l: &Layout, out: Out, own: &impl Fn(usize) -> usize) {
-        self.asm.land(out.from);
+        self.cross(out.from);
+        let a = &mut self.cold;
         if let Some((n, from)) = out.flags {
             let d = p.flags[n as usize];
             let free = FREE.into_iter().find(|&r| !from.contains(&Loc::Reg(r))).unwrap_or(RAX);
-            self.asm.store_imm(W::B8, at(RDI, l.cc), (d.w as u64) << 8 | d.kind as u64);
+            a.store_imm(W::B8, at(RDI, l.cc), (d.w as u64) << 8 | d.kind as u64);
             for (k, loc) in from.into_iter().enumerate() {
                 if (l.flag_values)(d.kind) >> k & 1 == 0 {
                     continue;
@@ -772,23 +829,52 @@ impl Emitter {
                 let r = match loc {
                     Loc::Reg(r) => r,
                     Loc::K(k) if simm(k).is_some() => {
-                        self.asm.store_imm(W::B8, to, k);
+                        a.store_imm(W::B8, to, k);
                         continue;
                     }
                     Loc::K(k) => {
-                        self.asm.mov_imm(free, k);
+                        a.mov_imm(free, k);
                         free
                     }
                     Loc::Spill(n) => {
-                        self.asm.load(W::B8, free, Rm::Mem(spill_at(n)));
+                        a.load(W::B8, free, Rm::Mem(spill_at(n)));
                         free
                     }
                     Loc::Nowhere => continue,
                 };
-                self.asm.store(W::B8, to, r)
+                a.store(W::B8, to, r)
             }
         }
-        self.advance(l, out.op as usize);
-        self.handler(own(out.op as usize))
+        advance(a, l, out.op as usize);
+        handler(a, own(out.op as usize))
     }
+}
+fn handler(a: &mut Asm, address: usize) {
+    a.mov_imm(RAX, address as u64);
+    a.jump_to(Rm::Reg(RAX))
+}
+/// From an op to the `n`th behind it.
+fn advance(a: &mut Asm, l: &Layout, n: usize) {
+    if n != 0 {
+        a.lea(RSI, at(RSI, n as i32 * l.op_size))
+    }
+}
+/// As handlers enter a block: instruction budget, kick, hotness. The jumps are taken when the vCPU has to stop, and when the
+/// block is hot.
+fn pay(a: &mut Asm, l: &Layout, n: Option<u8>) -> [Jump; 2] {
+    a.load(W::B8, RCX, Rm::Mem(at(RDI, l.budget)));
+    match n {
+        Some(n) => a.bin_imm(Bin::Sub, W::B8, RCX, n.into()),
+        None => {
+            a.load(W::B1, RAX, Rm::Mem(at(RSI, l.op_n)));
+            a.bin(Bin::Sub, W::B8, RCX, Rm::Reg(RAX))
+        }
+    }
+    a.store(W::B8, at(RDI, l.budget), RCX);
+    a.cmp(W::B8, RCX, Rm::Mem(at(RDI, l.exit_request)));
+    let stopped = a.jump_if(Cc::L);
+    a.load(W::B2, RAX, Rm::Mem(at(RSI, l.op_heat)));
+    a.bin_imm(Bin::Sub, W::B4, RAX, 1);
+    a.store(W::B2, at(RSI, l.op_heat), RAX);
+    [stopped, a.jump_if(Cc::E)]
 }

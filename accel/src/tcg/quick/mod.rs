@@ -6,27 +6,35 @@
 //! behind it. A piece that cannot go on (a miss in the TLB, a segment's limit) goes to the own handler of the instruction in
 //! question: nothing of it has been done, and registers and flags are in the env.
 //!
+//! A block's code jumps straight to that of other blocks of its page, as soon as they have some: the code of a page goes as one.
+//! There it enters before the place where handlers enter, and pays for the block first. Where a region begins at the block, the
+//! last of those instructions is replaced by a jump to the op's handler.
+//!
 //! | module | what |
 //! |---|---|
 //! | `record` | the meaning of the instructions as a list of steps |
 //! | `emit` | steps as host code: which values are used, registers |
 //! | `asm` | host instructions |
+//! | `pieces` | the code of a page: where it lies, jumps from block to block |
 //!
 //! Unlike tier 1 it compiles on the vCPU's thread, a block at a time, for less than the block costs to be interpreted some
 //! hundred times; registers live in the env between blocks.
 
 mod asm;
 mod emit;
+mod pieces;
 mod record;
 
 use super::{
     env::{Env, Hot, JC, JcEntry, Op, Shared, mark},
-    ops::Flow,
+    ops::{Flow, W},
     target::Target,
     tier0::{got_hot, lost, stopped},
     tlb::{REGIMES, TLB, TlbEntry},
 };
+pub(super) use emit::{Code, Way};
 use emit::{Emitter, Layout};
+pub(super) use pieces::Pieces;
 use record::{Ending, Piece, Recorder};
 use std::mem::offset_of;
 
@@ -83,17 +91,20 @@ fn layout<T: Target>(mode: u32) -> Layout {
 
 impl Quick {
     /// The code of the longest piece at the start of `ops`, the instructions of a block from one of them on: the number of ops
-    /// it has (those behind the last are not for a piece), and the code. Nothing if it would not be worth while. `own` gives
-    /// the address of an op's own handler.
+    /// it has (the one behind the last is not for a piece), and the code, if there is any. `own` gives the address of an op's
+    /// own handler, `head` is the address of the first if a block begins with it, `guess` the likely
+    /// producer of the flags before it.
     pub fn piece<T: Target>(
         &mut self,
         ops: &[Op<T>],
         forms: &[T::Form],
         mode: u32,
         own: impl Fn(usize) -> usize,
-    ) -> (usize, Option<&[u8]>) {
+        head: Option<usize>,
+        guess: Option<(u8, W)>,
+    ) -> (usize, Option<Code>) {
         let Some(first) = ops.first() else { return (0, None) };
-        let mut r = Recorder::new(&mut self.piece, *first);
+        let mut r = Recorder::new(&mut self.piece, *first, guess);
         let (mut n, mut end) = (0, None);
         for op in ops {
             match r.record(*op, forms[op.form()], n, op.form & mark::LIVE != 0) {
@@ -119,6 +130,7 @@ impl Quick {
         if n == 0 {
             return (n, None);
         }
-        (n, self.emitter.emit(&self.piece, end, &layout::<T>(mode), own).ok())
+        let head = head.map(|op| (op, first.n));
+        (n, self.emitter.emit(&self.piece, end, &layout::<T>(mode), own, head).ok())
     }
 }

@@ -55,6 +55,8 @@ pub(super) enum Step {
     /// The root of a group as a host address, checked.
     Check(u16),
     Load(W, Val, i32),
+    /// A value of the flags in the env.
+    GetFlag(u8),
     // Conditions.
     Cmp(Cmp, W, Arg, Arg),
     Both(Bin, Cond, Cond),
@@ -66,6 +68,8 @@ pub(super) enum Step {
     FlagsIf(Cond, u16),
     /// To the instruction's own handler.
     LeaveIf(Cond),
+    /// Likewise unless the flags in the env have this producer and width.
+    Producer(u8, W),
 }
 /// A range around a root that is checked as one.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +138,8 @@ pub(super) struct Recorder<'a, T: Target> {
     cur: [[Option<Term>; 4]; SLOTS],
     sums: Vec<(Val, u64, Val)>,
     flags: Flags,
+    /// Likely producer of the flags in the env.
+    guess: Option<(u8, W)>,
 }
 /// The instruction is not for here: its own handler runs it.
 #[derive(Debug)]
@@ -148,11 +154,12 @@ pub(super) struct Mark {
     sums: usize,
     cur: [[Option<Term>; 4]; SLOTS],
     state: Flags,
+    guess: Option<(u8, W)>,
 }
 
 impl<'a, T: Target> Recorder<'a, T> {
-    /// A recorder of a new piece; `op` is any.
-    pub fn new(piece: &'a mut Piece, op: Op<T>) -> Self {
+    /// A recorder of a new piece; `op` is any, `guess` the likely producer of the flags before it.
+    pub fn new(piece: &'a mut Piece, op: Op<T>, guess: Option<(u8, W)>) -> Self {
         piece.steps.clear();
         piece.widths.clear();
         piece.groups.clear();
@@ -167,6 +174,7 @@ impl<'a, T: Target> Recorder<'a, T> {
             cur: [[None; 4]; SLOTS],
             sums: Vec::new(),
             flags: Flags::Stored,
+            guess,
         }
     }
     fn mark(&self) -> Mark {
@@ -178,6 +186,7 @@ impl<'a, T: Target> Recorder<'a, T> {
             sums: self.sums.len(),
             cur: self.cur,
             state: self.flags,
+            guess: self.guess,
         }
     }
     fn back(&mut self, m: Mark) {
@@ -188,7 +197,7 @@ impl<'a, T: Target> Recorder<'a, T> {
         self.piece.groups = m.groups;
         self.sums.truncate(m.sums);
         self.cur = m.cur;
-        self.flags = m.state
+        (self.flags, self.guess) = (m.state, m.guess)
     }
     /// Records op `number`. If it is not for here nothing has been recorded.
     pub fn record(&mut self, op: Op<T>, form: T::Form, number: usize, live: bool) -> Result<Flow<Term, Cond>, NotHere> {
@@ -537,12 +546,23 @@ impl<T: Target> Emit for Recorder<'_, T> {
                 c => self.effect(Step::FlagsIf(c, n)),
             }
         }
-        self.flags = Flags::Stored
+        (self.flags, self.guess) = (Flags::Stored, None)
     }
     fn deferred(&mut self) -> Result<Deferred<Term>, NotHere> {
         match self.flags {
             Flags::Known(d, _) => Ok(d),
-            Flags::Stored => Err(NotHere),
+            Flags::Stored => {
+                let (kind, w) = self.guess.ok_or(NotHere)?;
+                self.exit(Step::Producer(kind, w));
+                let used = T::flag_values(kind);
+                let v = std::array::from_fn(|i| match used >> i & 1 {
+                    0 => Term::constant(0),
+                    _ => self.value(w, Step::GetFlag(i as u8)),
+                });
+                let d = Deferred { kind, w, v };
+                self.flags = Flags::Known(d, None);
+                Ok(d)
+            }
         }
     }
     fn rare_if(&mut self, c: Cond) -> Result<(), NotHere> {

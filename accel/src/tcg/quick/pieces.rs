@@ -1,0 +1,83 @@
+//! The quick code of a page: where it lies, and the jumps from block to block.
+
+use super::{
+    super::jit::{Jit, code},
+    Code, Way,
+};
+use rustc_hash::FxHashMap;
+use std::time::Instant;
+
+/// A piece in its place.
+struct Placed {
+    hot: code::Code,
+    cold: code::Code,
+    handler: usize,
+    other: usize,
+}
+/// The pieces of a page.
+#[derive(Default)]
+pub(in super::super) struct Pieces {
+    placed: Vec<Placed>,
+    /// Those that begin a block, by its offset.
+    blocks: FxHashMap<u16, usize>,
+    /// Jumps to blocks that have no code: offset of the block, piece, where the jump ends.
+    waiting: Vec<(u16, usize, usize)>,
+    /// Blocks that a region begins with.
+    regions: Vec<u16>,
+}
+impl Pieces {
+    /// Takes the code of `n` instructions, made since `started`, for the block at an offset or for the middle of one; `offset`
+    /// gives that of the block a way leads to. Where handlers enter it, or nothing if there is no room.
+    pub fn add(
+        &mut self,
+        jit: &Jit,
+        code: &Code,
+        block: Option<u16>,
+        offset: impl Fn(Way) -> Option<u16>,
+        (n, started): (usize, Instant),
+    ) -> Option<*const u8> {
+        let (hot, cold) = (jit.reserve(code.hot.len(), false)?, jit.reserve(code.cold.len(), true)?);
+        hot.write(0, &code.hot);
+        cold.write(0, &code.cold);
+        for &(end, to) in &code.across {
+            hot.link(end, cold.at(to))
+        }
+        let number = self.placed.len();
+        let enter = hot.at(code.handler);
+        self.placed.push(Placed { hot, cold, handler: code.handler, other: code.other });
+        if let Some(off) = block {
+            self.blocks.insert(off, number);
+            let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.0 == off);
+            self.waiting = waiting;
+            ready.into_iter().for_each(|w| self.link(w, number))
+        }
+        for &(end, way) in &code.ways {
+            if let Some(off) = offset(way) {
+                let jump = (off, number, end);
+                match self.blocks.get(&off) {
+                    Some(&to) => self.link(jump, to),
+                    None => self.waiting.push(jump),
+                }
+            }
+        }
+        jit.made_quick(n, code.hot.len() + code.cold.len(), started);
+        Some(enter)
+    }
+    fn link(&self, (_, piece, end): (u16, usize, usize), to: usize) {
+        let (from, to) = (&self.placed[piece].hot, &self.placed[to].hot);
+        from.link(end, to.at(0))
+    }
+    /// The block at an offset begins with a region: whoever comes from other code goes to the op's handler.
+    pub fn region(&mut self, off: u16) {
+        if let Some(&n) = self.blocks.get(&off)
+            && !self.regions.contains(&off)
+        {
+            // In place of the jump to the handler of hot blocks, which ends what is paid with.
+            const NOP_JMP: [u8; 2] = [0x90, 0xe9];
+            let p = &self.placed[n];
+            p.hot.write(p.handler - 6, &NOP_JMP);
+            p.hot.link(p.handler, p.cold.at(p.other));
+            self.regions.push(off)
+        }
+    }
+}
