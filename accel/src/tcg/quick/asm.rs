@@ -18,7 +18,8 @@ pub(super) const R9: Reg = 9;
 pub(super) const R10: Reg = 10;
 pub(super) const R11: Reg = 11;
 
-struct Regs;
+/// The registers of the assembler.
+pub(super) struct Regs;
 impl Registers for Regs {
     type ReadGpr = Reg;
     type ReadWriteGpr = Reg;

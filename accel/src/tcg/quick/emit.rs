@@ -15,6 +15,7 @@ use crate::tcg::ops::*;
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub regs: i32,
+    pub x: i32,
     pub cc: i32,
     pub cc_v: i32,
     pub budget: i32,
@@ -55,6 +56,7 @@ const SPILLS: u16 = u16::MAX;
 enum Loc {
     Nowhere,
     Reg(Reg),
+    Vector(Reg),
     Spill(u8),
     K(u64),
 }
@@ -103,6 +105,8 @@ pub(super) struct Emitter {
     live: Vec<bool>,
     loc: Vec<Loc>,
     owner: [Option<Val>; 16],
+    /// Vector registers in use.
+    vectors: u16,
     locked: u16,
     spills: u16,
     outs: Vec<Out>,
@@ -140,6 +144,7 @@ impl Emitter {
         self.across.clear();
         self.ways.clear();
         self.owner = [None; 16];
+        self.vectors = 0;
         self.spills = SPILLS;
         self.outs.clear();
         self.next_exit = 0;
@@ -201,7 +206,7 @@ impl Emitter {
                     over = 0;
                     true
                 }
-                Step::Store(..) | Step::Flags(_) | Step::FlagsIf(..) => true,
+                Step::Store(..) | Step::XStore(..) | Step::XSet(..) | Step::Flags(_) | Step::FlagsIf(..) => true,
                 _ => false,
             };
             let times = self.uses[i];
@@ -210,7 +215,7 @@ impl Emitter {
             }
             self.live[i] = true;
             match p.steps[i] {
-                Step::Const(_) | Step::Get(..) | Step::GetFlag(_) => {}
+                Step::Const(_) | Step::Get(..) | Step::GetFlag(_) | Step::XGet(_) => {}
                 Step::Producer(..) => self.use_exit(p, &mut exits, at),
                 Step::Bin(_, _, a, b) => {
                     self.use_arg(a, at);
@@ -219,7 +224,19 @@ impl Emitter {
                 Step::Un(_, _, a) | Step::Sext(_, _, a) | Step::Trunc(_, a) | Step::Load(_, a, _) => {
                     self.use_val(a, at)
                 }
-                Step::Merge(_, a, b) | Step::MulHigh(a, b) => {
+                Step::XMask(_, a)
+                | Step::XLow(_, a)
+                | Step::XHigh(a)
+                | Step::XLoad(a, _)
+                | Step::XShift(_, a, _)
+                | Step::XZext(_, a)
+                | Step::XSet(_, a) => self.use_val(a, at),
+                Step::Merge(_, a, b)
+                | Step::MulHigh(a, b)
+                | Step::XBin(_, a, b)
+                | Step::XShuffle(_, a, b, _)
+                | Step::XMerge(_, a, b)
+                | Step::XStore(a, _, b) => {
                     self.use_val(a, at);
                     self.use_val(b, at)
                 }
@@ -343,7 +360,7 @@ impl Emitter {
                 self.owner[r as usize] = Some(v);
                 Ok(r)
             }
-            Loc::Nowhere | Loc::K(_) => Err(Crowded),
+            Loc::Nowhere | Loc::K(_) | Loc::Vector(_) => Err(Crowded),
         }
     }
     /// An operand in a register, locked for this step.
@@ -365,6 +382,7 @@ impl Emitter {
             match std::mem::replace(&mut self.loc[v as usize], Loc::Nowhere) {
                 Loc::Reg(r) => self.owner[r as usize] = None,
                 Loc::Spill(n) => self.spills |= 1 << n,
+                Loc::Vector(x) => self.vectors &= !(1 << x),
                 Loc::Nowhere | Loc::K(_) => {}
             }
         }
@@ -408,6 +426,18 @@ impl Emitter {
                 self.asm.load(w, r, Rm::Mem(at(RDI, l.regs + 8 * slot as i32)));
                 self.define(i, r)
             }
+            s @ (Step::XMask(..)
+            | Step::XLow(..)
+            | Step::XHigh(_)
+            | Step::XGet(_)
+            | Step::XLoad(..)
+            | Step::XBin(..)
+            | Step::XShift(..)
+            | Step::XShuffle(..)
+            | Step::XZext(..)
+            | Step::XMerge(..)
+            | Step::XStore(..)
+            | Step::XSet(..)) => self.vector(l, i, s)?,
             Step::GetFlag(k) => {
                 let r = self.alloc()?;
                 self.asm.load(W::B8, r, Rm::Mem(at(RDI, l.cc_v + 8 * k as i32)));
@@ -671,6 +701,121 @@ impl Emitter {
         self.define(i, u);
         Ok(())
     }
+    /// A vector register for step `i`'s value.
+    fn new_vector(&mut self, i: Val) -> Fit<Reg> {
+        let x = self.vectors.trailing_ones() as u8;
+        if x > 15 {
+            return Err(Crowded);
+        }
+        if self.uses[i as usize] != 0 {
+            self.vectors |= 1 << x;
+            self.loc[i as usize] = Loc::Vector(x)
+        }
+        Ok(x)
+    }
+    /// Likewise for a value that starts as `v`. (Its use must not be done.)
+    fn copy_vector(&mut self, i: Val, v: Val) -> Fit<Reg> {
+        let from = self.vector_of(v)?;
+        let x = self.new_vector(i)?;
+        self.asm.xmov(x, from);
+        Ok(x)
+    }
+    fn vector_of(&self, v: Val) -> Fit<Reg> {
+        if let Loc::Vector(x) = self.loc[v as usize] { Ok(x) } else { Err(Crowded) }
+    }
+    fn vector(&mut self, l: &Layout, i: Val, s: Step) -> Fit<()> {
+        let slot = |n: u8| at(RDI, l.x + 16 * n as i32);
+        match s {
+            Step::XGet(n) => {
+                let x = self.new_vector(i)?;
+                self.asm.xload(x, slot(n))
+            }
+            Step::XSet(n, x) => {
+                let from = self.vector_of(x)?;
+                self.asm.xstore(slot(n), from);
+                self.done(x)
+            }
+            Step::XLoad(host, off) => {
+                let r = self.reg(host)?;
+                let x = self.new_vector(i)?;
+                self.asm.xload(x, at(r, off));
+                self.done(host)
+            }
+            Step::XStore(host, off, x) => {
+                let (r, from) = (self.reg(host)?, self.vector_of(x)?);
+                self.asm.xstore(at(r, off), from);
+                self.done(host);
+                self.done(x)
+            }
+            Step::XBin(op, a, b) => {
+                let from = self.vector_of(b)?;
+                let x = self.copy_vector(i, a)?;
+                self.asm.xbin(op, x, from);
+                self.done(a);
+                self.done(b)
+            }
+            Step::XShuffle(op, a, b, k) => {
+                let from = self.vector_of(b)?;
+                let x = self.copy_vector(i, a)?;
+                self.asm.xshuffle(op, x, from, k);
+                self.done(a);
+                self.done(b)
+            }
+            Step::XShift(op, a, n) => {
+                let x = self.copy_vector(i, a)?;
+                self.asm.xshift(op, x, n);
+                self.done(a)
+            }
+            Step::XZext(w, v) => {
+                let r = self.reg(v)?;
+                let x = self.new_vector(i)?;
+                self.asm.xfrom(w, x, r);
+                self.done(v)
+            }
+            Step::XMerge(w, a, v) => {
+                let r = self.reg(v)?;
+                let x = self.copy_vector(i, a)?;
+                // (The lowest that is free, and not `x`, which may be free as well if nobody needs the value.)
+                let low = (self.vectors | 1 << x).trailing_ones() as u8;
+                if low > 15 {
+                    return Err(Crowded);
+                }
+                self.asm.xfrom(w, low, r);
+                self.asm.xmerge(w, x, low);
+                self.done(a);
+                self.done(v)
+            }
+            Step::XMask(w, a) => {
+                let from = self.vector_of(a)?;
+                let r = self.alloc()?;
+                self.asm.xmask(w, r, from);
+                self.done(a);
+                self.define(i, r)
+            }
+            Step::XLow(w, a) => {
+                let from = self.vector_of(a)?;
+                let r = self.alloc()?;
+                self.asm.xto(w, r, from);
+                self.done(a);
+                self.define(i, r)
+            }
+            Step::XHigh(a) => {
+                let low = self.vectors.trailing_ones() as u8;
+                if low > 15 {
+                    return Err(Crowded);
+                }
+                let from = self.vector_of(a)?;
+                self.asm.xmov(low, from);
+                self.asm.xhigh(low);
+                let r = self.alloc()?;
+                self.asm.xto(W::B8, r, low);
+                self.done(a);
+                self.define(i, r)
+            }
+            _ => return Err(Crowded),
+        }
+        Ok(())
+    }
     /// Notes a way out of step `i`.
     fn leave(&mut self, p: &Piece, i: Val, from: Jump) {
         while p.exits.get(self.next_exit).is_some_and(|e| e.at < i) {
@@ -840,7 +985,7 @@ impl Emitter {
                         a.load(W::B8, free, Rm::Mem(spill_at(n)));
                         free
                     }
-                    Loc::Nowhere => continue,
+                    Loc::Nowhere | Loc::Vector(_) => continue,
                 };
                 a.store(W::B8, to, r)
             }

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `record` | the meaning of the instructions as a list of steps |
 //! | `emit` | steps as host code: which values are used, registers |
-//! | `asm` | host instructions |
+//! | `asm`, `xasm` | host instructions, on vector registers |
 //! | `pieces` | the code of a page: where it lies, jumps from block to block |
 //!
 //! Unlike tier 1 it compiles on the vCPU's thread, a block at a time, for less than the block costs to be interpreted some
@@ -24,6 +24,7 @@ mod asm;
 mod emit;
 mod pieces;
 mod record;
+mod xasm;
 
 use super::{
     env::{Env, Hot, JC, JcEntry, Op, Shared, mark},
@@ -63,6 +64,7 @@ fn layout<T: Target>(mode: u32) -> Layout {
     let entry = size_of::<TlbEntry>().trailing_zeros();
     Layout {
         regs: hot(offset_of!(Hot, regs)),
+        x: hot(offset_of!(Hot, x)),
         cc: hot(offset_of!(Hot, cc)),
         cc_v: hot(offset_of!(Hot, cc_v)),
         budget: hot(offset_of!(Hot, budget)),

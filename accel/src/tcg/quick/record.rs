@@ -1,6 +1,7 @@
 //! The meaning of a piece of code as a list of small steps, recorded instruction by instruction.
 
-use super::super::{
+use super::xasm::{knows, knows_shift};
+use crate::tcg::{
     env::Op,
     ops::*,
     target::{AnyFamily, Target},
@@ -57,6 +58,20 @@ pub(super) enum Step {
     Load(W, Val, i32),
     /// A value of the flags in the env.
     GetFlag(u8),
+    /// The sign bits of a vector's lanes.
+    XMask(W, Val),
+    XLow(W, Val),
+    XHigh(Val),
+    // Vectors.
+    XGet(u8),
+    XLoad(Val, i32),
+    XBin(XBin, Val, Val),
+    XShift(XShift, Val, u8),
+    XShuffle(XShuffle, Val, Val, u8),
+    /// A value of 32 or 64 bits and zeros.
+    XZext(W, Val),
+    /// The first with its low lane replaced.
+    XMerge(W, Val, Val),
     // Conditions.
     Cmp(Cmp, W, Arg, Arg),
     Both(Bin, Cond, Cond),
@@ -64,6 +79,8 @@ pub(super) enum Step {
     // Effects.
     Store(W, Val, i32, Arg),
     Set(u8, Arg),
+    XStore(Val, i32, Val),
+    XSet(u8, Val),
     Flags(u16),
     FlagsIf(Cond, u16),
     /// To the instruction's own handler.
@@ -115,6 +132,8 @@ pub(super) struct Piece {
     pub steps: Vec<Step>,
     widths: Vec<W>,
     pub groups: Vec<Group>,
+    /// As they were before the instruction.
+    before: Vec<Group>,
     pub flags: Vec<Deferred<Arg>>,
     pub exits: Vec<Exit>,
 }
@@ -145,18 +164,6 @@ pub(super) struct Recorder<'a, T: Target> {
 #[derive(Debug)]
 pub(super) struct NotHere;
 
-/// What a recording can be taken back to.
-pub(super) struct Mark {
-    steps: usize,
-    flags: usize,
-    exits: usize,
-    groups: Vec<Group>,
-    sums: usize,
-    cur: [[Option<Term>; 4]; SLOTS],
-    state: Flags,
-    guess: Option<(u8, W)>,
-}
-
 impl<'a, T: Target> Recorder<'a, T> {
     /// A recorder of a new piece; `op` is any, `guess` the likely producer of the flags before it.
     pub fn new(piece: &'a mut Piece, op: Op<T>, guess: Option<(u8, W)>) -> Self {
@@ -177,39 +184,25 @@ impl<'a, T: Target> Recorder<'a, T> {
             guess,
         }
     }
-    fn mark(&self) -> Mark {
-        Mark {
-            steps: self.piece.steps.len(),
-            flags: self.piece.flags.len(),
-            exits: self.piece.exits.len(),
-            groups: self.piece.groups.clone(),
-            sums: self.sums.len(),
-            cur: self.cur,
-            state: self.flags,
-            guess: self.guess,
-        }
-    }
-    fn back(&mut self, m: Mark) {
-        self.piece.steps.truncate(m.steps);
-        self.piece.widths.truncate(m.steps);
-        self.piece.flags.truncate(m.flags);
-        self.piece.exits.truncate(m.exits);
-        self.piece.groups = m.groups;
-        self.sums.truncate(m.sums);
-        self.cur = m.cur;
-        (self.flags, self.guess) = (m.state, m.guess)
-    }
-    /// Records op `number`. If it is not for here nothing has been recorded.
+    /// Records op `number`. If it is not for here the piece ends before it.
     pub fn record(&mut self, op: Op<T>, form: T::Form, number: usize, live: bool) -> Result<Flow<Term, Cond>, NotHere> {
         if T::is_rare(form) {
             return Err(NotHere);
         }
-        let mark = self.mark();
+        let p = &mut *self.piece;
+        let (steps, flags, exits, state) = (p.steps.len(), p.flags.len(), p.exits.len(), self.flags);
+        p.before.clone_from(&p.groups);
         (self.op, self.number, self.wanted, self.given_up) = (op, number as u8, live, false);
         match T::run::<_, AnyFamily>(self, form) {
             Ok(flow) if !self.given_up && !matches!(flow, Flow::Rare) => Ok(flow),
             _ => {
-                self.back(mark);
+                let p = &mut *self.piece;
+                p.steps.truncate(steps);
+                p.widths.truncate(steps);
+                p.flags.truncate(flags);
+                p.exits.truncate(exits);
+                std::mem::swap(&mut p.groups, &mut p.before);
+                self.flags = state;
                 Err(NotHere)
             }
         }
@@ -465,10 +458,12 @@ impl<T: Target> Emit for Recorder<'_, T> {
             }
         }
     }
-    fn getx(&mut self, _: Slot) {
-        self.given_up = true
+    fn getx(&mut self, s: Slot) -> Val {
+        self.push(W::B8, Step::XGet(s.0))
     }
-    fn setx(&mut self, _: Slot, _: ()) {}
+    fn setx(&mut self, s: Slot, x: Val) {
+        self.effect(Step::XSet(s.0, x))
+    }
     fn linear(&mut self, offset: Term, bytes: u32, write: bool) -> Result<Term, NotHere> {
         self.linear_in((self.op.off >> 12) as u8, offset, bytes, write)
     }
@@ -512,11 +507,11 @@ impl<T: Target> Emit for Recorder<'_, T> {
         let v = self.arg(v);
         self.effect(Step::Store(w, p.0, p.1, v))
     }
-    fn readx(&mut self, _: (Val, i32)) {
-        self.given_up = true
+    fn readx(&mut self, p: (Val, i32)) -> Val {
+        self.push(W::B8, Step::XLoad(p.0, p.1))
     }
-    fn writex(&mut self, _: (Val, i32), _: ()) {
-        self.given_up = true
+    fn writex(&mut self, p: (Val, i32), x: Val) {
+        self.effect(Step::XStore(p.0, p.1, x))
     }
     fn rmw(&mut self, _: Option<Bin>, _: W, _: (Val, i32), v: Term) -> Term {
         self.given_up = true;
@@ -598,58 +593,88 @@ impl<T: Target> Emit for Recorder<'_, T> {
     fn unit_note(&mut self, _: Option<Term>) {}
 }
 
-/// Vector registers are for handlers.
+impl<T: Target> Recorder<'_, T> {
+    /// What handlers have to do; any vector.
+    fn not_here(&mut self) -> Val {
+        self.given_up = true;
+        0
+    }
+    fn number(&mut self) -> Term {
+        self.given_up = true;
+        Term::constant(0)
+    }
+}
 impl<T: Target> Vector for Recorder<'_, T> {
-    type X = ();
-    fn xbin(&mut self, _: XBin, _: (), _: ()) {
-        self.given_up = true
+    type X = Val;
+    fn xbin(&mut self, op: XBin, a: Val, b: Val) -> Val {
+        if !knows(op) {
+            return self.not_here();
+        }
+        self.push(W::B8, Step::XBin(op, a, b))
     }
-    fn xfp(&mut self, _: FpBin, _: Fp, _: (), _: ()) {
-        self.given_up = true
+    fn xfp(&mut self, _: FpBin, _: Fp, _: Val, _: Val) -> Val {
+        self.not_here()
     }
-    fn xun(&mut self, _: XUn, _: ()) {
-        self.given_up = true
+    fn xun(&mut self, op: XUn, x: Val) -> Val {
+        match op {
+            XUn::Dup64 => self.push(W::B8, Step::XBin(XBin::UnpackLo(W::B8), x, x)),
+            _ => self.not_here(),
+        }
     }
-    fn xshift(&mut self, _: XShift, _: (), _: Term) {
-        self.given_up = true
+    fn xshift(&mut self, op: XShift, x: Val, count: Term) -> Val {
+        match count.root {
+            None if knows_shift(op) => self.push(W::B8, Step::XShift(op, x, count.off.min(255) as u8)),
+            _ => self.not_here(),
+        }
     }
-    fn xshuffle(&mut self, _: XShuffle, _: (), _: (), _: Term) {
-        self.given_up = true
+    fn xshuffle(&mut self, op: XShuffle, a: Val, b: Val, imm: Term) -> Val {
+        match imm.root {
+            None => self.push(W::B8, Step::XShuffle(op, a, b, imm.off as u8)),
+            Some(_) => self.not_here(),
+        }
     }
-    fn xmask(&mut self, _: W, _: ()) -> Term {
-        self.given_up = true;
-        Term::constant(0)
+    fn xmask(&mut self, w: W, x: Val) -> Term {
+        if w == W::B2 {
+            return self.number();
+        }
+        self.value(W::B4, Step::XMask(w, x))
     }
-    fn xlow(&mut self, _: W, _: ()) -> Term {
-        self.given_up = true;
-        Term::constant(0)
+    fn xlow(&mut self, w: W, x: Val) -> Term {
+        match w {
+            W::B4 | W::B8 => self.value(w, Step::XLow(w, x)),
+            _ => self.number(),
+        }
     }
-    fn xhigh(&mut self, _: ()) -> Term {
-        self.given_up = true;
-        Term::constant(0)
+    fn xhigh(&mut self, x: Val) -> Term {
+        self.value(W::B8, Step::XHigh(x))
     }
-    fn xzext(&mut self, _: W, _: Term) {
-        self.given_up = true
+    fn xzext(&mut self, w: W, v: Term) -> Val {
+        let v = self.val(v);
+        self.push(W::B8, Step::XZext(if w == W::B8 { w } else { W::B4 }, v))
     }
-    fn xset_low(&mut self, _: W, _: (), _: Term) {
-        self.given_up = true
+    fn xset_low(&mut self, w: W, x: Val, v: Term) -> Val {
+        match w {
+            W::B4 | W::B8 => {
+                let v = self.val(v);
+                self.push(W::B8, Step::XMerge(w, x, v))
+            }
+            _ => self.not_here(),
+        }
     }
-    fn xword(&mut self, _: (), _: Term) -> Term {
-        self.given_up = true;
-        Term::constant(0)
+    fn xword(&mut self, _: Val, _: Term) -> Term {
+        self.number()
     }
-    fn xset_word(&mut self, _: (), _: Term, _: Term) {
-        self.given_up = true
+    fn xset_word(&mut self, _: Val, _: Term, _: Term) -> Val {
+        self.not_here()
     }
-    fn xcompare(&mut self, _: W, _: bool, _: (), _: ()) -> [Cond; 3] {
+    fn xcompare(&mut self, _: W, _: bool, _: Val, _: Val) -> [Cond; 3] {
         self.given_up = true;
         [Cond::Known(false); 3]
     }
-    fn xto_int(&mut self, _: W, _: W, _: bool, _: ()) -> Term {
-        self.given_up = true;
-        Term::constant(0)
+    fn xto_int(&mut self, _: W, _: W, _: bool, _: Val) -> Term {
+        self.number()
     }
-    fn xfrom_int(&mut self, _: W, _: W, _: (), _: Term) {
-        self.given_up = true
+    fn xfrom_int(&mut self, _: W, _: W, _: Val, _: Term) -> Val {
+        self.not_here()
     }
 }
