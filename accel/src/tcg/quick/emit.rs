@@ -47,13 +47,13 @@ pub(super) struct Layout {
 }
 
 /// Registers for values.
-const FREE: [Reg; 7] = [RAX, RCX, RDX, R8, R9, R10, R11];
+pub(super) const FREE: [Reg; 7] = [RAX, RCX, RDX, R8, R9, R10, R11];
 /// Places below the stack pointer.
 const SPILLS: u16 = u16::MAX;
 
 /// Where a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Loc {
+pub(super) enum Loc {
     Nowhere,
     Reg(Reg),
     Vector(Reg),
@@ -82,41 +82,41 @@ pub(in super::super) struct Code {
     pub other: usize,
 }
 /// A way out.
-struct Out {
-    from: Jump,
-    op: u8,
+pub(super) struct Out {
+    pub from: Jump,
+    pub op: u8,
     /// Flags to store: their number, and where the values are.
-    flags: Option<(u16, [Loc; 3])>,
+    pub flags: Option<(u16, [Loc; 3])>,
 }
 /// The piece needs more registers than there are.
 #[derive(Debug)]
 pub(super) struct Crowded;
-type Fit<R> = Result<R, Crowded>;
+pub(super) type Fit<R> = Result<R, Crowded>;
 
 /// Makes code of pieces.
 #[derive(Default)]
 pub(super) struct Emitter {
-    asm: Asm,
-    cold: Asm,
-    across: Vec<(usize, usize)>,
-    ways: Vec<(usize, Way)>,
-    uses: Vec<u16>,
-    last: Vec<u16>,
-    live: Vec<bool>,
-    loc: Vec<Loc>,
+    pub(super) asm: Asm,
+    pub(super) cold: Asm,
+    pub(super) across: Vec<(usize, usize)>,
+    pub(super) ways: Vec<(usize, Way)>,
+    pub(super) uses: Vec<u16>,
+    pub(super) last: Vec<u16>,
+    pub(super) live: Vec<bool>,
+    pub(super) loc: Vec<Loc>,
     owner: [Option<Val>; 16],
     /// Vector registers in use.
-    vectors: u16,
+    pub(super) vectors: u16,
     locked: u16,
     spills: u16,
     outs: Vec<Out>,
     next_exit: usize,
 }
 
-fn spill_at(n: u8) -> At {
+pub(super) fn spill_at(n: u8) -> At {
     at(RSP, -8 * (n as i32 + 1))
 }
-fn simm(k: u64) -> Option<i32> {
+pub(super) fn simm(k: u64) -> Option<i32> {
     i32::try_from(k as i64).ok()
 }
 /// The constant as an immediate of an instruction of width `w`.
@@ -172,154 +172,9 @@ impl Emitter {
         Ok(Code { hot, cold, across: self.across.clone(), ways: self.ways.clone(), handler, other })
     }
 
-    // ---- what is used ----
-
-    fn count(&mut self, p: &Piece, end: Ending) {
-        let n = p.steps.len();
-        for v in [&mut self.uses, &mut self.last] {
-            v.clear();
-            v.resize(n, 0)
-        }
-        self.live.clear();
-        self.live.resize(n, false);
-        match end {
-            Ending::If(c, _) => self.use_cond(c, n as u16),
-            Ending::To(a) => self.use_arg(a, n as u16),
-            _ => {}
-        }
-        let mut exits = p.exits.iter().rev().peekable();
-        // Registers that are written again before anybody can see them.
-        let mut over = 0u32;
-        for i in (0..n).rev() {
-            let at = i as u16;
-            let effect = match p.steps[i] {
-                Step::Set(slot, _) => {
-                    let seen = over >> slot & 1 == 0;
-                    over |= 1 << slot;
-                    seen
-                }
-                Step::Get(_, slot) => {
-                    over &= !(1 << slot);
-                    false
-                }
-                Step::Check(_) | Step::LeaveIf(_) | Step::Producer(..) => {
-                    over = 0;
-                    true
-                }
-                Step::Store(..) | Step::XStore(..) | Step::XSet(..) | Step::Flags(_) | Step::FlagsIf(..) => true,
-                _ => false,
-            };
-            let times = self.uses[i];
-            if !effect && times == 0 {
-                continue;
-            }
-            self.live[i] = true;
-            match p.steps[i] {
-                Step::Const(_) | Step::Get(..) | Step::GetFlag(_) | Step::XGet(_) => {}
-                Step::Producer(..) => self.use_exit(p, &mut exits, at),
-                Step::Bin(_, _, a, b) => {
-                    self.use_arg(a, at);
-                    self.use_arg(b, at)
-                }
-                Step::Un(_, _, a) | Step::Sext(_, _, a) | Step::Trunc(_, a) | Step::Load(_, a, _) => {
-                    self.use_val(a, at)
-                }
-                Step::XMask(_, a)
-                | Step::XLow(_, a)
-                | Step::XHigh(a)
-                | Step::XLoad(a, _)
-                | Step::XShift(_, a, _)
-                | Step::XZext(_, a)
-                | Step::XSet(_, a) => self.use_val(a, at),
-                Step::Merge(_, a, b)
-                | Step::MulHigh(a, b)
-                | Step::XBin(_, a, b)
-                | Step::XShuffle(_, a, b, _)
-                | Step::XMerge(_, a, b)
-                | Step::XStore(a, _, b) => {
-                    self.use_val(a, at);
-                    self.use_val(b, at)
-                }
-                Step::Select(_, c, t, f) => {
-                    self.use_cond(c, at);
-                    self.use_arg(t, at);
-                    self.use_arg(f, at)
-                }
-                Step::Bit(c) => self.use_cond(c, at),
-                Step::Check(g) => {
-                    self.use_val(p.groups[g as usize].root, at);
-                    self.use_exit(p, &mut exits, at)
-                }
-                Step::LeaveIf(c) => {
-                    self.use_cond(c, at);
-                    self.use_exit(p, &mut exits, at)
-                }
-                // A condition is made anew wherever it is used.
-                Step::Cmp(_, _, a, b) => {
-                    for _ in 0..times {
-                        self.use_arg(a, self.last[i]);
-                        self.use_arg(b, self.last[i])
-                    }
-                }
-                Step::Both(_, a, b) => {
-                    for _ in 0..times {
-                        self.use_cond(a, self.last[i]);
-                        self.use_cond(b, self.last[i])
-                    }
-                }
-                Step::Parity(a) => {
-                    for _ in 0..times {
-                        self.use_val(a, self.last[i])
-                    }
-                }
-                Step::Store(_, a, _, v) => {
-                    self.use_val(a, at);
-                    self.use_arg(v, at)
-                }
-                Step::Set(_, v) => self.use_arg(v, at),
-                Step::Flags(n) => self.use_flags(p, n, at),
-                Step::FlagsIf(c, n) => {
-                    self.use_cond(c, at);
-                    self.use_flags(p, n, at)
-                }
-            }
-        }
-    }
-    fn use_val(&mut self, v: Val, by: u16) {
-        self.uses[v as usize] += 1;
-        self.last[v as usize] = self.last[v as usize].max(by)
-    }
-    fn use_arg(&mut self, a: Arg, by: u16) {
-        if let Arg::V(v) = a {
-            self.use_val(v, by)
-        }
-    }
-    fn use_cond(&mut self, c: Cond, by: u16) {
-        if let Cond::Of(v, _) = c {
-            self.use_val(v, by)
-        }
-    }
-    fn use_flags(&mut self, p: &Piece, n: u16, by: u16) {
-        for a in p.flags[n as usize].v {
-            self.use_arg(a, by)
-        }
-    }
-    fn use_exit<'a>(
-        &mut self,
-        p: &Piece,
-        exits: &mut std::iter::Peekable<impl Iterator<Item = &'a super::record::Exit>>,
-        at: u16,
-    ) {
-        if let Some(e) = exits.next_if(|e| e.at == at)
-            && let Some(n) = e.flags
-        {
-            self.use_flags(p, n, at)
-        }
-    }
-
     // ---- registers ----
 
-    fn alloc(&mut self) -> Fit<Reg> {
+    pub(super) fn alloc(&mut self) -> Fit<Reg> {
         let open = FREE.into_iter().filter(|r| self.locked >> r & 1 == 0);
         let r = match open.clone().find(|&r| self.owner[r as usize].is_none()) {
             Some(r) => r,
@@ -346,7 +201,7 @@ impl Emitter {
         Ok(())
     }
     /// The register of a value, locked for this step.
-    fn reg(&mut self, v: Val) -> Fit<Reg> {
+    pub(super) fn reg(&mut self, v: Val) -> Fit<Reg> {
         match self.loc[v as usize] {
             Loc::Reg(r) => {
                 self.locked |= 1 << r;
@@ -364,7 +219,7 @@ impl Emitter {
         }
     }
     /// An operand in a register, locked for this step.
-    fn arg_reg(&mut self, a: Arg) -> Fit<Reg> {
+    pub(super) fn arg_reg(&mut self, a: Arg) -> Fit<Reg> {
         match a {
             Arg::V(v) => self.reg(v),
             Arg::K(k) => {
@@ -375,7 +230,7 @@ impl Emitter {
         }
     }
     /// One use of a value is done.
-    fn done(&mut self, v: Val) {
+    pub(super) fn done(&mut self, v: Val) {
         let n = &mut self.uses[v as usize];
         *n -= 1;
         if *n == 0 {
@@ -387,12 +242,12 @@ impl Emitter {
             }
         }
     }
-    fn done_arg(&mut self, a: Arg) {
+    pub(super) fn done_arg(&mut self, a: Arg) {
         if let Arg::V(v) = a {
             self.done(v)
         }
     }
-    fn define(&mut self, v: Val, r: Reg) {
+    pub(super) fn define(&mut self, v: Val, r: Reg) {
         if self.uses[v as usize] != 0 {
             self.loc[v as usize] = Loc::Reg(r);
             self.owner[r as usize] = Some(v)
@@ -701,121 +556,6 @@ impl Emitter {
         self.define(i, u);
         Ok(())
     }
-    /// A vector register for step `i`'s value.
-    fn new_vector(&mut self, i: Val) -> Fit<Reg> {
-        let x = self.vectors.trailing_ones() as u8;
-        if x > 15 {
-            return Err(Crowded);
-        }
-        if self.uses[i as usize] != 0 {
-            self.vectors |= 1 << x;
-            self.loc[i as usize] = Loc::Vector(x)
-        }
-        Ok(x)
-    }
-    /// Likewise for a value that starts as `v`. (Its use must not be done.)
-    fn copy_vector(&mut self, i: Val, v: Val) -> Fit<Reg> {
-        let from = self.vector_of(v)?;
-        let x = self.new_vector(i)?;
-        self.asm.xmov(x, from);
-        Ok(x)
-    }
-    fn vector_of(&self, v: Val) -> Fit<Reg> {
-        if let Loc::Vector(x) = self.loc[v as usize] { Ok(x) } else { Err(Crowded) }
-    }
-    fn vector(&mut self, l: &Layout, i: Val, s: Step) -> Fit<()> {
-        let slot = |n: u8| at(RDI, l.x + 16 * n as i32);
-        match s {
-            Step::XGet(n) => {
-                let x = self.new_vector(i)?;
-                self.asm.xload(x, slot(n))
-            }
-            Step::XSet(n, x) => {
-                let from = self.vector_of(x)?;
-                self.asm.xstore(slot(n), from);
-                self.done(x)
-            }
-            Step::XLoad(host, off) => {
-                let r = self.reg(host)?;
-                let x = self.new_vector(i)?;
-                self.asm.xload(x, at(r, off));
-                self.done(host)
-            }
-            Step::XStore(host, off, x) => {
-                let (r, from) = (self.reg(host)?, self.vector_of(x)?);
-                self.asm.xstore(at(r, off), from);
-                self.done(host);
-                self.done(x)
-            }
-            Step::XBin(op, a, b) => {
-                let from = self.vector_of(b)?;
-                let x = self.copy_vector(i, a)?;
-                self.asm.xbin(op, x, from);
-                self.done(a);
-                self.done(b)
-            }
-            Step::XShuffle(op, a, b, k) => {
-                let from = self.vector_of(b)?;
-                let x = self.copy_vector(i, a)?;
-                self.asm.xshuffle(op, x, from, k);
-                self.done(a);
-                self.done(b)
-            }
-            Step::XShift(op, a, n) => {
-                let x = self.copy_vector(i, a)?;
-                self.asm.xshift(op, x, n);
-                self.done(a)
-            }
-            Step::XZext(w, v) => {
-                let r = self.reg(v)?;
-                let x = self.new_vector(i)?;
-                self.asm.xfrom(w, x, r);
-                self.done(v)
-            }
-            Step::XMerge(w, a, v) => {
-                let r = self.reg(v)?;
-                let x = self.copy_vector(i, a)?;
-                // (The lowest that is free, and not `x`, which may be free as well if nobody needs the value.)
-                let low = (self.vectors | 1 << x).trailing_ones() as u8;
-                if low > 15 {
-                    return Err(Crowded);
-                }
-                self.asm.xfrom(w, low, r);
-                self.asm.xmerge(w, x, low);
-                self.done(a);
-                self.done(v)
-            }
-            Step::XMask(w, a) => {
-                let from = self.vector_of(a)?;
-                let r = self.alloc()?;
-                self.asm.xmask(w, r, from);
-                self.done(a);
-                self.define(i, r)
-            }
-            Step::XLow(w, a) => {
-                let from = self.vector_of(a)?;
-                let r = self.alloc()?;
-                self.asm.xto(w, r, from);
-                self.done(a);
-                self.define(i, r)
-            }
-            Step::XHigh(a) => {
-                let low = self.vectors.trailing_ones() as u8;
-                if low > 15 {
-                    return Err(Crowded);
-                }
-                let from = self.vector_of(a)?;
-                self.asm.xmov(low, from);
-                self.asm.xhigh(low);
-                let r = self.alloc()?;
-                self.asm.xto(W::B8, r, low);
-                self.done(a);
-                self.define(i, r)
-            }
-            _ => return Err(Crowded),
-        }
-        Ok(())
-    }
     /// Notes a way out of step `i`.
     fn leave(&mut self, p: &Piece, i: Val, from: Jump) {
         while p.exits.get(self.next_exit).is_some_and(|e| e.at < i) {
@@ -834,7 +574,7 @@ impl Emitter {
         self.outs.push(Out { from, op: e.op, flags })
     }
     /// Makes a condition, as flags of the host.
-    fn cond(&mut self, p: &Piece, c: Cond) -> Fit<Cc> {
+    pub(super) fn cond(&mut self, p: &Piece, c: Cond) -> Fit<Cc> {
         let Cond::Of(v, not) = c else { return Err(Crowded) };
         let locked = self.locked;
         let cc = match p.steps[v as usize] {
@@ -877,149 +617,4 @@ impl Emitter {
         self.uses[v as usize] -= 1;
         Ok(if not { cc.not() } else { cc })
     }
-
-    // ---- the end ----
-
-    /// A jump goes on in cold code, from here.
-    fn cross(&mut self, j: Jump) {
-        self.across.push((j.0, self.cold.here()))
-    }
-    fn ending(&mut self, p: &Piece, l: &Layout, end: Ending, own: &impl Fn(usize) -> usize) -> Fit<()> {
-        match end {
-            Ending::Own(n) => {
-                advance(&mut self.asm, l, n);
-                handler(&mut self.asm, own(n))
-            }
-            Ending::Next(n) => {
-                advance(&mut self.asm, l, n);
-                self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)))
-            }
-            Ending::Goto(n) | Ending::If(Cond::Known(true), n) => {
-                let j = self.asm.jump();
-                self.way(l, j, Way::Target(n))
-            }
-            Ending::If(Cond::Known(false), n) => {
-                let j = self.asm.jump();
-                self.way(l, j, Way::Op(n + 1))
-            }
-            Ending::If(c, n) => {
-                let cc = self.cond(p, c)?;
-                let taken = self.asm.jump_if(cc);
-                let next = self.asm.jump();
-                self.way(l, taken, Way::Target(n));
-                self.way(l, next, Way::Op(n + 1))
-            }
-            Ending::To(to) => {
-                let v = self.arg_reg(to)?;
-                let (t, u) = (self.alloc()?, self.alloc()?);
-                self.asm.mov(W::B8, t, v);
-                self.asm.shift_imm(Bin::Shr, W::B8, t, 12);
-                self.asm.bin(Bin::Xor, W::B4, t, Rm::Reg(v));
-                self.asm.bin_imm(Bin::And, W::B4, t, l.jc_mask);
-                self.asm.shift_imm(Bin::Shl, W::B4, t, l.jc_size_log);
-                self.asm.load(W::B8, u, Rm::Mem(at(RDI, l.salt)));
-                self.asm.bin(Bin::Xor, W::B8, u, Rm::Reg(v));
-                self.asm.cmp(W::B8, u, Rm::Mem(indexed(RDI, t, l.jc_key)));
-                let lost = self.asm.jump_if(Cc::NE);
-                self.cross(lost);
-                if v != RDX {
-                    self.cold.mov(W::B8, RDX, v)
-                }
-                handler(&mut self.cold, l.lost);
-                self.asm.load(W::B8, RSI, Rm::Mem(indexed(RDI, t, l.jc_op)));
-                self.asm.bin_imm(Bin::And, W::B8, v, !0xfff);
-                self.asm.store(W::B8, at(RDI, l.regs + 8 * PAGE.index() as i32), v);
-                self.pay(l, None);
-                self.asm.jump_to(Rm::Mem(at(RSI, l.op_run)))
-            }
-        }
-        Ok(())
-    }
-    /// A jump to another block of the page: through its op, until the block has code.
-    fn way(&mut self, l: &Layout, j: Jump, to: Way) {
-        self.cross(j);
-        self.ways.push((j.0, to));
-        match to {
-            Way::Target(n) => self.cold.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm))),
-            Way::Op(n) => advance(&mut self.cold, l, n),
-        }
-        let [stopped, hot] = pay(&mut self.cold, l, None);
-        self.cold.jump_to(Rm::Mem(at(RSI, l.op_run)));
-        self.cold.land(stopped);
-        handler(&mut self.cold, l.stopped);
-        self.cold.land(hot);
-        handler(&mut self.cold, l.got_hot)
-    }
-    /// Pays for the op's block, of `n` instructions if that is known.
-    fn pay(&mut self, l: &Layout, n: Option<u8>) {
-        let [stopped, hot] = pay(&mut self.asm, l, n);
-        self.cross(stopped);
-        handler(&mut self.cold, l.stopped);
-        self.cross(hot);
-        handler(&mut self.cold, l.got_hot)
-    }
-    /// The code of a way out.
-    fn out(&mut self, p: &Piece, l: &Layout, out: Out, own: &impl Fn(usize) -> usize) {
-        self.cross(out.from);
-        let a = &mut self.cold;
-        if let Some((n, from)) = out.flags {
-            let d = p.flags[n as usize];
-            let free = FREE.into_iter().find(|&r| !from.contains(&Loc::Reg(r))).unwrap_or(RAX);
-            a.store_imm(W::B8, at(RDI, l.cc), (d.w as u64) << 8 | d.kind as u64);
-            for (k, loc) in from.into_iter().enumerate() {
-                if (l.flag_values)(d.kind) >> k & 1 == 0 {
-                    continue;
-                }
-                let to = at(RDI, l.cc_v + 8 * k as i32);
-                let r = match loc {
-                    Loc::Reg(r) => r,
-                    Loc::K(k) if simm(k).is_some() => {
-                        a.store_imm(W::B8, to, k);
-                        continue;
-                    }
-                    Loc::K(k) => {
-                        a.mov_imm(free, k);
-                        free
-                    }
-                    Loc::Spill(n) => {
-                        a.load(W::B8, free, Rm::Mem(spill_at(n)));
-                        free
-                    }
-                    Loc::Nowhere | Loc::Vector(_) => continue,
-                };
-                a.store(W::B8, to, r)
-            }
-        }
-        advance(a, l, out.op as usize);
-        handler(a, own(out.op as usize))
-    }
-}
-fn handler(a: &mut Asm, address: usize) {
-    a.mov_imm(RAX, address as u64);
-    a.jump_to(Rm::Reg(RAX))
-}
-/// From an op to the `n`th behind it.
-fn advance(a: &mut Asm, l: &Layout, n: usize) {
-    if n != 0 {
-        a.lea(RSI, at(RSI, n as i32 * l.op_size))
-    }
-}
-/// As handlers enter a block: instruction budget, kick, hotness. The jumps are taken when the vCPU has to stop, and when the
-/// block is hot.
-fn pay(a: &mut Asm, l: &Layout, n: Option<u8>) -> [Jump; 2] {
-    a.load(W::B8, RCX, Rm::Mem(at(RDI, l.budget)));
-    match n {
-        Some(n) => a.bin_imm(Bin::Sub, W::B8, RCX, n.into()),
-        None => {
-            a.load(W::B1, RAX, Rm::Mem(at(RSI, l.op_n)));
-            a.bin(Bin::Sub, W::B8, RCX, Rm::Reg(RAX))
-        }
-    }
-    a.store(W::B8, at(RDI, l.budget), RCX);
-    a.cmp(W::B8, RCX, Rm::Mem(at(RDI, l.exit_request)));
-    let stopped = a.jump_if(Cc::L);
-    a.load(W::B2, RAX, Rm::Mem(at(RSI, l.op_heat)));
-    a.bin_imm(Bin::Sub, W::B4, RAX, 1);
-    a.store(W::B2, at(RSI, l.op_heat), RAX);
-    [stopped, a.jump_if(Cc::E)]
 }

@@ -13,7 +13,8 @@
 //! | module | what |
 //! |---|---|
 //! | `record` | the meaning of the instructions as a list of steps |
-//! | `emit` | steps as host code: which values are used, registers |
+//! | `emit`, `vectors`, `ways` | steps as host code, on registers, on vectors, out of the piece |
+//! | `uses` | which values are used |
 //! | `asm`, `xasm` | host instructions, on vector registers |
 //! | `pieces` | the code of a page: where it lies, jumps from block to block |
 //!
@@ -24,6 +25,9 @@ mod asm;
 mod emit;
 mod pieces;
 mod record;
+mod uses;
+mod vectors;
+mod ways;
 mod xasm;
 
 use super::{
