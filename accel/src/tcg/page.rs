@@ -214,7 +214,9 @@ impl<T: Target> Pages<T> {
         };
         page.patched.push(at);
         #[cfg(target_arch = "x86_64")]
-        page.pieces.region(off);
+        if let Some(quick) = &self.quick {
+            page.pieces.region(&quick.common, off)
+        }
         self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter });
     }
     /// Attaches a region to its page, if its pages are decoded and the bytes are what it was made from; `fetch` copies bytes
@@ -325,7 +327,10 @@ impl<T: Target> Pages<T> {
         let Some(op) = page.ops.get(off).filter(|_| !page.crossings.contains(&off)) else { return };
         // SAFETY: a live op, and no handler runs. The ops up to the end of its block are behind it in its run.
         let ops = unsafe { std::slice::from_raw_parts(op.as_ptr(), op.as_ref().n.into()) };
-        let quick = self.quick.get_or_insert_default();
+        if self.quick.is_none() {
+            self.quick = super::quick::Quick::new::<T>(&jit).map(Box::new)
+        }
+        let Some(quick) = &mut self.quick else { return };
         let mut at = 0;
         while let Some(rest) = ops.get(at..).filter(|r| !r.is_empty()) {
             let started = std::time::Instant::now();
@@ -352,7 +357,9 @@ impl<T: Target> Pages<T> {
                     let off = unsafe { (*op).off } & 0xfff;
                     page_ops.get(off).is_some_and(|o| o.as_ptr().cast_const() == op).then_some(off)
                 };
-                let Some(code) = page.pieces.add(&jit, &code, block, offset, (n, started)) else { return };
+                let Some(code) = page.pieces.add(&jit, &quick.common, &code, block, offset, (n, started)) else {
+                    return;
+                };
                 // SAFETY: a live op, and no handler runs; the code has the calling convention of a handler, and lives as long
                 // as the op.
                 let own = unsafe {

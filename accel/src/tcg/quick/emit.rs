@@ -76,10 +76,25 @@ pub(in super::super) struct Code {
     pub across: Vec<(usize, usize)>,
     /// Jumps that may go to another block's entry instead: where they end, and to which block.
     pub ways: Vec<(usize, Way)>,
+    /// Jumps of either into what all pieces share.
+    pub stubs_hot: Vec<(usize, Stub)>,
+    pub stubs_cold: Vec<(usize, Stub)>,
     /// Where handlers enter it; before that lies what jumps of other blocks enter.
     pub handler: usize,
-    /// In the cold code, the way to whatever handler the op has.
-    pub other: usize,
+}
+/// Code that all pieces share.
+#[derive(Clone, Copy)]
+pub(in super::super) enum Stub {
+    /// Pays for the op's block and goes to its handler.
+    Enter,
+    /// Goes to the op's handler.
+    Handler,
+    /// Goes to `stopped`.
+    Stopped,
+    /// Goes to `got_hot`.
+    GotHot,
+    /// Goes to `lost`.
+    Lost,
 }
 /// A way out.
 pub(super) struct Out {
@@ -100,6 +115,8 @@ pub(super) struct Emitter {
     pub(super) cold: Asm,
     pub(super) across: Vec<(usize, usize)>,
     pub(super) ways: Vec<(usize, Way)>,
+    pub(super) stubs_hot: Vec<(usize, Stub)>,
+    pub(super) stubs_cold: Vec<(usize, Stub)>,
     pub(super) uses: Vec<u16>,
     pub(super) last: Vec<u16>,
     pub(super) live: Vec<bool>,
@@ -143,6 +160,8 @@ impl Emitter {
         self.cold.code.clear();
         self.across.clear();
         self.ways.clear();
+        self.stubs_hot.clear();
+        self.stubs_cold.clear();
         self.owner = [None; 16];
         self.vectors = 0;
         self.spills = SPILLS;
@@ -155,8 +174,6 @@ impl Emitter {
             self.pay(l, Some(n))
         }
         let handler = self.asm.here();
-        let other = self.cold.here();
-        self.cold.jump_to(Rm::Mem(at(RSI, l.op_run)));
         for i in 0..p.steps.len() {
             self.locked = 0;
             if self.live[i] {
@@ -169,7 +186,15 @@ impl Emitter {
             self.out(p, l, out, &own)
         }
         let [hot, cold] = [&self.asm, &self.cold].map(|a| a.code.clone());
-        Ok(Code { hot, cold, across: self.across.clone(), ways: self.ways.clone(), handler, other })
+        Ok(Code {
+            hot,
+            cold,
+            across: self.across.clone(),
+            ways: self.ways.clone(),
+            stubs_hot: self.stubs_hot.clone(),
+            stubs_cold: self.stubs_cold.clone(),
+            handler,
+        })
     }
 
     // ---- registers ----

@@ -32,14 +32,15 @@ mod xasm;
 
 use super::{
     env::{Env, Hot, JC, JcEntry, Op, Shared, mark},
+    jit::Jit,
     ops::{Flow, W},
     target::Target,
     tier0::{got_hot, lost, stopped},
     tlb::{REGIMES, TLB, TlbEntry},
 };
-pub(super) use emit::{Code, Way};
+pub(super) use emit::{Code, Stub, Way};
 use emit::{Emitter, Layout};
-pub(super) use pieces::Pieces;
+pub(super) use pieces::{Common, Pieces};
 use record::{Ending, Piece, Recorder};
 use std::mem::offset_of;
 
@@ -54,10 +55,10 @@ pub(super) fn available() -> bool {
 }
 
 /// The quick compiler of a vCPU.
-#[derive(Default)]
 pub(super) struct Quick {
     piece: Piece,
     emitter: Emitter,
+    pub common: Common,
 }
 
 fn layout<T: Target>(mode: u32) -> Layout {
@@ -96,6 +97,11 @@ fn layout<T: Target>(mode: u32) -> Layout {
 }
 
 impl Quick {
+    /// A compiler for the target; nothing if there is no room for code.
+    pub fn new<T: Target>(jit: &Jit) -> Option<Quick> {
+        let common = Common::new(jit, ways::stubs(&layout::<T>(0)))?;
+        Some(Quick { piece: Piece::default(), emitter: Emitter::default(), common })
+    }
     /// The code of the longest piece at the start of `ops`, the instructions of a block from one of them on: the number of ops
     /// it has (the one behind the last is not for a piece), and the code, if there is any. `own` gives the address of an op's
     /// own handler, `head` is the address of the first if a block begins with it, `guess` the likely

@@ -2,7 +2,7 @@
 
 use super::{
     super::jit::{Jit, code},
-    Code, Way,
+    Code, Stub, Way,
 };
 use rustc_hash::FxHashMap;
 use std::time::Instant;
@@ -10,9 +10,24 @@ use std::time::Instant;
 /// A piece in its place.
 struct Placed {
     hot: code::Code,
-    cold: code::Code,
+    _cold: code::Code,
     handler: usize,
-    other: usize,
+}
+/// The code that all pieces share.
+pub(in super::super) struct Common {
+    code: code::Code,
+    at: [usize; 5],
+}
+impl Common {
+    /// Places it; nothing if there is no room.
+    pub fn new(jit: &Jit, (code, at): (Vec<u8>, [usize; 5])) -> Option<Common> {
+        let place = jit.reserve(code.len(), false)?;
+        place.write(0, &code);
+        Some(Common { code: place, at })
+    }
+    fn at(&self, what: Stub) -> *const u8 {
+        self.code.at(self.at[what as usize])
+    }
 }
 /// The pieces of a page.
 #[derive(Default)]
@@ -31,6 +46,7 @@ impl Pieces {
     pub fn add(
         &mut self,
         jit: &Jit,
+        common: &Common,
         code: &Code,
         block: Option<u16>,
         offset: impl Fn(Way) -> Option<u16>,
@@ -42,9 +58,12 @@ impl Pieces {
         for &(end, to) in &code.across {
             hot.link(end, cold.at(to))
         }
+        for (part, list) in [(&hot, &code.stubs_hot), (&cold, &code.stubs_cold)] {
+            list.iter().for_each(|&(end, what)| part.link(end, common.at(what)))
+        }
         let number = self.placed.len();
         let enter = hot.at(code.handler);
-        self.placed.push(Placed { hot, cold, handler: code.handler, other: code.other });
+        self.placed.push(Placed { hot, _cold: cold, handler: code.handler });
         if let Some(off) = block {
             self.blocks.insert(off, number);
             let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.0 == off);
@@ -68,7 +87,7 @@ impl Pieces {
         from.link(end, to.at(0))
     }
     /// The block at an offset begins with a region: whoever comes from other code goes to the op's handler.
-    pub fn region(&mut self, off: u16) {
+    pub fn region(&mut self, common: &Common, off: u16) {
         if let Some(&n) = self.blocks.get(&off)
             && !self.regions.contains(&off)
         {
@@ -76,7 +95,7 @@ impl Pieces {
             const NOP_JMP: [u8; 2] = [0x90, 0xe9];
             let p = &self.placed[n];
             p.hot.write(p.handler - 6, &NOP_JMP);
-            p.hot.link(p.handler, p.cold.at(p.other));
+            p.hot.link(p.handler, common.at(Stub::Handler));
             self.regions.push(off)
         }
     }

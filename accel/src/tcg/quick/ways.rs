@@ -1,8 +1,8 @@
-//! How a piece ends: other blocks, other handlers, ways out.
+//! How a piece ends: other blocks, other handlers, ways out; and the code for that which all pieces share.
 
 use super::{
     asm::*,
-    emit::{Emitter, FREE, Fit, Layout, Loc, Out, Way, simm, spill_at},
+    emit::{Emitter, FREE, Fit, Layout, Loc, Out, Stub, Way, simm, spill_at},
     record::{Cond, Ending, Piece},
 };
 use crate::tcg::ops::*;
@@ -48,12 +48,14 @@ impl Emitter {
                 self.asm.load(W::B8, u, Rm::Mem(at(RDI, l.salt)));
                 self.asm.bin(Bin::Xor, W::B8, u, Rm::Reg(v));
                 self.asm.cmp(W::B8, u, Rm::Mem(indexed(RDI, t, l.jc_key)));
+                // (Where `lost` expects it.)
                 let lost = self.asm.jump_if(Cc::NE);
                 self.cross(lost);
                 if v != RDX {
                     self.cold.mov(W::B8, RDX, v)
                 }
-                handler(&mut self.cold, l.lost);
+                let j = self.cold.jump();
+                self.stubs_cold.push((j.0, Stub::Lost));
                 self.asm.load(W::B8, RSI, Rm::Mem(indexed(RDI, t, l.jc_op)));
                 self.asm.bin_imm(Bin::And, W::B8, v, !0xfff);
                 self.asm.store(W::B8, at(RDI, l.regs + 8 * PAGE.index() as i32), v);
@@ -71,20 +73,14 @@ impl Emitter {
             Way::Target(n) => self.cold.load(W::B8, RSI, Rm::Mem(at(RSI, n as i32 * l.op_size + l.op_imm))),
             Way::Op(n) => advance(&mut self.cold, l, n),
         }
-        let [stopped, hot] = pay(&mut self.cold, l, None);
-        self.cold.jump_to(Rm::Mem(at(RSI, l.op_run)));
-        self.cold.land(stopped);
-        handler(&mut self.cold, l.stopped);
-        self.cold.land(hot);
-        handler(&mut self.cold, l.got_hot)
+        let j = self.cold.jump();
+        self.stubs_cold.push((j.0, Stub::Enter))
     }
     /// Pays for the op's block, of `n` instructions if that is known.
     pub(super) fn pay(&mut self, l: &Layout, n: Option<u8>) {
         let [stopped, hot] = pay(&mut self.asm, l, n);
-        self.cross(stopped);
-        handler(&mut self.cold, l.stopped);
-        self.cross(hot);
-        handler(&mut self.cold, l.got_hot)
+        self.stubs_hot.push((stopped.0, Stub::Stopped));
+        self.stubs_hot.push((hot.0, Stub::GotHot))
     }
     /// The code of a way out.
     pub(super) fn out(&mut self, p: &Piece, l: &Layout, out: Out, own: &impl Fn(usize) -> usize) {
@@ -121,6 +117,22 @@ impl Emitter {
         advance(a, l, out.op as usize);
         handler(a, own(out.op as usize))
     }
+}
+/// What all pieces share, and where in it each of [`Stub`] is.
+pub(super) fn stubs(l: &Layout) -> (Vec<u8>, [usize; 5]) {
+    let mut a = Asm::default();
+    let [stopped, hot] = pay(&mut a, l, None);
+    let own = a.here();
+    a.jump_to(Rm::Mem(at(RSI, l.op_run)));
+    let at_stopped = a.here();
+    a.land(stopped);
+    handler(&mut a, l.stopped);
+    let at_hot = a.here();
+    a.land(hot);
+    handler(&mut a, l.got_hot);
+    let at_lost = a.here();
+    handler(&mut a, l.lost);
+    (a.code, [0, own, at_stopped, at_hot, at_lost])
 }
 fn handler(a: &mut Asm, address: usize) {
     a.mov_imm(RAX, address as u64);
