@@ -545,8 +545,7 @@ impl DeviceImpl for Piix4Pm {
                 let (base, smm) = (self.smb_io_base.get(), self.smm_enabled.get());
                 let c = self.config().rw(m);
                 (DEVACTB..DEVACTB + 4).for_each(|i| c.set_byte(i, 0));
-                c.set_byte(PMBA, 0x01);
-                c.set_byte(PMBA + 1, 0x00);
+                c.set_byte(PMBA, 0x01); // (as on QEMU, the upper byte stays)
                 c.set_byte(PMREGMISC, 0);
                 c.set_long(SMBBA, base | 1);
                 c.set_byte(SMBHSTCFG, 0x09);

@@ -1,5 +1,7 @@
 //! The 82077AA floppy controller's registers and commands, for a machine without drives: every access to a drive ends
 //! abnormally. Source: Intel 82077AA (290166) §2.1 (registers), §5 (commands), §6 (status). Drives come with the block layer.
+//! As on QEMU: a drive that is not there is write protected, its medium was changed, and its head stays at track 0; no reset
+//! changes what CONFIGURE and LOCK said; the tape drive register holds bit 2 alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,11 +20,21 @@ mod msr {
 /// Status register 0.
 mod st0 {
     pub const SEEK_END: u8 = 0x20;
-    pub const EQPMT: u8 = 0x10;
     pub const ABNTERM: u8 = 0x40;
     pub const INVCMD: u8 = 0x80;
     pub const RDYCHG: u8 = 0xc0;
 }
+/// Status register 3.
+mod st3 {
+    pub const WP: u8 = 0x40;
+    pub const T0: u8 = 0x10;
+    /// Bits 5 and 3.
+    pub const ONES: u8 = 0x28;
+}
+/// DIR bit 7: the medium was changed.
+const DSKCHG: u8 = 0x80;
+/// TDR bit 2: which drive boots.
+const BOOTSEL: u8 = 0x04;
 /// DSR bit 7: software reset.
 const SWRESET: u8 = 0x80;
 /// Drives whose state changed is reported after a reset.
@@ -50,7 +62,6 @@ pub struct FdcRegs {
     /// Drives in perpendicular mode (bits 5:2), gap and write gate.
     perpendicular: u8,
     lock: bool,
-    track: [u8; 4],
     /// Last sector, or sectors per track, of the last transfer.
     eot: u8,
 }
@@ -72,7 +83,6 @@ impl Default for FdcRegs {
             precomp: 0,
             perpendicular: 0,
             lock: false,
-            track: [0; 4],
             eot: 0,
         }
     }
@@ -99,11 +109,9 @@ impl FdcRegs {
     /// Reset by pin (`hard`), by DOR bit 2 or by DSR bit 7.
     pub fn reset(&mut self, hard: bool) {
         let old = std::mem::take(self);
+        (self.config, self.precomp, self.lock) = (old.config, old.precomp, old.lock);
         if !hard {
             (self.dor, self.tdr, self.ccr, self.eot) = (old.dor, old.tdr, old.ccr, old.eot);
-            if old.lock {
-                (self.config, self.precomp, self.lock) = (old.config, old.precomp, true);
-            }
             self.dsr = old.dsr & !SWRESET;
             (self.perpendicular, self.timer) = (old.perpendicular & !3, old.timer);
             self.irq = true;
@@ -138,8 +146,7 @@ impl FdcRegs {
                 self.irq = false;
                 self.result.remove(0)
             }
-            // No drive pulls the disk-change line.
-            7 => 0,
+            7 => DSKCHG,
             _ => 0xff,
         }
     }
@@ -154,7 +161,7 @@ impl FdcRegs {
                     self.reset(false);
                 }
             }
-            3 if !self.in_reset() => self.tdr = val & 3,
+            3 if !self.in_reset() => self.tdr = val & BOOTSEL,
             4 if !self.in_reset() => {
                 self.dsr = val;
                 if val & SWRESET != 0 {
@@ -179,21 +186,11 @@ impl FdcRegs {
         }
     }
 
-    fn drive(byte: u8) -> usize {
-        usize::from(byte & dor::SELECT)
-    }
-
     /// A command ends with an interrupt; what a reset left to be sensed is forgotten.
     fn interrupt(&mut self, status0: u8) {
         self.status0 = status0;
         self.irq = true;
         self.reset_sensei = 0;
-    }
-
-    fn set_track(&mut self, select: u8, to: u8) {
-        if let Some(t) = self.track.get_mut(Self::drive(select)) {
-            *t = to;
-        }
     }
 
     /// A command has all its bytes.
@@ -203,32 +200,17 @@ impl FdcRegs {
         match byte(0) & 0x1f {
             // SPECIFY
             0x03 => self.timer = [byte(1), byte(2)],
-            // SENSE DRIVE STATUS: not write protected, no track 0, no drive
-            0x04 => self.result = vec![0x28 | select],
-            // RECALIBRATE: no drive finds track 0
-            0x07 => {
-                self.set_track(select, 0);
-                self.interrupt(st0::SEEK_END | st0::ABNTERM | st0::EQPMT | select);
-            }
-            // SEEK, RELATIVE SEEK (bit 7; bit 6: inwards): the steps are made whether or not a head moves
-            0x0f => {
-                let was = self.track.get(Self::drive(select)).copied().unwrap_or(0);
-                let to = match byte(0) & 0xc0 {
-                    0xc0 => was.saturating_add(byte(2)),
-                    0x80 => was.saturating_sub(byte(2)),
-                    _ => byte(2),
-                };
-                self.set_track(select, to);
-                self.interrupt(st0::SEEK_END | select & dor::SELECT);
-            }
+            // SENSE DRIVE STATUS
+            0x04 => self.result = vec![st3::WP | st3::T0 | st3::ONES | select],
+            // RECALIBRATE, SEEK, RELATIVE SEEK: no head moves
+            0x07 | 0x0f => self.interrupt(st0::SEEK_END | select & dor::SELECT),
             // SENSE INTERRUPT STATUS
             0x08 => self.sense_interrupt(),
             // DUMPREG
             0x0e => {
-                let [t0, t1, t2, t3] = self.track;
                 let [a, b] = self.timer;
                 let lock = u8::from(self.lock) << 7 | self.perpendicular;
-                self.result = vec![t0, t1, t2, t3, a, b, self.eot, lock, self.config, self.precomp];
+                self.result = vec![0, 0, 0, 0, a, b, self.eot, lock, self.config, self.precomp];
             }
             // VERSION: enhanced controller
             0x10 => self.result = vec![0x90],
@@ -261,14 +243,13 @@ impl FdcRegs {
     fn sense_interrupt(&mut self) {
         if self.reset_sensei > 0 {
             let drive = DRIVES - self.reset_sensei;
-            self.result = vec![st0::RDYCHG | drive, self.track.get(usize::from(drive)).copied().unwrap_or(0)];
+            self.result = vec![st0::RDYCHG | drive, 0];
             self.reset_sensei -= 1;
         } else if !self.irq {
             self.result = vec![st0::INVCMD];
             return;
         } else {
-            let track = self.track.get(Self::drive(self.status0)).copied().unwrap_or(0);
-            self.result = vec![self.status0, track];
+            self.result = vec![self.status0, 0];
         }
         self.irq = false;
         self.status0 = 0;
@@ -312,17 +293,38 @@ mod tests {
     }
 
     #[test]
-    fn seeks_step_without_a_drive_and_recalibration_fails() {
+    fn seeks_end_without_a_drive_and_move_no_head() {
         let mut r = FdcRegs::default();
-        for (bytes, sensed) in
-            [([0x0f, 1, 5], [0x21, 5]), ([0xcf, 1, 2], [0x21, 7]), ([0x8f, 1, 9], [0x21, 0]), ([0x0f, 0, 3], [0x20, 3])]
-        {
-            assert!(command(&mut r, &bytes).is_empty());
+        for bytes in [&[0x0f, 1, 5][..], &[0xcf, 1, 2], &[0x8f, 1, 9], &[0x0f, 0, 3], &[7, 0], &[7, 1]] {
+            assert!(command(&mut r, bytes).is_empty());
             assert!(r.irq());
-            assert_eq!(command(&mut r, &[8]), sensed);
+            assert_eq!(command(&mut r, &[8]), [0x20 | bytes.get(1).copied().unwrap_or(0), 0]);
         }
-        assert!(command(&mut r, &[7, 0]).is_empty());
-        assert_eq!(command(&mut r, &[8]), [0x70, 0]);
+    }
+
+    #[test]
+    fn a_drive_that_is_not_there_has_a_status() {
+        let mut r = FdcRegs::default();
+        assert_eq!(command(&mut r, &[4, 1]), [0x79]);
+        assert!(command(&mut r, &[0x0f, 1, 5]).is_empty());
+        assert_eq!((command(&mut r, &[4, 5]), command(&mut r, &[4, 0])), (vec![0x7d], vec![0x78]));
+        assert_eq!(r.read(7), 0x80);
+        r.write(3, 0xff);
+        assert_eq!(r.read(3), 4);
+    }
+
+    #[test]
+    fn resets_keep_the_configuration() {
+        let mut r = FdcRegs::default();
+        for lock in [0x94, 0x14] {
+            assert!(command(&mut r, &[0x13, 0, 0x57, 9]).is_empty());
+            assert_eq!(command(&mut r, &[lock]), [(lock & 0x80) >> 3]);
+            r.write(4, SWRESET);
+            (0..4).for_each(|_| _ = command(&mut r, &[8]));
+            assert_eq!(command(&mut r, &[0x0e]).get(7..), Some(&[lock & 0x80, 0x57, 9][..]));
+        }
+        r.reset(true);
+        assert_eq!(command(&mut r, &[0x0e]).get(8..), Some(&[0x57, 9][..]));
     }
 
     #[test]

@@ -97,6 +97,9 @@ const SURVIVES: &[(&str, &str, &str, &str)] = &[
     ("mc146818rtc", "regs", "", "battery-backed"),
     ("smbus-eeprom", "regs", "data", "an EEPROM"),
     ("i8257", "regs", "channels", "a reset concerns command, status, request and mask registers (8237A, Reset)"),
+    ("isa-fdc", "regs", "config", "what CONFIGURE and LOCK said, as on QEMU"),
+    ("isa-fdc", "regs", "precomp", "as above"),
+    ("isa-fdc", "regs", "lock", "as above"),
     ("PIIX4_PM", "cpus", "slots", "processors and what the OS said of them stay"),
     (
         "pci-device",
