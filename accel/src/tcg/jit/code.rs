@@ -4,7 +4,7 @@
 use parking_lot::Mutex;
 use rustix::{
     fs::MemfdFlags,
-    mm::{MapFlags, ProtFlags},
+    mm::{Advice, MapFlags, ProtFlags},
 };
 use std::{
     collections::BTreeMap,
@@ -83,6 +83,11 @@ impl CodeCache {
         let some = |p| NonNull::new(p).ok_or(io::ErrorKind::OutOfMemory);
         let free = Mutex::new(Free { ranges: BTreeMap::from([(0, len)]), used: 0 });
         Ok(Arc::new(CodeCache { write: some(write)?, exec: some(exec)?, len, free }))
+    }
+    /// Nothing will be written soon: memory that is mapped twice need not count twice.
+    pub fn rest(&self) {
+        // SAFETY: a shared mapping of a file keeps its contents; it is only mapped anew where it is written next.
+        let _ = unsafe { rustix::mm::madvise(self.write.as_ptr(), self.len, Advice::LinuxDontNeed) };
     }
     /// Bytes in use.
     pub fn used(&self) -> usize {

@@ -409,6 +409,7 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
                 busy = false;
                 MutexGuard::unlocked(&mut queue, || {
                     j.compiler.lock().rest();
+                    j.cache.rest();
                     trim()
                 })
             }
