@@ -112,6 +112,15 @@ impl TcgAccel {
         // (vCPUs are made later.) One instruction at a time is what a loop of handlers does.
         this.group().set_looped(this.one_insn_per_tb.get());
         if let Some(jit) = this.jit() {
+            // What was asked for by name is there, or an error.
+            let asked = match (this.tb_size.get(), this.tier.get()) {
+                (0, Tier::Jit) => Some("tier=jit".to_owned()),
+                (0, _) => None,
+                (mib, _) => Some(format!("tb-size={mib}")),
+            };
+            if let Some(asked) = asked {
+                jit.check().map_err(|e| Error::generic(format!("{asked}: {e}")))?
+            }
             this.group().set_jit(jit)
         }
         let ram = Core::of(machine).ram.clone();

@@ -36,7 +36,7 @@ const LISTS: &[(&str, &str, &str)] = &[
 #[test]
 fn every_option_and_key_is_in_a_row() {
     let (mut options, mut keys) = (BTreeSet::new(), BTreeSet::new());
-    for args in rows::ROWS {
+    for args in rows::all() {
         let mut args = args.iter().peekable();
         while let Some(option) = args.next() {
             let name = option.trim_start_matches('-');
@@ -169,8 +169,7 @@ fn every_switch_of_the_machine_is_set_and_read_back() {
 fn every_backend_is_listed_and_every_listed_backend_is_in_a_row() {
     let listed = process::run(&["-chardev", "help"], "").stdout;
     let listed: BTreeSet<&str> = listed.lines().skip(1).map(str::trim).collect();
-    let tried: BTreeSet<&str> = rows::ROWS
-        .iter()
+    let tried: BTreeSet<&str> = rows::all()
         .flat_map(|args| args.windows(2).filter(|w| w[0] == "-chardev"))
         .map(|w| w[1].split(',').next().unwrap_or_default().trim_start_matches("backend="))
         .collect();

@@ -71,6 +71,21 @@ impl Default for JitConfig {
     }
 }
 
+impl JitConfig {
+    /// Whether this host can do it. (Without being asked, a machine falls back to the interpreter if not.)
+    ///
+    /// # Errors
+    /// No compiler, no executable memory, or not so much of it.
+    pub fn check(&self) -> Result<(), String> {
+        stubs::stubs()?;
+        code_cache(self).map(drop)
+    }
+}
+fn code_cache(config: &JitConfig) -> Result<Arc<CodeCache>, String> {
+    CodeCache::new(config.cache)
+        .map_err(|e| format!("the host has no {} MiB of memory for compiled code: {e}", config.cache >> 20))
+}
+
 /// What tier 1 did, for reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JitCounters {
@@ -228,7 +243,7 @@ impl Jit {
             config,
             no_region: stubs.no_region as *const u8,
             compile: compile::<T>,
-            cache: CodeCache::new(config.cache).map_err(|e| format!("no memory for code: {e}"))?,
+            cache: code_cache(&config)?,
             compiler: Mutex::new(compiler),
             regions: Mutex::default(),
             queue: Mutex::default(),
