@@ -8,7 +8,7 @@ use crate::{
     layout::{CODE_LEN, CODE_LIMIT_16, DATA_LEN, DATA_LIMIT_16, HIGH, Layout, PAGE, pattern},
     state::{Case, Executor, Fault, Mode, Outcome},
 };
-use accel::tcg::{Bus, Counters, Exit, FlatBus, Group, JitConfig, Vcpu, host::f80::F80};
+use accel::tcg::{Bus, Counters, Exit, FlatBus, Group, JitConfig, JitCounters, Vcpu, host::f80::F80};
 use std::{collections::BTreeMap, sync::Arc};
 use target_i386::{
     X86,
@@ -112,6 +112,10 @@ impl Guest {
     /// What happened in the engine.
     pub fn counters(&self) -> Counters {
         self.vcpu.counters()
+    }
+    /// What tier 1 did, if there is one.
+    pub fn jit_counters(&self) -> Option<JitCounters> {
+        self.group.jit_counters()
     }
     fn put_code(&mut self, at: u64, code: &[u8]) {
         if self.last_code.as_ref().is_some_and(|(a, c)| *a == at && c == code) {

@@ -29,6 +29,13 @@ fn seed() -> u64 {
     number("ORACLE_SEED", 7)
 }
 
+/// The compiler failed at nothing. (What cannot be part of a region is refused before it.)
+fn nothing_failed(guest: &Guest) {
+    if let Some(c) = guest.jit_counters() {
+        assert_eq!(c.failed, 0, "{c:?}");
+    }
+}
+
 /// Runs all forms of all modes, half of them on each of two threads.
 fn all_forms(drive: Drive, encodings: u32, states: u32) {
     let (seed, times) = (seed(), number("ORACLE_TIMES", 1) as u32);
@@ -57,6 +64,7 @@ fn all_forms(drive: Drive, encodings: u32, states: u32) {
                 }
                 entered.fetch_add(guest.counters().entered, Relaxed);
                 pieces.fetch_add(guest.pieces(), Relaxed);
+                nothing_failed(&guest);
             });
         }
     });
@@ -145,4 +153,5 @@ fn sequences(drive: Drive) {
         println!("{mode:?}: {runs} runs");
         assert!(failure.is_none(), "ORACLE_SEED={seed}\n{}", failure.unwrap_or_default());
     }
+    nothing_failed(&guest);
 }

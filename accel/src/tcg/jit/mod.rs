@@ -101,6 +101,8 @@ pub struct JitCounters {
     pub nanoseconds: u64,
     /// Requests that could not be served: no region to be made, or not by the compiler.
     pub refused: u64,
+    /// Those of them that the compiler failed at, which is a bug.
+    pub failed: u64,
     /// Times the cache was full and everything was dropped.
     pub evictions: u64,
     /// Bytes of the cache in use, and its size.
@@ -209,6 +211,7 @@ struct Stats {
     bytes: AtomicU64,
     nanoseconds: AtomicU64,
     refused: AtomicU64,
+    failed: AtomicU64,
     evictions: AtomicU64,
     /// Of the quick compiler: pieces, instructions, bytes, nanoseconds.
     quick: [AtomicU64; 4],
@@ -314,6 +317,9 @@ impl Jit {
         let known: Vec<_> = self.regions(q.host, q.mode).into_iter().filter(|r| r.serves(q)).collect();
         // (A bug in the compiler costs a region, not the machine: nothing of it is kept.)
         let r = catch_unwind(AssertUnwindSafe(|| (self.compile)(self, q, &known)));
+        if r.is_err() {
+            self.stats.failed.fetch_add(1, Relaxed);
+        }
         let Ok(Some(r)) = r else {
             self.stats.refused.fetch_add(1, Relaxed);
             return None;
@@ -362,8 +368,8 @@ impl Jit {
     /// What happened so far.
     pub fn counters(&self) -> JitCounters {
         let s = &self.stats;
-        let [regions, instructions, clif, bytes, nanoseconds, refused, evictions] =
-            [&s.regions, &s.instructions, &s.clif, &s.bytes, &s.nanoseconds, &s.refused, &s.evictions]
+        let [regions, instructions, clif, bytes, nanoseconds, refused, failed, evictions] =
+            [&s.regions, &s.instructions, &s.clif, &s.bytes, &s.nanoseconds, &s.refused, &s.failed, &s.evictions]
                 .map(|c| c.load(Relaxed));
         let (used, size) = (self.cache.used() as u64, self.cache.size() as u64);
         let waiting = self.queue.lock().waiting.len() as u64;
@@ -375,6 +381,7 @@ impl Jit {
             bytes,
             nanoseconds,
             refused,
+            failed,
             evictions,
             used,
             size,
@@ -488,6 +495,7 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         Ok(code) => code,
         Err(e) => {
             tracing::error!(target: "jit", offset = q.off, mode = q.mode, error = ?e.inner, "a region was refused");
+            jit.stats.failed.fetch_add(1, Relaxed);
             return None;
         }
     };

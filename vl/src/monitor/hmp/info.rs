@@ -182,6 +182,7 @@ fn jit(c: &mut Call<'_>) -> Result {
         ("code bytes", n.bytes),
         ("microseconds", n.nanoseconds / 1000),
         ("refused", n.refused),
+        ("failed", n.failed),
         ("evictions", n.evictions),
         ("cache used", n.used),
         ("cache size", n.size),
