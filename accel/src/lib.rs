@@ -4,8 +4,10 @@
 //! architectures are safe code written against [`tcg::Target`].
 #![deny(unsafe_code)]
 
+pub mod icount;
 mod machine_bus;
 pub mod qtest;
+mod round_robin;
 pub mod tcg;
 pub mod tcg_accel;
 

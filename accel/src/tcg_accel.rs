@@ -2,23 +2,22 @@
 //!
 //! One thread per vCPU. It runs guest code until it is kicked, then looks around in [`Cpu::wait_io_event`]. The engine's
 //! vCPU sits in a mutex that is held while guest code runs: work that is queued for the thread, or somebody else while the
-//! vCPU is parked, takes it to reach the registers. With `thread=single` the vCPUs take turns.
+//! vCPU is parked, takes it to reach the registers. With `thread=single` the vCPUs share one thread (`round_robin`).
 
 use crate::{
+    icount::{Icount, IcountConfig},
     machine_bus::{CodeWrites, MachineBus, watch_page},
+    round_robin::RoundRobin,
     tcg::{Counters, Exit, Group, JitConfig, Target, Vcpu},
 };
 use hw_core::{
     Core, Cpu, Locked, Machine,
     accel::{Accel, AccelClass},
 };
-use parking_lot::{FairMutex, Mutex};
+use parking_lot::Mutex;
 use qom::{Base, Class, Error, PropEnum, Ref, Registry, Result};
 use rustc_hash::FxHashMap;
-use std::sync::{Arc, OnceLock};
-
-/// Instructions that a vCPU runs before it lets another one run, with `thread=single`.
-const TURN: u64 = 200_000;
+use std::sync::{Arc, OnceLock, Weak};
 
 /// `thread=` of the accelerator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PropEnum)]
@@ -46,8 +45,10 @@ pub enum Tier {
 
 /// What starts the thread of one vCPU.
 pub trait VcpuThread: Send + Sync {
-    /// Runs the vCPU until it is unplugged; called on its thread. `turn` is held while guest code runs.
-    fn run(&self, cpu: &Ref<Cpu>, turn: Option<&FairMutex<()>>);
+    /// Runs the vCPU until it is unplugged; called on its thread.
+    fn run(&self, cpu: &Ref<Cpu>);
+    /// Runs about `budget` instructions at most, on the thread of all vCPUs; how many it was.
+    fn turn(&self, cpu: &Ref<Cpu>, budget: u64) -> (Exit, u64);
     /// What the vCPU's engine counted. It is parked.
     fn counters(&self) -> Counters;
 }
@@ -79,14 +80,8 @@ pub struct TcgAccel {
     threshold: qom::Prop<u16>,
     group: OnceLock<Arc<Group>>,
     vcpus: Mutex<FxHashMap<u32, Arc<dyn VcpuThread>>>,
-    turn: Arc<Turn>,
-}
-/// Held by the vCPU that runs.
-struct Turn(FairMutex<()>);
-impl Default for Turn {
-    fn default() -> Self {
-        Turn(FairMutex::new(()))
-    }
+    icount: OnceLock<Arc<Icount>>,
+    round_robin: Arc<RoundRobin>,
 }
 
 impl TcgAccel {
@@ -134,6 +129,29 @@ impl TcgAccel {
         });
         Ok(())
     }
+    /// The virtual clock counts instructions from now on. Before the machine is initialized.
+    pub fn set_icount(&self, core: &Core, config: IcountConfig) {
+        let icount = Icount::new(config, self.group());
+        let thread = Arc::downgrade(&self.round_robin);
+        icount.on_nearer(move || {
+            if let Some(t) = thread.upgrade() {
+                t.kick()
+            }
+        });
+        core.clocks.set_icount(icount.clone());
+        _ = self.icount.set(icount);
+    }
+    /// The clock that counts instructions, if there is one.
+    pub fn icount(&self) -> Option<&Arc<Icount>> {
+        self.icount.get()
+    }
+    /// `one-insn-per-tb`.
+    pub fn is_one_insn_per_tb(&self) -> bool {
+        self.one_insn_per_tb.get()
+    }
+    fn is_single(&self) -> bool {
+        self.thread.get() == Threads::Single || self.icount.get().is_some()
+    }
     /// How tier 1 is used, if it is.
     fn jit(&self) -> Option<JitConfig> {
         let (default, tier) = (JitConfig::default(), self.tier.get());
@@ -169,9 +187,13 @@ impl TcgAccel {
         vcpu.set_number(cpu.index().unwrap_or(0));
         bus.attach(vcpu.kick().downgrade());
         let kick = vcpu.kick().downgrade();
+        let thread = self.is_single().then(|| Arc::downgrade(&self.round_robin));
         cpu.set_kick(move || {
             if let Some(k) = kick.upgrade() {
                 k.stop()
+            }
+            if let Some(t) = thread.as_ref().and_then(Weak::upgrade) {
+                t.kick()
             }
         });
         vcpu
@@ -197,14 +219,16 @@ impl TcgAccel {
         let thread = this.vcpus.lock().get(&index).cloned();
         let thread =
             thread.ok_or_else(|| Error::generic(format!("TCG cannot run CPU {index}: no engine was made for it")))?;
-        let turn = (this.thread.get() == Threads::Single).then(|| this.turn.clone());
+        if this.is_single() {
+            return this.round_robin.add(cpu, index, thread, this.icount.get().cloned());
+        }
         let cpu = cpu.clone();
         let name = format!("CPU {index}/TCG");
         std::thread::Builder::new()
             .name(name)
             .spawn(move || {
                 cpu.thread_started();
-                thread.run(&cpu, turn.as_deref().map(|t| &t.0));
+                thread.run(&cpu);
                 cpu.thread_ended();
             })
             .map_err(|e| Error::generic(format!("cannot create the thread of CPU {index}: {e}")))?;
@@ -213,30 +237,35 @@ impl TcgAccel {
 }
 
 /// The loop of a vCPU's thread. `ended` says what becomes of an exit; it runs with the vCPU's mutex held.
-pub fn run_vcpu<T: Target>(
-    cpu: &Ref<Cpu>,
-    vcpu: &Mutex<Vcpu<T>>,
-    turn: Option<&FairMutex<()>>,
-    ended: impl Fn(&mut Vcpu<T>, Exit),
-) {
+pub fn run_vcpu<T: Target>(cpu: &Ref<Cpu>, vcpu: &Mutex<Vcpu<T>>, ended: impl Fn(&mut Vcpu<T>, Exit)) {
     while cpu.wait_io_event() {
-        if cpu.is_halted() {
-            // It has work. (This kicks the vCPU: the first run below returns at once.)
-            cpu.set_halted(false)
-        }
-        cpu.take_exit_request();
-        let _turn = turn.map(FairMutex::lock);
-        let mut v = vcpu.lock();
-        // Whatever woke it: look for interrupts first.
-        v.kick().service();
-        let exit = v.run(if turn.is_some() { TURN } else { u64::MAX });
-        if exit == Exit::Halted {
-            cpu.set_halted(true)
-        }
-        ended(&mut v, exit);
+        turn(cpu, vcpu, u64::MAX, &ended);
     }
     let c = vcpu.lock().counters();
     tracing::debug!(cpu = cpu.index(), ?c, "vCPU ended");
+}
+/// Runs guest code once, a budget of instructions at most; how many it was. `ended` as for [`run_vcpu`].
+pub fn turn<T: Target>(
+    cpu: &Ref<Cpu>,
+    vcpu: &Mutex<Vcpu<T>>,
+    budget: u64,
+    ended: impl Fn(&mut Vcpu<T>, Exit),
+) -> (Exit, u64) {
+    if cpu.is_halted() {
+        // It has work. (This kicks the vCPU: the first run below returns at once.)
+        cpu.set_halted(false)
+    }
+    cpu.take_exit_request();
+    let mut v = vcpu.lock();
+    // Whatever woke it: look for interrupts first.
+    v.kick().service();
+    let before = v.counters().instructions;
+    let exit = v.run(budget);
+    if exit == Exit::Halted {
+        cpu.set_halted(true)
+    }
+    ended(&mut v, exit);
+    (exit, v.counters().instructions - before)
 }
 
 /// Class struct of `accel-cpu`: what an accelerator adds to the CPUs of one architecture.

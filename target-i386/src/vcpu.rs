@@ -11,10 +11,10 @@ use crate::{
 use accel::{
     AccelCpu, TcgAccel, VcpuThread,
     tcg::{Counters, Exit, Kick, Vcpu},
-    tcg_accel::run_vcpu,
+    tcg_accel::{run_vcpu, turn},
 };
 use hw_core::{Clocks, Core, Cpu, Request, ShutdownCause, cpu::interrupt};
-use parking_lot::{FairMutex, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use qom::{Error, Handle, Level, Ref, Result};
 use std::sync::Arc;
 
@@ -109,19 +109,24 @@ impl VcpuThread for X86Vcpu {
     fn counters(&self) -> Counters {
         self.lock().counters()
     }
-    fn run(&self, cpu: &Ref<Cpu>, turn: Option<&FairMutex<()>>) {
-        run_vcpu(cpu, &self.0.vcpu, turn, |_, exit| {
-            if let Exit::Target(code) = exit {
-                // A shutdown resets the machine, as the chipsets of PCs do.
-                let request = if code == EXIT_SHUTDOWN {
-                    Request::Reset(ShutdownCause::GuestReset)
-                } else {
-                    Request::InternalError(format!("vCPU stopped with code {code}"))
-                };
-                Core::of(&**cpu).requests.post(request);
-                cpu.stop_self();
-            }
-        })
+    fn run(&self, cpu: &Ref<Cpu>) {
+        run_vcpu(cpu, &self.0.vcpu, |_, exit| ended(cpu, exit))
+    }
+    fn turn(&self, cpu: &Ref<Cpu>, budget: u64) -> (Exit, u64) {
+        turn(cpu, &self.0.vcpu, budget, |_, exit| ended(cpu, exit))
+    }
+}
+/// What becomes of an exit of the architecture's own.
+fn ended(cpu: &Ref<Cpu>, exit: Exit) {
+    if let Exit::Target(code) = exit {
+        // A shutdown resets the machine, as the chipsets of PCs do.
+        let request = if code == EXIT_SHUTDOWN {
+            Request::Reset(ShutdownCause::GuestReset)
+        } else {
+            Request::InternalError(format!("vCPU stopped with code {code}"))
+        };
+        Core::of(&**cpu).requests.post(request);
+        cpu.stop_self();
     }
 }
 

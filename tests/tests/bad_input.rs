@@ -83,7 +83,7 @@ fn wrong_values_come_with_what_would_be_accepted() {
         (&["-fw_cfg", "opt/x"], "exactly one of file and string"),
         (&["-cpu", "qemu64,sse3=2"], "on"),
         (&["-cpu", "qemu64,family=x"], "family"),
-        (&["-icount", "auto"], "instruction counting is not built yet"),
+        (&["-icount", "shift=11"], "icount: Invalid shift value"),
         (&["-d", "int,pcall"], "'pcall' of QEMU is not built yet"),
         (&["-chardev", "socket,id=x,path=y,websocket=on"], "'websocket' of QEMU is not built yet"),
     ] {

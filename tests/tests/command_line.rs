@@ -87,7 +87,7 @@ fn wrong_values_say_what_would_be_accepted() {
         (&["-machine", "none", "-initrd", "x"], "-initrd only allowed with -kernel option"),
         (&["-machine", "none", "-device", "{'driver':1}"], "Invalid parameter type for 'driver', expected: string"),
         (&["-machine", "none", "-object", "{'qom-type':'memory-backend-ram'}"], "Parameter 'id' is missing"),
-        (&["-icount", "auto"], "not built yet"),
+        (&["-icount", "shift=0,rr=record"], "not built yet"),
         (&["-drive", "file=x"], "not built yet"),
         (&["-nic", "user"], "not built yet"),
         (&["-display", "gtk"], "expected none"),

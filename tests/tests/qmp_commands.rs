@@ -286,6 +286,15 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         assert_eq!(q.run("query-cpus-fast", json!({}))[1]["qom-path"], "/machine/peripheral/c1");
         assert_eq!(q.error("device_del", json!({"id": "nope"})).0, "DeviceNotFound");
     }
+    x_query_jit = "x-query-jit": {
+        let (_, error) = q.error("x-query-jit", json!({}));
+        assert_eq!(error, "JIT information is only available with accel=tcg");
+        *q = Qmp::start(&["-S", "-display", "none", "-smp", "2", "-icount", "shift=4", "-L", &firmware()]);
+        let text = q.run("x-query-jit", json!({}))["human-readable-text"].as_str().expect("text").to_owned();
+        for part in ["\nStatistics:\nTB flush count      0\n", "\nCPU #0\n", "\nCPU #1\n", "instructions        0\nshift               4\n"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
     query_machines = "query-machines": {
         let all = q.run("query-machines", json!({"compat-props": true}));
         let pc = find(&all, "alias", "pc");
@@ -627,6 +636,12 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
             line.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or_else(|| panic!("{text}"))
         };
         process::until("instructions", || counted(tcg.hmp("info jit")) > 100_000);
+        let text = tcg.hmp("info jit");
+        for line in ["one-insn-per-tb: off", "gen code size       ", "TB count            ", "TLB full flushes    ", "  TLB", "tier 1"] {
+            assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+        }
+        // As QEMU 11, which has none any more.
+        assert!(tcg.hmp("info opcount").starts_with("unknown command: 'info opcount'"));
     }
     info_kvm = "kvm": { assert_eq!(q.hmp("info kvm"), "kvm support: not compiled\r\n"); }
     info_lapic = "lapic": {

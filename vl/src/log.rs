@@ -110,11 +110,7 @@ fn range(text: &str) -> Result<RangeInclusive<u64>, String> {
     let find = |op: &str| text.find(op).map(|at| (at, at + op.len()));
     let (at, after) = find("-").or_else(|| find("+")).or_else(|| find("..")).ok_or("Bad range specifier")?;
     let (left, op, right) = (&text[..at], &text[at..after], &text[after..]);
-    let number = |t: &str| match t.strip_prefix("0x").or_else(|| t.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None if t.len() > 1 && t.starts_with('0') => u64::from_str_radix(t, 8).ok(),
-        None => t.parse().ok(),
-    };
+    use crate::options::size::number;
     let first = number(left).ok_or_else(|| format!("Invalid number to the left of {op}"))?;
     let second = number(right).ok_or_else(|| format!("Invalid number to the right of {op}"))?;
     let (low, high) = match op {

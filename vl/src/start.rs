@@ -3,9 +3,11 @@
 use crate::defaults::Ports;
 use crate::monitor::{self, hmp};
 use crate::options::chardev::{Short, from_opts, from_short};
+use crate::options::size;
 use crate::options::{Accel, CommandLine, FwCfgArg, Located, MonitorMode, OptError, PropArgs, PropInput};
 use crate::qtest;
 use crate::vm::{Env, StartError, Vm};
+use accel::{TcgAccel, icount::IcountConfig, tcg::Insight};
 use chardev::{Channel, config::Backend};
 use hw_core::accel::Accel as AccelObject;
 use hw_core::config::{BoardConfig, RtcBase, RtcConfig};
@@ -236,6 +238,56 @@ fn configure_accelerator(vm: &Vm, machine: &Ref<Machine>) -> Result<()> {
     fail("no accelerator found")
 }
 
+/// `-icount`, if it has the clock count instructions.
+fn icount(line: &CommandLine) -> std::result::Result<Option<IcountConfig>, &'static str> {
+    let on = |key: &str, default: bool| line.icount.get(key).and_then(size::boolean).unwrap_or(default);
+    let (align, sleep) = (on("align", false), on("sleep", true));
+    let Some(shift) = line.icount.get("shift") else {
+        return if line.icount.get("align").is_some() {
+            Err("Please specify shift option when using align")
+        } else {
+            Ok(None)
+        };
+    };
+    if align && !sleep {
+        return Err("align=on and sleep=off are incompatible");
+    }
+    let shift = if shift == "auto" {
+        if align {
+            return Err("shift=auto and align=on are incompatible");
+        }
+        if !sleep {
+            return Err("shift=auto and sleep=off are incompatible");
+        }
+        None
+    } else {
+        let number = size::number(shift).and_then(|n| u32::try_from(n).ok());
+        Some(number.filter(|n| *n <= accel::icount::MAX_SHIFT).ok_or("icount: Invalid shift value")?)
+    };
+    Ok(Some(IcountConfig { shift, align, sleep }))
+}
+
+/// `-dfilter`, `-perfmap`, `-jitdump`.
+fn show(vm: &Vm, insight: &Insight) {
+    let (line, pid) = (&vm.options, std::process::id());
+    if let Some(ranges) = &line.dfilter {
+        insight.set_ranges(ranges.clone());
+    }
+    let tell = |path: &str, what: &str, done: std::io::Result<()>| {
+        if let Err(e) = done {
+            vm.warn(&format!("Could not open {path}: {e}, proceeding without {what}"));
+        }
+    };
+    if line.perfmap {
+        let path = format!("/tmp/perf-{pid}.map");
+        tell(&path, "perfmap", insight.start_perf_map(path.as_ref()));
+    }
+    if line.jitdump {
+        let path = format!("./jit-{pid}.dump");
+        tell(&path, "jitdump", insight.start_jit_dump(path.as_ref()));
+    }
+}
+
 fn try_accelerator(vm: &Vm, machine: &Ref<Machine>, accel: &Accel) -> Result<()> {
     let known = hw_core::accel::names();
     if !known.contains(&accel.name) {
@@ -246,11 +298,18 @@ fn try_accelerator(vm: &Vm, machine: &Ref<Machine>, accel: &Accel) -> Result<()>
     for (key, value) in &accel.props {
         object.set_str(key, value).map_err(at(""))?;
     }
+    if let Some(config) = icount(&vm.options).map_err(at("-icount"))? {
+        let Some(tcg) = Ref::<TcgAccel>::new(Ref::object(&object).clone()) else {
+            return fail("-icount is not allowed with hardware virtualization");
+        };
+        if accel.props.iter().any(|(k, v)| k == "thread" && v == "multi") {
+            return fail("No MTTCG when icount is enabled");
+        }
+        tcg.set_icount(vm.core(), config);
+    }
     object.init_machine(machine, &mut vm.core().lock()).map_err(at(""))?;
-    if let Some(tcg) = vm.core().accel().and_then(Ref::<accel::TcgAccel>::new)
-        && let Some(ranges) = &vm.options.dfilter
-    {
-        tcg.group().insight.set_ranges(ranges.clone());
+    if let Some(tcg) = vm.core().accel().and_then(Ref::<TcgAccel>::new) {
+        show(vm, &tcg.group().insight);
     }
     Ok(())
 }

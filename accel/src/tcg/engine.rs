@@ -203,10 +203,24 @@ impl<T: Target> Vcpu<T> {
     pub fn run(&mut self, budget: u64) -> Exit {
         let budget = budget.min(i64::MAX as u64 / 2) as i64;
         self.hot().budget = budget;
+        self.expect_count(budget);
         self.requests_changed();
         let exit = self.run_on();
+        self.count_now();
         self.count(budget);
         exit
+    }
+    /// What the count of all vCPUs' instructions will be when the budget is used up.
+    fn expect_count(&mut self, budget: i64) {
+        // SAFETY: `&mut self`.
+        if let Some((count, end)) = unsafe { &mut (*inner(self.env())).counted } {
+            *end = count.get().wrapping_add(budget as u64)
+        }
+    }
+    /// Brings that count up to date, between two instructions.
+    fn count_now(&mut self) {
+        // SAFETY: `&mut self`.
+        unsafe { tlb::count(self.env(), 0) }
     }
     /// Counts what a budget was used for.
     fn count(&mut self, budget: i64) {
@@ -244,13 +258,22 @@ impl<T: Target> Vcpu<T> {
     pub fn step(&mut self) -> Exit {
         self.requests_changed();
         self.hot().budget = 1;
+        self.expect_count(1);
         if let Some(exit) = self.attend() {
             return exit;
         }
         let exit = self.step_one();
+        self.count_now();
         self.count(1);
         // What the instruction asked for is attended to by the next call, but code it overwrote is gone now.
         exit.unwrap_or(Exit::Budget)
+    }
+    /// The budget is for so many more instructions than it says, which will not be run.
+    fn lend(&mut self, n: i64) {
+        // SAFETY: `&mut self`.
+        if let Some((_, end)) = unsafe { &mut (*inner(self.env())).counted } {
+            *end = end.wrapping_add(n as u64)
+        }
     }
     fn requests_changed(&mut self) {
         if !self.mode_set {
@@ -271,6 +294,7 @@ impl<T: Target> Vcpu<T> {
         // In this order: a request that comes between leaves the vCPU kicked.
         shared.exit_request.store(0, SeqCst);
         let asked = shared.requests.swap(0, SeqCst);
+        self.count_now();
         if asked & request::PUBLISH != 0 {
             let list = std::mem::take(&mut *shared.published.lock());
             for r in list {
@@ -476,6 +500,11 @@ impl<T: Target> Vcpu<T> {
     fn stopped(&mut self) -> Option<Exit> {
         let env = self.env();
         let (why, at) = (self.hot().reason, self.hot().at);
+        // SAFETY: `&mut self`.
+        let counters = unsafe { &mut (*inner(env)).counters };
+        if let Some(n) = counters.stops.get_mut(why as usize) {
+            *n += 1
+        }
         match why {
             reason::FAULT => {
                 // SAFETY: `at` is the op that faulted; its page is only dropped by `attend`.
@@ -571,6 +600,7 @@ impl<T: Target> Vcpu<T> {
 
     /// Runs the instruction at the pc by itself: one that crosses its page, lies outside of host memory, or is stepped.
     pub(super) fn step_one(&mut self) -> Option<Exit> {
+        self.count_now();
         self.update_mode();
         let env = self.env();
         let pc = self.pc();
@@ -591,19 +621,24 @@ impl<T: Target> Vcpu<T> {
             }
         };
         // SAFETY: `&mut self`; the ops live until `single` replaces them.
-        unsafe {
+        let ran = unsafe {
             let h = hot(env);
             (*h).regs[PAGE.index()] = pc & !0xfff;
             // No jump cache entry matches: the run ends after the instruction.
             let salt = std::mem::replace(&mut (*h).salt, salt::NONE);
             let budget = (*h).budget;
-            (*h).budget = budget.max(8);
+            let lent = budget.max(8) - budget;
+            (*h).budget += lent;
+            self.lend(lent);
             tier0::run(env, op);
-            (*h).budget += budget - budget.max(8);
+            (*h).budget -= lent;
+            self.lend(-lent);
             (*h).salt = salt;
-        }
+            (*h).budget != budget || (*h).reason != reason::BUDGET
+        };
         let exit = self.stopped();
-        if exit.is_some() {
+        // (A kick may come before the instruction is run.)
+        if exit.is_some() || !ran {
             return exit;
         }
         // SAFETY: `&mut self`.

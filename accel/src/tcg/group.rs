@@ -87,6 +87,20 @@ impl CodeMap {
     }
 }
 
+/// Instructions that the vCPUs of a machine have executed, which run one at a time. While one runs, the count is brought up to
+/// date before everything that could look at it: rare instructions, accesses to devices, events.
+#[derive(Default)]
+pub struct Counted(AtomicU64);
+impl Counted {
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Relaxed)
+    }
+}
+
 /// The vCPUs of one machine: what they must tell each other.
 pub struct Group {
     pub(crate) code: CodeMap,
@@ -98,6 +112,8 @@ pub struct Group {
     /// vCPUs to come are looped, see [`Group::set_looped`].
     looped: AtomicBool,
     jit: Mutex<Tier1>,
+    /// Instructions of all vCPUs, if they are counted together.
+    counted: OnceLock<Arc<Counted>>,
     /// What is shown of its vCPUs.
     pub insight: Arc<Insight>,
 }
@@ -117,6 +133,7 @@ impl Group {
             locked: Mutex::new(()),
             looped: AtomicBool::new(false),
             jit: Mutex::new(Tier1::No),
+            counted: OnceLock::new(),
             insight: Arc::default(),
         })
     }
@@ -147,6 +164,17 @@ impl Group {
             Tier1::Is(j) => Some(j.clone()),
             _ => None,
         }
+    }
+    /// Instructions of vCPUs made from now on are counted together. They must run one at a time.
+    pub fn count_instructions(&self) -> Arc<Counted> {
+        self.counted.get_or_init(Arc::default).clone()
+    }
+    pub(crate) fn counted(&self) -> Option<&Arc<Counted>> {
+        self.counted.get()
+    }
+    /// The vCPU that runs leaves its run loop, as do those that run next.
+    pub(crate) fn stop(&self) {
+        self.each(|v| v.shared().ask(request::STOP))
     }
     /// Hands a region to all vCPUs.
     pub(crate) fn publish(&self, r: &Arc<Region>) {

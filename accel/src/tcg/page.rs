@@ -750,12 +750,15 @@ impl<T: Target> Pages<T> {
         key[..n].copy_from_slice(&bytes[..n]);
         let slot = (pc ^ pc >> 8) as usize % SINGLES;
         if let Some(s) = self.single[slot].as_ref().filter(|s| s.pc == pc && s.mode == mode && s.bytes == key) {
+            // (It never gets hot: that would stop it before it is run.)
+            // SAFETY: live, and no handler runs.
+            unsafe { (&mut *s.ops.as_ptr())[0].heat = 0 };
             return Some(s.ops.as_ptr().cast());
         }
         let off = (pc & 0xfff) as u16;
         let d = T::decode(bytes, off as u32, mode).ok()?;
         made(bytes.get(..d.len as usize)?);
-        let op = self.op(&Item { d, off, live: true }, 1);
+        let op = Op { heat: 0, ..self.op(&Item { d, off, live: true }, 1) };
         let next = Self::stub(leave::<T>, off as i64 + d.len as i64, mode);
         let to = match d.end {
             End::Goto(to) | End::If(to) => to,

@@ -877,10 +877,12 @@ unsafe extern "C" fn any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> W
         (*n).counters.slow += 1;
         (*n).n_places = 0;
         let f = (&(*pages(env)).forms)[(*op).form()];
+        tlb::count(env, (*op).n as i64);
         let mut frame = Interp::<T, true> { env, op, live: true, wanted: true, pend: None };
         let s = T::run::<_, AnyFamily>(&mut frame, f);
-        if (*n).stale && matches!(s, Ok(Flow::Next)) {
+        if tlb::must_leave(env) && matches!(s, Ok(Flow::Next)) {
             // (Other flows look at the exit request, which was set with the flag.)
+            (*hot(env)).budget += (*op).n as i64 - 1;
             return Way { to: To::Lost, ip: next_ip(env, op) };
         }
         Way::of(env, s)
@@ -974,11 +976,12 @@ unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareSt
         let form = (&(*pages(env)).forms)[(*op).form()];
         let op_fields = fields(env, op);
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.
+        tlb::count(env, (*op).n as i64);
         let mut cpu = Cpu { hot: &mut *hot(env), state: &mut *state(env), op: op_fields, mem: Mem(env, PhantomData) };
         let r = T::rare(&mut cpu, form);
         let n = (*op).n as i64;
         RareStep::Stopped(match r {
-            Rare::Next if (*inner(env)).stale => {
+            Rare::Next if tlb::must_leave(env) => {
                 (*hot(env)).budget += n - 1;
                 stop(env, op_fields.next_ip, reason::LOOKUP, 0)
             }

@@ -9,7 +9,7 @@
 use super::{
     bus::Bus,
     env::{Env, JC, JcEntry, hot, inner, jc_entry, request},
-    group::Group,
+    group::{Counted, Group},
     mem::Phys,
     target::*,
 };
@@ -202,7 +202,12 @@ pub(crate) struct Inner {
     pub mode_changed: bool,
     pub mode: u32,
     pub counters: Counters,
+    /// The count of all vCPUs' instructions, if there is one, and what it will be when the budget is used up.
+    pub counted: Option<(Arc<Counted>, u64)>,
 }
+/// Reasons to come back to the dispatcher.
+pub const STOPS: [&str; 9] =
+    ["look-up", "budget or kick", "fault", "page crossing", "mode", "halt", "exit", "hot block", "side exit"];
 /// What happened, for benches and tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
@@ -226,14 +231,26 @@ pub struct Counters {
     pub side: u64,
     /// Times a region was left for a kick.
     pub kicked: u64,
+    /// Times a region was left for the dispatcher, after an instruction that ended there.
+    pub out: u64,
+    /// Flushes of all translations.
+    pub flushes: u64,
+    /// Flushes of those that are not global.
+    pub flushes_local: u64,
+    /// Flushes of one page.
+    pub flushes_page: u64,
+    /// Why handlers and regions came back to the dispatcher, by [`STOPS`].
+    pub stops: [u64; STOPS.len()],
 }
 
 impl Inner {
     pub fn new(bus: Arc<dyn Bus>, group: Arc<Group>) -> Inner {
         let none = Spot { key: u64::MAX, generation: 0, pa: 0, host: std::ptr::null_mut(), flags: 0 };
         let phys = PhysEntry { pa: u64::MAX, host: std::ptr::null_mut(), writable: false, log: false };
+        let counted = group.counted().map(|c| (c.clone(), 0));
         Inner {
             bus,
+            counted,
             group,
             view: 0,
             phys: boxed(phys),
@@ -310,12 +327,38 @@ fn clear_list<T: Target>(env: NonNull<Env<T>>, regime: usize, list: &mut Vec<u16
     list.clear();
 }
 
+/// Brings the count of instructions up to date; `paid` of those that the budget was charged for have not been run.
+/// # Safety
+/// The calling thread owns the vCPU; no exclusive reference into `inner` or `hot` is live.
+#[inline(always)]
+pub(crate) unsafe fn count<T: Target>(env: NonNull<Env<T>>, paid: i64) {
+    // SAFETY: as demanded of the caller.
+    unsafe {
+        if let Some((count, end)) = &(*inner(env)).counted {
+            count.set(end.wrapping_sub(((*hot(env)).budget + paid) as u64))
+        }
+    }
+}
+/// An instruction that went beyond the registers and RAM has been run: the vCPU must leave before the next one. Where
+/// instructions are counted, events are looked at between the very instructions between which they came, whatever runs them.
+/// # Safety
+/// As for [`count`].
+#[inline(always)]
+pub(crate) unsafe fn must_leave<T: Target>(env: NonNull<Env<T>>) -> bool {
+    // SAFETY: as demanded of the caller; an atomic of a live env.
+    unsafe {
+        let n = inner(env);
+        (*n).stale || (*n).counted.is_some() && (*env.as_ptr()).shared.exit_request.load(Relaxed) != 0
+    }
+}
+
 /// Forgets all translations.
 /// # Safety
 /// The calling thread owns the vCPU and no reference into `inner` is live.
 pub(crate) unsafe fn flush_all<T: Target>(env: NonNull<Env<T>>) {
     // SAFETY: as demanded of the caller.
     let n = unsafe { &mut *inner(env) };
+    n.counters.flushes += 1;
     n.generation += 1;
     n.generation_local += 1;
     n.large = [(u64::MAX, 0); 2];
@@ -334,6 +377,7 @@ pub(crate) unsafe fn flush_all<T: Target>(env: NonNull<Env<T>>) {
 pub(crate) unsafe fn flush_local<T: Target>(env: NonNull<Env<T>>) {
     // SAFETY: as demanded of the caller.
     let n = unsafe { &mut *inner(env) };
+    n.counters.flushes_local += 1;
     n.generation_local += 1;
     for r in 0..REGIMES {
         clear_list(env, r, &mut n.filled[r][0]);
@@ -357,6 +401,7 @@ pub(crate) unsafe fn flush_page<T: Target>(env: NonNull<Env<T>>, la: u64) {
         // SAFETY: as demanded of the caller.
         return unsafe { flush_all(env) };
     }
+    n.counters.flushes_page += 1;
     let i = index(la);
     for r in 0..REGIMES {
         // SAFETY: atomics.

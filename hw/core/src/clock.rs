@@ -44,13 +44,22 @@ pub enum Source {
     Monotonic,
     /// Stepped by [`Clocks::step`], as `-accel qtest` does.
     Stepped,
-    /// [`Clocks::set_icount`]'s counter.
+    /// An instruction counter, [`Clocks::set_icount`]. Whoever runs the vCPUs runs its timers too.
     Icount,
 }
 
 const NEVER: u64 = u64::MAX;
 type Wake = Arc<dyn Fn() + Send + Sync>;
-type Counter = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// A virtual clock that counts instructions.
+pub trait InstructionClock: Send + Sync {
+    /// Its time.
+    fn now(&self) -> u64;
+    /// Makes `now` its time: part of loading a snapshot.
+    fn set(&self, now: u64);
+    /// A deadline was armed that comes before all others.
+    fn nearer(&self);
+}
 
 /// The machine's clock service.
 pub struct Clocks {
@@ -62,7 +71,7 @@ pub struct Clocks {
     stopped_at: AtomicU64,
     running: AtomicBool,
     stepped: AtomicU64,
-    icount: OnceLock<Counter>,
+    icount: OnceLock<Arc<dyn InstructionClock>>,
     queues: [Queue; 4],
     wake: RwLock<Option<Wake>>,
 }
@@ -109,7 +118,7 @@ impl Clocks {
         match self.source() {
             Source::Monotonic => self.vm_time(),
             Source::Stepped => self.stepped.load(Ordering::Acquire),
-            Source::Icount => self.icount.get().map_or(0, |f| f()),
+            Source::Icount => self.icount.get().map_or(0, |c| c.now()),
         }
     }
 
@@ -137,9 +146,9 @@ impl Clocks {
         self.source.store(Source::Stepped as u8, Ordering::Relaxed);
     }
 
-    /// Makes the virtual clock follow `counter` (nanoseconds). Before the machine starts; the first counter stays.
-    pub fn set_icount(&self, counter: impl Fn() -> u64 + Send + Sync + 'static) {
-        _ = self.icount.set(Arc::new(counter));
+    /// Makes the virtual clock count instructions. Before the machine starts; the first one stays.
+    pub fn set_icount(&self, clock: Arc<dyn InstructionClock>) {
+        _ = self.icount.set(clock);
         self.source.store(Source::Icount as u8, Ordering::Relaxed);
     }
 
@@ -173,6 +182,9 @@ impl Clocks {
     /// Sets the virtual clock while the machine is stopped: part of loading a snapshot.
     pub fn restore(&self, now: u64) {
         self.stepped.store(now, Ordering::Release);
+        if let Some(c) = self.icount.get() {
+            c.set(now);
+        }
         if !self.is_running() {
             self.stopped_at.store(now, Ordering::Release);
         }
@@ -216,11 +228,12 @@ impl Clocks {
         CLOCKS.into_iter().filter(counts).filter_map(wait).min()
     }
 
-    /// Runs every timer whose deadline has passed. Deadlines are compared with the time at the start of the call, so a
+    /// Runs every timer whose deadline has passed, but those of a clock that counts instructions. Deadlines are compared with the time at the start of the call, so a
     /// timer that arms itself again waits for the next one.
     pub fn run_expired(&self, m: &mut Locked) {
         for clock in CLOCKS {
-            if clock != ClockType::Virtual || self.is_running() {
+            let runs = self.is_running() && self.source() != Source::Icount;
+            if clock != ClockType::Virtual || runs {
                 self.run_clock(clock, m);
             }
         }
@@ -289,7 +302,10 @@ impl Clocks {
             queue.publish(&d) < before
         };
         if nearer {
-            self.wake();
+            match self.icount.get().filter(|_| timer.clock == ClockType::Virtual) {
+                Some(c) => c.nearer(),
+                None => self.wake(),
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("device", "device", "driver"),
     ("fw_cfg", "fw_cfg", "name"),
     ("global", "global", ""),
+    ("icount", "icount", "shift"),
     ("m", "memory", "size"),
     ("mon", "mon", "chardev"),
     ("msg", "msg", ""),

@@ -4,6 +4,7 @@ pub mod commands;
 pub mod error;
 pub mod events;
 pub mod hmp;
+mod jit;
 pub mod object;
 pub mod qmp;
 mod readline;

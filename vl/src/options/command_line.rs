@@ -195,8 +195,14 @@ pub struct CommandLine {
     pub log_items: Vec<String>,
     /// `-dfilter`: the last one counts.
     pub dfilter: Option<Vec<RangeInclusive<u64>>>,
+    /// `-perfmap`.
+    pub perfmap: bool,
+    /// `-jitdump`.
+    pub jitdump: bool,
     /// `-trace`.
     pub trace: Vec<Opts>,
+    /// `-icount`, merged.
+    pub icount: Opts,
     /// `-pidfile`.
     pub pidfile: Option<PathBuf>,
     /// `-daemonize`.

@@ -115,6 +115,13 @@ desc! {
     Text: "driver" "property" "value";
 }
 desc! {
+    /// `-icount`.
+    ICOUNT = "icount", Some("shift"), id false, strict false;
+    Bool: "align" "sleep";
+    Text: "shift";
+    NotBuilt: "rr" "rrfile" "rrsnapshot";
+}
+desc! {
     /// `-m`.
     MEMORY = "memory", Some("size"), id false, strict false;
     Size: "maxmem" "size";
@@ -169,6 +176,6 @@ impl Desc {
 
 /// Every list, for `query-command-line-options`.
 pub static ALL: &[&Desc] = &[
-    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &FW_CFG, &GLOBAL, &MACHINE, &MEMORY, &MON, &MSG, &NAME, &OBJECT, &RTC,
-    &RUN_WITH, &SMP, &TRACE,
+    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &FW_CFG, &GLOBAL, &ICOUNT, &MACHINE, &MEMORY, &MON, &MSG, &NAME,
+    &OBJECT, &RTC, &RUN_WITH, &SMP, &TRACE,
 ];

@@ -313,6 +313,14 @@ fn running() -> Vec<OptionDef> {
                 Ok(())
             },
         ),
+        opt("perfmap", "", "generate a /tmp/perf-${pid}.map file for perf", |c, _, _| {
+            c.perfmap = true;
+            Ok(())
+        }),
+        opt("jitdump", "", "generate a jit-${pid}.dump file for perf", |c, _, _| {
+            c.jitdump = true;
+            Ok(())
+        }),
         opt("trace", "[[enable=]<pattern>][,events=<file>][,file=<file>]", "specify tracing options", |c, _, t| {
             c.trace.push(Opts::parse(t, &desc::TRACE)?);
             Ok(())
@@ -322,9 +330,12 @@ fn running() -> Vec<OptionDef> {
             Ok(())
         }),
         opt("qtest-log", "file", "write the qtest conversation to 'file'", |c, _, t| text(&mut c.qtest_log, t)),
-        opt("icount", "[shift=N|auto]", "count instructions as the clock (not built yet)", |_, _, _| {
-            Err(OptError::Other("instruction counting is not built yet".into()))
-        }),
+        opt(
+            "icount",
+            "[shift=N|auto][,align=on|off][,sleep=on|off]",
+            "enable virtual instruction counter with 2^N clock ticks per instruction",
+            |c, _, t| merge(|c| (&mut c.icount, &desc::ICOUNT), c, t),
+        ),
     ]
 }
 
@@ -353,7 +364,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("hdd", true),
     ("incoming", true),
     ("iscsi", true),
-    ("jitdump", false),
     ("k", true),
     ("loadvm", true),
     ("mem-path", true),
@@ -365,7 +375,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("only-migratable", false),
     ("option-rom", true),
     ("overcommit", true),
-    ("perfmap", false),
     ("pflash", true),
     ("plugin", true),
     ("readconfig", true),

@@ -1,23 +1,51 @@
-//! What a user can watch of the engine: the text of `-d in_asm,op,out_asm,exec,cpu`.
+//! What a user can watch of the engine: the text of `-d in_asm,op,out_asm,exec,cpu`, and names of its code for `perf`.
 //!
 //! Each item is a `tracing` target of its name. Whether one is wanted is asked where something is made (a run decoded, a region
 //! compiled) or when a vCPU begins to run, never where code runs; `exec` and `cpu` run a vCPU one instruction at a time
 //! (`traced`). Layouts are QEMU's.
 
 pub(crate) mod host;
+mod perf;
 pub(crate) mod traced;
 
-use std::{fmt::Write, ops::RangeInclusive, sync::OnceLock};
+use std::{fmt::Write, io, ops::RangeInclusive, path::Path, sync::OnceLock};
 
 /// What the vCPUs of a machine show.
 #[derive(Default)]
 pub struct Insight {
     ranges: OnceLock<Vec<RangeInclusive<u64>>>,
+    map: OnceLock<perf::PerfMap>,
+    dump: OnceLock<perf::JitDump>,
 }
 impl Insight {
     /// Only code at these linear addresses is shown (`-dfilter`). Once, before anything runs.
     pub fn set_ranges(&self, ranges: Vec<RangeInclusive<u64>>) {
         _ = self.ranges.set(ranges);
+    }
+    /// Names generated code in a file for perf, a line each (`-perfmap`). Once, before anything runs.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn start_perf_map(&self, path: &Path) -> io::Result<()> {
+        _ = self.map.set(perf::PerfMap::create(path)?);
+        Ok(())
+    }
+    /// Keeps generated code and its names in a file for `perf inject` (`-jitdump`). Once, before anything runs.
+    ///
+    /// # Errors
+    /// The file cannot be made or mapped.
+    pub fn start_jit_dump(&self, path: &Path) -> io::Result<()> {
+        _ = self.dump.set(perf::JitDump::create(path)?);
+        Ok(())
+    }
+    /// Code was placed at `at`; `name` says what it is.
+    pub(crate) fn placed(&self, at: u64, code: &[u8], name: impl Fn() -> String) {
+        if let Some(m) = self.map.get() {
+            m.add(&name(), at, code)
+        }
+        if let Some(d) = self.dump.get() {
+            d.add(&name(), at, code)
+        }
     }
     /// Whether code at an address is shown.
     pub(crate) fn covers(&self, pc: u64) -> bool {

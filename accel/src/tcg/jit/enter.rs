@@ -50,7 +50,10 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
         n.entered += 1;
         match why as i64 {
             exit::CHAIN => Way { run: chain::<T>, op: (*h).ip as *const Op<T> },
-            exit::OUT => Way { run: nowhere::<T>, op: std::ptr::null() },
+            exit::OUT => {
+                n.out += 1;
+                Way { run: nowhere::<T>, op: std::ptr::null() }
+            }
             exit::KICK if (*env.as_ptr()).shared.exit_request.load(Relaxed) != 0 => {
                 n.kicked += 1;
                 stop(env, (*h).ip, reason::BUDGET, 0);

@@ -111,6 +111,14 @@ pub struct JitCounters {
     pub size: u64,
     /// Requests that wait.
     pub waiting: u64,
+    /// Requests that a region served which was there already.
+    pub reused: u64,
+    /// Regions that there are now.
+    pub live: u64,
+    /// Bytes of guest code they were made from.
+    pub live_guest: u64,
+    /// Bytes of code they are.
+    pub live_host: u64,
     /// Pieces of code the quick compiler made.
     pub pieces: u64,
     /// Guest instructions in them.
@@ -212,6 +220,7 @@ struct Stats {
     nanoseconds: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    reused: AtomicU64,
     evictions: AtomicU64,
     /// Of the quick compiler: pieces, instructions, bytes, nanoseconds.
     quick: [AtomicU64; 4],
@@ -325,6 +334,7 @@ impl Jit {
             return None;
         };
         if known.iter().any(|k| Arc::ptr_eq(k, &r)) {
+            self.stats.reused.fetch_add(1, Relaxed);
             return Some(r);
         }
         let mut regions = self.regions.lock();
@@ -348,6 +358,10 @@ impl Jit {
             self.full.store(true, Release)
         }
         place
+    }
+    /// Code of the quick compiler is in its place.
+    pub fn name_quick(&self, place: &Code, code: &[u8]) {
+        self.insight.placed(place.start() as u64, code, || "quick".to_owned())
     }
     /// The quick compiler has made code since `started`.
     pub fn made_quick(&self, instructions: usize, bytes: usize, started: Instant) {
@@ -373,6 +387,15 @@ impl Jit {
                 .map(|c| c.load(Relaxed));
         let (used, size) = (self.cache.used() as u64, self.cache.size() as u64);
         let waiting = self.queue.lock().waiting.len() as u64;
+        let (mut live, mut live_guest, mut live_host) = (0, 0, 0);
+        for ((host, _), list) in &*self.regions.lock() {
+            // (A region of two pages is in both lists.)
+            for r in list.iter().filter(|r| r.host == *host) {
+                live += 1;
+                live_guest += r.bytes.iter().map(|(_, b)| b.len() as u64).sum::<u64>();
+                live_host += r.code.len() as u64;
+            }
+        }
         let [pieces, quick_instructions, quick_bytes, quick_nanoseconds] = s.quick.each_ref().map(|c| c.load(Relaxed));
         JitCounters {
             regions,
@@ -386,6 +409,10 @@ impl Jit {
             used,
             size,
             waiting,
+            reused: s.reused.load(Relaxed),
+            live,
+            live_guest,
+            live_host,
             pieces,
             quick_instructions,
             quick_bytes,
@@ -504,6 +531,7 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         jit.full.store(true, Release);
         return None;
     };
+    jit.insight.placed(place.start() as u64, code.code_buffer(), || format!("guest-{pc:#x}"));
     if shown && wanted!("out_asm") {
         let (bytes, at) = (code.code_buffer(), place.start() as u64);
         let text = insight::host::disassemble(bytes, at);

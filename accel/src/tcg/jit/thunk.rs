@@ -13,6 +13,7 @@ use super::super::{
     mem::{Cpu, Mem},
     target::{AnyFamily, Rare, Target},
     tier0::{Interp, collect, fields, ip_at, reason, stop},
+    tlb,
     unit::hold,
     vector::native::Fpcr,
 };
@@ -113,9 +114,10 @@ unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>)
         let op = &raw const (*item).op;
         let (at, h) = (fields(env, op), hot(env));
         let (ip, why, with) = loop {
+            tlb::count(env, 1);
             let mut cpu = Cpu { hot: &mut *h, state: &mut *state(env), op: at, mem: Mem(env, PhantomData) };
             match T::rare(&mut cpu, (*item).form) {
-                Rare::Next if (*inner(env)).stale => break (at.next_ip, reason::LOOKUP, 0),
+                Rare::Next if tlb::must_leave(env) => break (at.next_ip, reason::LOOKUP, 0),
                 Rare::Next => return 0,
                 Rare::To(ip) => break (ip, reason::MODE, 0),
                 Rare::Again => {

@@ -55,6 +55,8 @@ impl Pieces {
         let (hot, cold) = (jit.reserve(code.hot.len(), false)?, jit.reserve(code.cold.len(), true)?);
         hot.write(0, &code.hot);
         cold.write(0, &code.cold);
+        jit.name_quick(&hot, &code.hot);
+        jit.name_quick(&cold, &code.cold);
         for &(end, to) in &code.across {
             hot.link(end, cold.at(to))
         }

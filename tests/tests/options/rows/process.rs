@@ -82,6 +82,43 @@ rows! {
         q.run("system_reset", json!({}));
         until("the reset in the log", || std::fs::read_to_string(r.path("log")).is_ok_and(|t| t.contains("CPU Reset (CPU 0)") && t.contains("EIP=0000fff0")));
     }
+    perf_files: ["-perfmap", "-jitdump", "-accel", "tcg,tier=jit"] |r| {
+        let mut child = process::start_command({
+            let mut c = std::process::Command::new(process::binary());
+            c.args(r.with(&["-display", "none", "-nodefaults", "-L", firmware()])).current_dir(r.dir.path());
+            c
+        });
+        let (map, dump) = (format!("/tmp/perf-{}.map", child.id()), r.path(&format!("jit-{}.dump", child.id())));
+        let lines = || std::fs::read_to_string(&map).unwrap_or_default().matches(" guest-0x").count();
+        until("twenty regions", || lines() >= 20);
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        let (map_text, dump) = (std::fs::read_to_string(&map).expect("a map"), std::fs::read(dump).expect("a dump"));
+        std::fs::remove_file(&map).expect("it is ours");
+        let mut named = std::collections::BTreeSet::new();
+        for line in map_text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |i: usize| u64::from_str_radix(words[i], 16).expect("hexadecimal");
+            named.insert((number(0), number(1), words[2].to_owned()));
+        }
+        let word = |at: usize, n: usize| dump[at..at + n].iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+        assert_eq!([word(0, 4), word(4, 4), word(8, 4), word(20, 4)], [0x4a69_5444, 1, 40, child.id().into()]);
+        let (mut at, mut index) = (40, 0);
+        while at + 56 <= dump.len() {
+            let size = word(at + 4, 4) as usize;
+            assert_eq!((word(at, 4), word(at + 16, 4), word(at + 48, 8)), (0, child.id().into(), index), "record {index}");
+            let (start, len) = (word(at + 32, 8), word(at + 40, 8));
+            assert_eq!(word(at + 24, 8), start);
+            let name: Vec<u8> = dump[at + 56..].iter().take_while(|b| **b != 0).copied().collect();
+            let name = String::from_utf8(name).expect("text");
+            assert_eq!(size, 56 + name.len() + 1 + len as usize);
+            // (The last ones may be in one file only: it was killed.)
+            assert!(named.contains(&(start, len, name.clone())) || at + size + 4096 > dump.len(), "{start:x} {len:x} {name}");
+            index += 1;
+            at += size;
+        }
+        assert!(index >= 20, "{index} records");
+    }
     dfilter: ["-dfilter", "0x1000..0x1fff,0x5000+0x10"] |r| {
         let mut q = r.none();
         q.run("quit", json!({}));
@@ -89,5 +126,25 @@ rows! {
         let wrong = process::run(&["-dfilter", "0x1000"], "").stderr;
         assert!(wrong.ends_with("-dfilter 0x1000: Bad range specifier\n"), "{wrong}");
     }
-    icount: ["-icount", "shift=auto"] |r| { assert!(r.error().ends_with("-icount shift=auto: instruction counting is not built yet\n")); }
+    icount: ["-icount", "shift=2,align=off,sleep=on"] |r| {
+        // The clock counts what is executed: nothing yet.
+        let mut q = Qmp::start(&r.with(&["-S", "-smp", "2", "-display", "none", "-L", firmware()]));
+        let cpus = q.run("query-cpus-fast", json!({}));
+        assert_eq!(cpus[0]["thread-id"], cpus[1]["thread-id"]);
+        for (args, error) in [
+            (["-icount", "align=on", "-S"], "-icount: Please specify shift option when using align"),
+            (["-icount", "11", "-S"], "-icount: icount: Invalid shift value"),
+            (["-icount", "shift=-1", "-S"], "-icount: icount: Invalid shift value"),
+            (["-icount", "shift=3,align=on,sleep=off", "-S"], "-icount: align=on and sleep=off are incompatible"),
+            (["-icount", "auto,align=on", "-S"], "-icount: shift=auto and align=on are incompatible"),
+            (["-icount", "auto,sleep=off", "-S"], "-icount: shift=auto and sleep=off are incompatible"),
+            (["-icount", "3,rr=record", "-S"], "-icount 3,rr=record: parameter 'rr' of QEMU is not built yet"),
+        ] {
+            assert_eq!(process::run(&args, "").stderr, format!("qomet: {error}\n"));
+        }
+        let multi = process::run(&["-icount", "0", "-accel", "tcg,thread=multi"], "").stderr;
+        assert_eq!(multi, "qomet: -accel tcg,thread=multi: No MTTCG when icount is enabled\n");
+        let other = process::run(&["-icount", "0", "-accel", "qtest"], "").stderr;
+        assert_eq!(other, "qomet: -accel qtest: -icount is not allowed with hardware virtualization\n");
+    }
 }

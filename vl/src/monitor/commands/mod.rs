@@ -3,6 +3,7 @@
 mod chardevs;
 mod devices;
 mod input;
+mod jit;
 mod machine;
 mod memory;
 mod meta;
@@ -59,6 +60,7 @@ static COMMANDS: &[&[Command]] = &[
     memory::COMMANDS,
     input::COMMANDS,
     pointer::COMMANDS,
+    jit::COMMANDS,
 ];
 
 /// All commands.

@@ -4,11 +4,9 @@ use super::commands::run as qmp;
 use super::{Call, HmpCommand, Result, command, help, pci, tree};
 use crate::nearest::did_you_mean;
 use crate::options::QEMU_VERSION;
-use accel::TcgAccel;
 use hw::intc::stats::InterruptStats;
 use hw_core::loader::RomPlace;
 use hw_core::{Locked, RunState};
-use qom::Ref;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -143,53 +141,8 @@ fn lapic(c: &mut Call<'_>) -> Result {
 }
 
 fn jit(c: &mut Call<'_>) -> Result {
-    let tcg: Option<Ref<TcgAccel>> = c.vm.core().accel().and_then(Ref::new);
-    let tcg = tcg.ok_or("JIT information is only available with accel=tcg")?;
-    let vm = c.vm.clone();
-    let all = vm.parked(|| tcg.counters());
-    for (cpu, n) in all {
-        let _ = writeln!(c.out, "CPU #{cpu}");
-        for (what, n) in [
-            ("instructions", n.instructions),
-            ("dispatches", n.dispatches),
-            ("decoded runs", n.decoded),
-            ("dropped pages", n.dropped),
-            ("TLB misses", n.misses),
-            ("page walks", n.walks),
-            ("slow accesses", n.slow),
-            ("region entries", n.entered),
-            ("side exits", n.side),
-            ("kicks", n.kicked),
-        ] {
-            let _ = writeln!(c.out, "  {what:<14} {n}");
-        }
-    }
-    let Some(n) = tcg.group().jit_counters() else { return Ok(()) };
-    let _ = writeln!(c.out, "quick code");
-    for (what, n) in [
-        ("pieces", n.pieces),
-        ("instructions", n.quick_instructions),
-        ("code bytes", n.quick_bytes),
-        ("microseconds", n.quick_nanoseconds / 1000),
-    ] {
-        let _ = writeln!(c.out, "  {what:<14} {n}");
-    }
-    let _ = writeln!(c.out, "tier 1");
-    for (what, n) in [
-        ("regions", n.regions),
-        ("instructions", n.instructions),
-        ("CLIF", n.clif),
-        ("code bytes", n.bytes),
-        ("microseconds", n.nanoseconds / 1000),
-        ("refused", n.refused),
-        ("failed", n.failed),
-        ("evictions", n.evictions),
-        ("cache used", n.used),
-        ("cache size", n.size),
-        ("waiting", n.waiting),
-    ] {
-        let _ = writeln!(c.out, "  {what:<14} {n}");
-    }
+    let text = crate::monitor::jit::report(c.vm)?;
+    c.out.push_str(&text);
     Ok(())
 }
 
