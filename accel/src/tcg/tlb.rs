@@ -32,7 +32,7 @@ const JUMPED: usize = 1 << 16;
 /// Buckets of [`WriteTags`].
 const BUCKETS: usize = 8192;
 /// Tags set in crowded buckets until the bucket of one is counted again.
-const AGAIN: u32 = 8;
+const AGAIN: u32 = 512;
 /// Fills after which a flush clears everything.
 const LIST: usize = 1024;
 

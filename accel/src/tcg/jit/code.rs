@@ -68,7 +68,7 @@ impl CodeCache {
     /// # Errors
     /// Those of the host: no memory, no permission to make memory executable.
     pub fn new(len: usize) -> io::Result<Arc<CodeCache>> {
-        let len = len.max(1).next_multiple_of(4096);
+        let len = len.clamp(1, GRAIN << 31).next_multiple_of(4096);
         let file = rustix::fs::memfd_create("qomet-code", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len as u64)?;
         let map = |prot| {
@@ -107,7 +107,8 @@ impl CodeCache {
     pub fn reserve(self: &Arc<Self>, len: usize, cold: bool) -> Option<Code> {
         let len = len.max(1).next_multiple_of(GRAIN);
         let at = self.free.lock().take(len, cold)?;
-        Some(Code { cache: self.clone(), at, len })
+        let grains = |n: usize| u32::try_from(n / GRAIN).ok();
+        Some(Code { cache: self.clone(), at: grains(at)?, grains: grains(len)? })
     }
 }
 impl Drop for CodeCache {
@@ -122,24 +123,28 @@ impl Drop for CodeCache {
 /// A piece of generated code; its memory is free again when it is dropped.
 pub(crate) struct Code {
     cache: Arc<CodeCache>,
-    at: usize,
-    len: usize,
+    /// Place and length in grains. (There are many pieces.)
+    at: u32,
+    grains: u32,
 }
 impl Code {
+    fn offset(&self) -> usize {
+        self.at as usize * GRAIN
+    }
     /// Where it is executed.
     pub fn start(&self) -> *const u8 {
         // SAFETY: inside the mapping.
-        unsafe { self.cache.exec.as_ptr().cast::<u8>().add(self.at) }
+        unsafe { self.cache.exec.as_ptr().cast::<u8>().add(self.offset()) }
     }
     /// Writes bytes of it. Whoever may be running it must be the caller's own thread.
     ///
     /// # Panics
     /// They are not inside.
     pub fn write(&self, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.len, "inside the piece");
+        assert!(at + bytes.len() <= self.len(), "inside the piece");
         // SAFETY: inside the mapping, and the range belongs to this piece.
         unsafe {
-            let to = self.cache.write.as_ptr().cast::<u8>().add(self.at + at);
+            let to = self.cache.write.as_ptr().cast::<u8>().add(self.offset() + at);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len())
         }
     }
@@ -153,17 +158,17 @@ impl Code {
     /// # Panics
     /// It is not inside.
     pub fn at(&self, offset: usize) -> *const u8 {
-        assert!(offset < self.len, "inside the piece");
+        assert!(offset < self.len(), "inside the piece");
         self.start().wrapping_add(offset)
     }
     /// Bytes it takes.
     pub fn len(&self) -> usize {
-        self.len
+        self.grains as usize * GRAIN
     }
 }
 impl Drop for Code {
     fn drop(&mut self) {
-        self.cache.free.lock().give(self.at, self.len)
+        self.cache.free.lock().give(self.offset(), self.len())
     }
 }
 

@@ -67,7 +67,7 @@ pub struct JitConfig {
 }
 impl Default for JitConfig {
     fn default() -> Self {
-        JitConfig { quick: 64, threshold: 8192, cache: 128 << 20, synchronous: false }
+        JitConfig { quick: 128, threshold: 8192, cache: 128 << 20, synchronous: false }
     }
 }
 

@@ -4,14 +4,13 @@ use super::{
     super::jit::{Jit, code},
     Code, Stub, Way,
 };
-use rustc_hash::FxHashMap;
 use std::time::Instant;
 
 /// A piece in its place.
 struct Placed {
     hot: code::Code,
     _cold: code::Code,
-    handler: usize,
+    handler: u16,
 }
 /// The code that all pieces share.
 pub(in super::super) struct Common {
@@ -33,10 +32,10 @@ impl Common {
 #[derive(Default)]
 pub(in super::super) struct Pieces {
     placed: Vec<Placed>,
-    /// Those that begin a block, by its offset.
-    blocks: FxHashMap<u16, usize>,
+    /// Those that begin a block: its offset, in order, and their number.
+    blocks: Vec<(u16, u16)>,
     /// Jumps to blocks that have no code: offset of the block, piece, where the jump ends.
-    waiting: Vec<(u16, usize, usize)>,
+    waiting: Vec<(u16, u16, u32)>,
     /// Blocks that a region begins with.
     regions: Vec<u16>,
 }
@@ -63,20 +62,22 @@ impl Pieces {
         for (part, list) in [(&hot, &code.stubs_hot), (&cold, &code.stubs_cold)] {
             list.iter().for_each(|&(end, what)| part.link(end, common.at(what)))
         }
-        let number = self.placed.len();
+        // (A page has 4096 offsets, and a piece 64 instructions.)
+        let number = self.placed.len() as u16;
         let enter = hot.at(code.handler);
-        self.placed.push(Placed { hot, _cold: cold, handler: code.handler });
+        self.placed.push(Placed { hot, _cold: cold, handler: code.handler as u16 });
         if let Some(off) = block {
-            self.blocks.insert(off, number);
+            let at = self.blocks.partition_point(|b| b.0 < off);
+            self.blocks.insert(at, (off, number));
             let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.0 == off);
             self.waiting = waiting;
             ready.into_iter().for_each(|w| self.link(w, number))
         }
         for &(end, way) in &code.ways {
             if let Some(off) = offset(way) {
-                let jump = (off, number, end);
-                match self.blocks.get(&off) {
-                    Some(&to) => self.link(jump, to),
+                let jump = (off, number, end as u32);
+                match self.block(off) {
+                    Some(to) => self.link(jump, to),
                     None => self.waiting.push(jump),
                 }
             }
@@ -84,20 +85,26 @@ impl Pieces {
         jit.made_quick(n, code.hot.len() + code.cold.len(), started);
         Some(enter)
     }
-    fn link(&self, (_, piece, end): (u16, usize, usize), to: usize) {
-        let (from, to) = (&self.placed[piece].hot, &self.placed[to].hot);
-        from.link(end, to.at(0))
+    /// The piece that begins the block at an offset.
+    fn block(&self, off: u16) -> Option<u16> {
+        let at = self.blocks.binary_search_by_key(&off, |b| b.0).ok()?;
+        Some(self.blocks[at].1)
+    }
+    fn link(&self, (_, piece, end): (u16, u16, u32), to: u16) {
+        let [from, to] = [piece, to].map(|n| &self.placed[n as usize].hot);
+        from.link(end as usize, to.at(0))
     }
     /// The block at an offset begins with a region: whoever comes from other code goes to the op's handler.
     pub fn region(&mut self, common: &Common, off: u16) {
-        if let Some(&n) = self.blocks.get(&off)
+        if let Some(n) = self.block(off)
             && !self.regions.contains(&off)
         {
             // In place of the jump to the handler of hot blocks, which ends what is paid with.
             const NOP_JMP: [u8; 2] = [0x90, 0xe9];
-            let p = &self.placed[n];
-            p.hot.write(p.handler - 6, &NOP_JMP);
-            p.hot.link(p.handler, common.at(Stub::Handler));
+            let p = &self.placed[n as usize];
+            let handler = p.handler as usize;
+            p.hot.write(handler - 6, &NOP_JMP);
+            p.hot.link(handler, common.at(Stub::Handler));
             self.regions.push(off)
         }
     }
