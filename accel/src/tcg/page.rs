@@ -44,8 +44,9 @@ struct Page<T: Target> {
     attached: Vec<Arc<Region>>,
     /// Ops that have the handler of a region.
     patched: Vec<*const Op<T>>,
-    /// Ops that have a handler of the quick compiler.
-    quick: Vec<*const Op<T>>,
+    /// Ops that have a handler of the quick compiler, by address, and the one they had.
+    #[cfg(target_arch = "x86_64")]
+    quick: Vec<(*const Op<T>, Run<T>)>,
     #[cfg(target_arch = "x86_64")]
     pieces: super::quick::Pieces,
 }
@@ -87,8 +88,6 @@ pub(crate) struct Pages<T: Target> {
     patched: FxHashMap<*const Op<T>, Patch<T>>,
     /// How often a block is entered until it gets code of the quick compiler; 0 for never.
     warm: u16,
-    /// The handlers that ops had which have one of the quick compiler.
-    own: FxHashMap<*const Op<T>, Run<T>>,
     #[cfg(target_arch = "x86_64")]
     quick: Option<Box<super::quick::Quick>>,
     /// By page, those whose decoding covers bytes of it.
@@ -160,7 +159,6 @@ impl<T: Target> Pages<T> {
             looped: looped.then(FxHashMap::default),
             jit: jit.zip(jit::enter::trampoline()),
             patched: FxHashMap::default(),
-            own: FxHashMap::default(),
             #[cfg(target_arch = "x86_64")]
             quick: None,
             followers: FxHashMap::default(),
@@ -336,14 +334,15 @@ impl<T: Target> Pages<T> {
             let started = std::time::Instant::now();
             let own = |n: usize| {
                 let op = &raw const rest[n];
-                self.own.get(&op).or(self.patched.get(&op).map(|p| &p.run)).copied().unwrap_or(rest[n].run) as usize
+                let own = page.quick.binary_search_by_key(&op, |q| q.0).ok().map(|i| page.quick[i].1);
+                own.or(self.patched.get(&op).map(|p| p.run)).unwrap_or(rest[n].run) as usize
             };
             let first = rest.as_ptr();
             let block = (at == 0).then_some(off);
             let (n, code) =
                 quick.piece(rest, &self.forms, mode, own, block.map(|_| first as usize), block.map(|_| flags));
             if let Some(code) = code
-                && !self.own.contains_key(&first)
+                && let Err(place) = page.quick.binary_search_by_key(&first, |q| q.0)
                 && !self.patched.contains_key(&first)
             {
                 // Blocks of this page, of which it is known that they are there to stay.
@@ -366,8 +365,7 @@ impl<T: Target> Pages<T> {
                     let run = std::mem::transmute::<*const u8, Run<T>>(code);
                     std::mem::replace(&mut (*first.cast_mut()).run, run)
                 };
-                self.own.insert(first, own);
-                page.quick.push(first)
+                page.quick.insert(place, (first, own))
             }
             // (Behind the piece is an op that is not for one.)
             at += n + 1
@@ -411,9 +409,6 @@ impl<T: Target> Pages<T> {
                 for op in &page.patched {
                     self.patched.remove(op);
                 }
-                for op in &page.quick {
-                    self.own.remove(op);
-                }
                 page.jumps.0.iter().for_each(|&j| forget(j.into()));
                 for (off, _) in page.ops.iter() {
                     let found = &mut self.found[Found::<T>::slot(host | off as usize)];
@@ -437,7 +432,6 @@ impl<T: Target> Pages<T> {
     pub fn clear(&mut self) {
         self.map.clear();
         self.patched.clear();
-        self.own.clear();
         self.single.iter_mut().for_each(|s| *s = None);
         self.followers.clear();
         self.found.fill(None);
@@ -622,6 +616,7 @@ impl<T: Target> Pages<T> {
                 jumps: (Vec::new(), 64),
                 attached: Vec::new(),
                 patched: Vec::new(),
+                #[cfg(target_arch = "x86_64")]
                 quick: Vec::new(),
                 #[cfg(target_arch = "x86_64")]
                 pieces: Default::default(),

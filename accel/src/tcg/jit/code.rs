@@ -15,7 +15,7 @@ use std::{
 };
 
 /// What addresses and lengths are multiples of.
-const GRAIN: usize = 32;
+const GRAIN: usize = 16;
 
 /// The cache. Generated code in it is reached through [`Code`].
 pub(crate) struct CodeCache {
@@ -193,6 +193,6 @@ mod tests {
         let b = c.place(&[0xc3; 65]).expect("room");
         // SAFETY: 65 bytes of a live piece.
         let seen = unsafe { std::slice::from_raw_parts(b.start(), 65) };
-        assert_eq!((seen, b.len()), (&[0xc3; 65][..], 96));
+        assert_eq!((seen, b.len()), (&[0xc3; 65][..], 80));
     }
 }
