@@ -68,7 +68,11 @@ impl CodeCache {
     /// # Errors
     /// Those of the host: no memory, no permission to make memory executable.
     pub fn new(len: usize) -> io::Result<Arc<CodeCache>> {
-        let len = len.clamp(1, GRAIN << 31).next_multiple_of(4096);
+        if len > GRAIN << 31 {
+            // (Places are counted in grains, by 32 bits.)
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let len = len.max(1).next_multiple_of(4096);
         let file = rustix::fs::memfd_create("qomet-code", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len as u64)?;
         let map = |prot| {
