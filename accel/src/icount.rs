@@ -1,7 +1,7 @@
 //! `-icount`: the virtual clock counts executed instructions, so that a run depends on nothing but the guest.
 //!
 //! The clock is the number of instructions, shifted, plus a bias: the time during which no vCPU had anything to do. vCPUs take
-//! turns on one thread ([`RoundRobin`](crate::round_robin::RoundRobin)), which also runs the timers of the clock; a vCPU runs until
+//! turns on one thread (`round_robin`), which also runs the timers of the clock; a vCPU runs until
 //! the next deadline and no further. With `shift=auto` the shift follows the host's speed, and nothing repeats.
 //! Not modelled: recording and replaying what comes from outside (`rr`).
 
