@@ -228,8 +228,8 @@ impl Clocks {
         CLOCKS.into_iter().filter(counts).filter_map(wait).min()
     }
 
-    /// Runs every timer whose deadline has passed, but those of a clock that counts instructions. Deadlines are compared with the time at the start of the call, so a
-    /// timer that arms itself again waits for the next one.
+    /// Runs every timer whose deadline has passed, but those of a clock that counts instructions. Deadlines are compared with
+    /// the time at the start of the call, so a timer that arms itself again waits for the next one.
     pub fn run_expired(&self, m: &mut Locked) {
         for clock in CLOCKS {
             let runs = self.is_running() && self.source() != Source::Icount;

@@ -183,9 +183,6 @@ impl Asm {
     }
     /// The low byte or word of `dst` replaced by that of `src`.
     pub fn merge(&mut self, w: W, dst: Reg, src: Reg) {
-        self.reg_part(w, dst, src)
-    }
-    fn reg_part(&mut self, w: W, dst: Reg, src: Reg) {
         let (dst, src) = (Rm::Reg(dst), Gpr::new(src));
         if w == W::B1 { emit!(self, movb_mr(dst, src)) } else { emit!(self, movw_mr(dst, src)) }
     }

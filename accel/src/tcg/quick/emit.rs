@@ -360,16 +360,9 @@ impl Emitter {
                 let (ro, rn) = (self.reg(old)?, self.reg(new)?);
                 self.done(new);
                 self.done(old);
-                // (They may be one value.)
-                let dst = if ro == rn { ro } else { self.take_over(W::B8, old, ro)? };
+                let dst = self.take_over(W::B8, old, ro)?;
                 self.asm.merge(w, dst, rn);
-                if ro == rn && self.uses[old as usize] != 0 {
-                    let copy = self.alloc()?;
-                    self.asm.mov(W::B8, copy, ro);
-                    self.define(i, copy)
-                } else {
-                    self.define(i, dst)
-                }
+                self.define(i, dst)
             }
             Step::Select(w, c, t, f) => {
                 let rt = self.arg_reg(t)?;

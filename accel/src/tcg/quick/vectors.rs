@@ -57,7 +57,9 @@ impl Emitter {
             Step::XBin(op, a, b) => {
                 let from = self.vector_of(b)?;
                 let x = self.copy_vector(i, a)?;
-                self.asm.xbin(op, x, from);
+                if !self.asm.xbin(op, x, from) {
+                    return Err(Crowded);
+                }
                 self.done(a);
                 self.done(b)
             }

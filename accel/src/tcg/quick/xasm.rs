@@ -22,7 +22,7 @@ fn memory(m: At) -> XmmMem<Reg, Reg> {
 
 /// There is an instruction for it here.
 pub(super) fn knows(op: XBin) -> bool {
-    !matches!(op, XBin::SumAbsDiff8 | XBin::HighToLow)
+    Asm::default().xbin(op, 0, 0)
 }
 /// Likewise, if the count is a constant.
 pub(super) fn knows_shift(op: XShift) -> bool {
@@ -70,15 +70,16 @@ impl Asm {
             _ => emit!(self, pmovmskb_rm(dst, src)),
         }
     }
-    /// `dst = dst op src`, of those it [`knows`].
-    pub fn xbin(&mut self, op: XBin, dst: Reg, src: Reg) {
+    /// `dst = dst op src`; false if there is no instruction for it here.
+    pub fn xbin(&mut self, op: XBin, dst: Reg, src: Reg) -> bool {
         let (d, s) = (Xmm::new(dst), reg(src));
         macro_rules! table {
-            ($($p:pat => $i:ident,)*) => { match op { $($p => emit!(self, $i(d, s)),)* _ => unreachable!("{op:?} is not known here") } };
+            ($($p:pat => $i:ident,)*) => { match op { $($p => emit!(self, $i(d, s)),)* _ => return false } };
         }
         use W::*;
         if op == XBin::LowToHigh {
-            return emit!(self, movlhps_rm(d, Xmm::new(src)));
+            emit!(self, movlhps_rm(d, Xmm::new(src)));
+            return true;
         }
         table! {
             XBin::And => pand_a,
@@ -130,6 +131,7 @@ impl Asm {
             XBin::PackSigned(_) => packssdw_a,
             XBin::PackUnsigned16 => packuswb_a,
         }
+        true
     }
     /// A shift by a constant, of those it [knows](knows_shift).
     pub fn xshift(&mut self, op: XShift, dst: Reg, n: u8) {
