@@ -13,6 +13,7 @@
 //! | `tier0` | one handler per form, threaded by sibling calls |
 //! | `quick` | code for warm blocks, made in no time |
 //! | `insight` | what is shown of the engine: logs |
+//! | `term` | values of both compilers, folding |
 //! | `jit` | tier 1: regions compiled by Cranelift |
 //! | `unit` | a guest's x87 unit in the host's |
 //! | `engine` | [`Vcpu`]: dispatcher and run loop |
@@ -34,6 +35,7 @@ mod quick;
 mod runs;
 pub mod softfp;
 mod target;
+mod term;
 mod tier0;
 mod tlb;
 pub mod unit;

@@ -1,7 +1,13 @@
 //! The meaning of instructions as code: [`Ops`] and [`Emit`] over CLIF values.
 
 use super::{
-    super::{env::Hot, ops::*, target::Target, tier0::plain_bin, unit::routines},
+    super::{
+        env::Hot,
+        ops::*,
+        target::Target,
+        term::{fold, is_shift},
+        unit::routines,
+    },
     frame::*,
     xmm::Xv,
 };
@@ -63,21 +69,17 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
     }
     fn bin(&mut self, op: Bin, w: W, a: Term, b: Term) -> Term {
         let [a, b] = if w == W::B8 { [a, b].map(|t| self.wide(t)) } else { [a, b] };
-        let shift = matches!(op, Bin::Shl | Bin::Shr | Bin::Sar | Bin::Rol | Bin::Ror);
-        match (op, a.root, b.root) {
-            (_, None, None) => return Term::constant(plain_bin(op, w, a.off, b.off)),
-            (Bin::Add, Some(_), None) if w == W::B8 => return Term { root: a.root, off: a.off.wrapping_add(b.off) },
-            (Bin::Add, None, Some(_)) if w == W::B8 => return Term { root: b.root, off: b.off.wrapping_add(a.off) },
-            (Bin::Sub, Some(_), None) if w == W::B8 => return Term { root: a.root, off: a.off.wrapping_sub(b.off) },
-            (Bin::Add | Bin::Sub | Bin::Or | Bin::Xor, _, None) if b.off & w.mask() == 0 => return a,
-            (Bin::And, _, None) if b.off & w.mask() == w.mask() => return a,
-            (_, _, None) if shift && b.off == 0 => return a,
-            (Bin::Xor | Bin::Sub, Some(x), Some(y)) if x == y && a.off == b.off => return Term::constant(0),
-            (Bin::And | Bin::Or, Some(x), Some(y)) if x == y && a.off == b.off => return a,
-            (Bin::And, Some(x), None) if a.off == 0 && b.off & 1 != 0 && self.is_bit(x) => return a,
-            _ => {}
+        if let Some(t) = fold(op, w, a, b) {
+            return t;
         }
-        if shift {
+        if let (Bin::And, Some(x), None) = (op, a.root, b.root)
+            && a.off == 0
+            && b.off & 1 != 0
+            && self.is_bit(x)
+        {
+            return a;
+        }
+        if is_shift(op) {
             let x = self.val(w, a);
             let n = match b.root {
                 None => self.k(I8, b.off),

@@ -41,22 +41,8 @@ pub(super) const fn ty(w: W) -> Type {
     }
 }
 
-/// A value plus a constant (64 bits only), or a constant: constants fold, and accesses off one base are recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
-    pub(super) root: Option<Value>,
-    pub(super) off: u64,
-}
-impl Term {
-    pub(super) const fn constant(k: u64) -> Term {
-        Term { root: None, off: k }
-    }
-}
-impl From<Value> for Term {
-    fn from(v: Value) -> Term {
-        Term { root: Some(v), off: 0 }
-    }
-}
+/// What instructions work on.
+pub(super) type Term = crate::tcg::term::Term<Value>;
 /// A side exit has ended the block.
 #[derive(Debug)]
 pub struct Ended;

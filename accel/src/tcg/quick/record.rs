@@ -5,24 +5,15 @@ use crate::tcg::{
     env::Op,
     ops::*,
     target::{AnyFamily, Target},
-    tier0::{Plain, plain_bin},
+    term::fold,
+    tier0::Plain,
     vector::{Fp, FpBin, Vector, XBin, XShift, XShuffle, XUn},
 };
 
 /// A value: the number of the step that makes it.
 pub(super) type Val = u16;
 
-/// A value plus a constant (64 bits only), or a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
-    root: Option<Val>,
-    off: u64,
-}
-impl Term {
-    const fn constant(off: u64) -> Term {
-        Term { root: None, off }
-    }
-}
+type Term = crate::tcg::term::Term<Val>;
 /// A condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cond {
@@ -277,20 +268,11 @@ impl<T: Target> Ops for Recorder<'_, T> {
         Term::constant(k & w.mask())
     }
     fn bin(&mut self, op: Bin, w: W, a: Term, b: Term) -> Term {
-        use Bin::*;
-        let shift = matches!(op, Shl | Shr | Sar | Rol | Ror);
-        match (op, a.root, b.root) {
-            (_, None, None) => return Term::constant(plain_bin(op, w, a.off, b.off)),
-            (Add, Some(_), None) if w == W::B8 => return Term { root: a.root, off: a.off.wrapping_add(b.off) },
-            (Add, None, Some(_)) if w == W::B8 => return Term { root: b.root, off: b.off.wrapping_add(a.off) },
-            (Sub, Some(_), None) if w == W::B8 => return Term { root: a.root, off: a.off.wrapping_sub(b.off) },
-            (Add | Sub | Or | Xor, _, None) if b.off & w.mask() == 0 => return a,
-            (And, _, None) if b.off & w.mask() == w.mask() => return a,
-            (_, _, None) if shift && b.off == 0 => return a,
-            (Xor | Sub, Some(x), Some(y)) if x == y && a.off == b.off => return Term::constant(0),
-            (And | Or, Some(x), Some(y)) if x == y && a.off == b.off => return a,
-            (Rol | Ror, _, Some(_)) => self.given_up = true,
-            _ => {}
+        if let Some(t) = fold(op, w, a, b) {
+            return t;
+        }
+        if matches!(op, Bin::Rol | Bin::Ror) && b.root.is_some() {
+            self.given_up = true
         }
         let (x, y) = (self.arg(a), self.arg(b));
         self.value(w, Step::Bin(op, w, x, y))
