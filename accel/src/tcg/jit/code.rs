@@ -17,6 +17,9 @@ use std::{
 /// What addresses and lengths are multiples of.
 const GRAIN: usize = 16;
 
+/// Most bytes of a cache: jumps in it reach 2 GiB.
+pub(crate) const LARGEST: usize = (2 << 30) - (1 << 20);
+
 /// The cache. Generated code in it is reached through [`Code`].
 pub(crate) struct CodeCache {
     write: NonNull<c_void>,
@@ -63,16 +66,12 @@ impl Free {
 }
 
 impl CodeCache {
-    /// A cache of `len` bytes, rounded up to whole pages. Memory is used as it fills.
+    /// A cache of `len` bytes ([`LARGEST`] at most), rounded up to whole pages. Memory is used as it fills.
     ///
     /// # Errors
     /// Those of the host: no memory, no permission to make memory executable.
     pub fn new(len: usize) -> io::Result<Arc<CodeCache>> {
-        if len > GRAIN << 31 {
-            // (Places are counted in grains, by 32 bits.)
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        let len = len.max(1).next_multiple_of(4096);
+        let len = len.clamp(1, LARGEST).next_multiple_of(4096);
         let file = rustix::fs::memfd_create("qomet-code", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, len as u64)?;
         let map = |prot| {

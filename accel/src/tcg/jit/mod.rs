@@ -36,7 +36,7 @@ use super::{
     insight::{self, Insight, wanted},
     target::Target,
 };
-use code::{Code, CodeCache};
+use code::{Code, CodeCache, LARGEST};
 use cranelift_codegen::{Context, isa::OwnedTargetIsa};
 use cranelift_control::ControlPlane;
 use cranelift_frontend::FunctionBuilderContext;
@@ -82,6 +82,9 @@ impl JitConfig {
     }
 }
 fn code_cache(config: &JitConfig) -> Result<Arc<CodeCache>, String> {
+    if config.cache > LARGEST {
+        return Err(format!("compiled code can take {} MiB at most", LARGEST >> 20));
+    }
     CodeCache::new(config.cache)
         .map_err(|e| format!("the host has no {} MiB of memory for compiled code: {e}", config.cache >> 20))
 }
