@@ -1,5 +1,7 @@
 //! The machine core: what one [`Scope`](qom::Scope) has exactly one of. Lock, clocks, memory, reset list, ROMs, CPUs.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -45,6 +47,7 @@ pub struct Core {
     accel: Mutex<Option<ObjRef>>,
     board: OnceLock<BoardConfig>,
     event_sink: OnceLock<EventSink>,
+    services: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 /// Takes a QMP event: its name and data.
@@ -85,6 +88,7 @@ impl Core {
             accel: Mutex::default(),
             board: OnceLock::new(),
             event_sink: OnceLock::new(),
+            services: Mutex::default(),
         })
     }
 
@@ -204,6 +208,17 @@ impl Core {
         }
     }
 
+    /// What another crate keeps once per machine (the block layer, the network), found by its type and made when first asked for.
+    pub fn service<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut all = self.services.lock();
+        let found = all.get(&TypeId::of::<T>()).cloned().and_then(|s| s.downcast().ok());
+        found.unwrap_or_else(|| {
+            let made = Arc::new(T::default());
+            all.insert(TypeId::of::<T>(), made.clone());
+            made
+        })
+    }
+
     pub(crate) fn set_accel(&self, accel: &ObjRef) {
         *self.accel.lock() = Some(accel.clone());
     }
@@ -226,6 +241,8 @@ impl Core {
         self.cpus.clear();
         let accel = self.accel.lock().take();
         drop(accel);
+        let services = std::mem::take(&mut *self.services.lock());
+        drop(services);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clocks, vCPU registry, machine properties, ROMs, i2c and IDE buses.
+//! Clocks, vCPU registry, machine properties, ROMs, the i2c bus.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -341,12 +341,6 @@ impl SmbusImpl for Eeprom {
     }
 }
 
-#[derive(Object)]
-#[qom(name = "test-drive", parent = IdeDevice)]
-struct Drive {
-    parent: IdeDevice,
-}
-
 fn bridge(vm: &Vm) -> Ref<SysBusDevice> {
     let b: Ref<SysBusDevice> = vm.world().object_new_as("isabus-bridge").unwrap();
     b.realize_sysbus(&mut vm.core().lock()).unwrap();
@@ -376,17 +370,4 @@ fn smbus_protocols_reach_the_addressed_slave() {
     assert_eq!(bus.send(&mut m, 0), Err(Nack)); // longer than any SMBus write
     bus.end(&mut m);
     assert!(!bus.is_busy(&m));
-}
-
-#[test]
-fn ide_units_are_taken_once() {
-    let vm = none();
-    IdeBus::create(&bridge(&vm), None).unwrap();
-    let add = |props: &[(&str, &str)]| vm.device_add("test-drive", None, props);
-    assert_eq!(add(&[("unit", "1")]).unwrap().get("unit").unwrap(), 1);
-    assert_eq!(add(&[("unit", "1")]).unwrap_err().to_string(), "IDE unit 1 is in use");
-    assert_eq!(add(&[("unit", "2")]).unwrap_err().to_string(), "Can't create IDE unit 2, bus supports only 2 units");
-    assert_eq!(add(&[]).unwrap().get("unit").unwrap(), 0);
-    assert_eq!(add(&[]).unwrap_err().to_string(), "No 'IDE' bus found for device 'test-drive'");
-    assert_eq!(add(&[("bus", "ide.0")]).unwrap_err().to_string(), "Bus 'ide.0' is full");
 }

@@ -1,10 +1,9 @@
 //! PIIX3's IDE function, type `piix3-ide`, two channels at the legacy ports. Source: Intel 82371SB (PIIX3, 290550) §2.3,
 //! SFF-8038i; ATA/ATAPI-4 (a channel without devices). Drives are not modelled yet: an empty channel reads as zeros.
 
-use super::bmdma_regs::BmdmaRegs;
+use super::{bmdma_regs::BmdmaRegs, bus::IdeBus};
 use hw_core::{
     Category, DeviceClass, DeviceImpl, IrqOut, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
-    ide::IdeBus,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
 use parking_lot::RwLock;

@@ -3,10 +3,8 @@
 //!
 //! The registers of a channel are the controller's, the commands the drives'; neither is here.
 
+use hw_core::{Bus, BusClass, BusImpl, Device, DeviceClass, DeviceImpl, Locked};
 use qom::{Class, Error, Prop, Ref, Result};
-
-use crate::locked::Locked;
-use crate::qdev::{Bus, BusClass, BusImpl, Device, DeviceClass, DeviceImpl};
 
 /// Drives on a bus.
 pub const IDE_UNITS: u32 = 2;

@@ -1,0 +1,452 @@
+//! What a device owns of the block layer: medium, error policy, statistics; and how its requests run.
+
+use crate::node::{Edge, Node, Perm};
+use crate::overlap::{Range, Tracker};
+use crate::pool::Pool;
+use crate::request::{Done, Op, Outcome, Request};
+use crate::stats::Stats;
+use crate::{Interface, SECTOR};
+use hw_core::{Core, Request as MachineRequest, RunState};
+use parking_lot::{Mutex, RwLock};
+use qom::{Error, PropEnum, Result};
+use serde_json::json;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// `werror` and `rerror`: what becomes of a request that fails on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PropEnum)]
+#[qom(name = "BlockdevOnError")]
+pub enum OnError {
+    /// The guest is told.
+    Report,
+    /// The guest is told that it worked.
+    Ignore,
+    /// The machine stops when the host's disk is full, else the guest is told.
+    Enospc,
+    /// The machine stops; the request is made again when it goes on.
+    Stop,
+    /// Writes: as `enospc`; reads: as `report`.
+    #[default]
+    Auto,
+}
+
+/// What is to be done about a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the guest.
+    Report,
+    /// Pretend that it worked.
+    Ignore,
+    /// Keep the request until the machine goes on: it stops.
+    Stop,
+}
+
+/// The policy for errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorPolicy {
+    /// Reads.
+    pub read: OnError,
+    /// Everything else.
+    pub write: OnError,
+}
+
+/// What `-drive` said about the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Legacy {
+    /// `if`.
+    pub interface: Interface,
+    /// Which controller or channel.
+    pub bus: u32,
+    /// Which device of it.
+    pub unit: u32,
+    /// `media=cdrom`.
+    pub cdrom: bool,
+}
+
+/// The device that owns a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Owner {
+    /// Id, or path if it has none: `qdev` of `query-block`.
+    qdev: String,
+    path: String,
+    /// Its medium can be changed.
+    removable: bool,
+    /// It has a tray: open, locked by the guest.
+    tray: Option<(bool, bool)>,
+}
+
+/// How monitors reach a device with removable media. Called with no lock held.
+pub trait Media: Send + Sync {
+    /// Asks the guest to let go of the medium; `force`: opens the tray whatever the guest says.
+    fn request_eject(&self, force: bool);
+    /// The tray opens or closes.
+    fn move_tray(&self, open: bool);
+    /// There is another medium, or none, behind the backend.
+    fn changed(&self);
+}
+
+#[derive(Default)]
+struct State {
+    owner: Option<Owner>,
+    media: Option<Arc<dyn Media>>,
+    policy: ErrorPolicy,
+    stats: Stats,
+    /// `ok`, `failed`, `nospace`.
+    io_status: Option<&'static str>,
+    perms: Option<(Perm, Perm)>,
+}
+
+struct Work {
+    request: Request,
+    done: Done,
+    node: Arc<Node>,
+    begun: Instant,
+}
+
+/// One drive.
+pub struct Backend {
+    name: String,
+    legacy: Option<Legacy>,
+    pool: Arc<Pool>,
+    root: RwLock<Option<Edge>>,
+    state: Mutex<State>,
+    tracker: Mutex<Tracker<Work>>,
+    /// Writes are acknowledged before they are stable.
+    wce: AtomicBool,
+    /// The user said that it is read-only.
+    read_only: AtomicBool,
+}
+
+fn perform(node: &Node, request: &mut Request) -> io::Result<()> {
+    match request.op {
+        Op::Read { len } => {
+            request.data = vec![0; len];
+            node.read(request.offset, &mut request.data)
+        }
+        Op::Write { fua } => {
+            node.write(request.offset, &request.data)?;
+            if fua { node.flush() } else { Ok(()) }
+        }
+        Op::WriteZeroes { len, unmap, fua } => {
+            node.write_zeroes(request.offset, len, unmap)?;
+            if fua { node.flush() } else { Ok(()) }
+        }
+        Op::Discard { len } => node.discard(request.offset, len),
+        Op::Flush => node.flush(),
+    }
+}
+
+impl Backend {
+    pub(crate) fn new(name: String, legacy: Option<Legacy>, pool: Arc<Pool>) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            legacy,
+            pool,
+            root: RwLock::default(),
+            state: Mutex::default(),
+            tracker: Mutex::default(),
+            wce: AtomicBool::new(true),
+            read_only: AtomicBool::new(false),
+        })
+    }
+
+    /// Its name; empty if it was made for a device that names a node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What `-drive` said about the device.
+    pub fn legacy(&self) -> Option<Legacy> {
+        self.legacy
+    }
+
+    /// The node of the medium, if there is one.
+    pub fn root(&self) -> Option<Arc<Node>> {
+        self.root.read().as_ref().map(|e| e.node().clone())
+    }
+
+    /// Puts a medium in, or takes it out.
+    ///
+    /// # Errors
+    /// Another user is in the way; the old medium is gone then.
+    pub fn set_root(&self, node: Option<&Arc<Node>>) -> Result<()> {
+        let old = self.root.write().take();
+        drop(old);
+        if let Some(node) = node {
+            let (perm, shared) = self.state.lock().perms.unwrap_or((Perm::empty(), Perm::all()));
+            let perm = if node.is_read_only() { perm - Perm::WRITE } else { perm };
+            let edge = Edge::new(node, &self.label(), perm, shared)?;
+            *self.root.write() = Some(edge);
+        }
+        Ok(())
+    }
+
+    fn label(&self) -> String {
+        match &self.state.lock().owner {
+            _ if !self.name.is_empty() => format!("block device '{}'", self.name),
+            Some(o) => format!("block device '{}'", o.qdev),
+            None => "a block device".into(),
+        }
+    }
+
+    /// Bytes of the medium, rounded up to whole sectors; 0 without one.
+    pub fn len(&self) -> u64 {
+        let len = self.root().and_then(|n| n.len().ok()).unwrap_or(0);
+        len.checked_next_multiple_of(SECTOR).unwrap_or(len)
+    }
+
+    /// Whether there is no medium, or one without bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it cannot be written.
+    pub fn is_read_only(&self) -> bool {
+        self.root().map_or_else(|| self.read_only.load(Ordering::Relaxed), |n| n.is_read_only())
+    }
+
+    /// The user wants it read-only: for drives whose medium comes later.
+    pub fn set_read_only(&self, on: bool) {
+        self.read_only.store(on, Ordering::Relaxed);
+    }
+
+    /// What the user wants of a medium that comes later.
+    pub fn wants_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Whether writes are acknowledged before they are stable.
+    pub fn write_cache(&self) -> bool {
+        self.wce.load(Ordering::Relaxed)
+    }
+
+    /// Sets that.
+    pub fn set_write_cache(&self, on: bool) {
+        self.wce.store(on, Ordering::Relaxed);
+    }
+
+    /// The policy for errors.
+    pub fn policy(&self) -> ErrorPolicy {
+        self.state.lock().policy
+    }
+
+    /// Sets it.
+    pub fn set_policy(&self, policy: ErrorPolicy) {
+        self.state.lock().policy = policy;
+    }
+
+    // ---- the device ----
+
+    /// A device takes it. `qdev`: its id, or path without one.
+    ///
+    /// # Errors
+    /// Another device has it.
+    pub fn attach(&self, qdev: &str, path: &str, removable: bool) -> Result<()> {
+        let mut s = self.state.lock();
+        if s.owner.is_some() {
+            return Err(Error::generic(format!("Drive '{}' is already in use by another device", self.name)));
+        }
+        s.owner = Some(Owner { qdev: qdev.into(), path: path.into(), removable, tray: None });
+        s.io_status = Some("ok");
+        Ok(())
+    }
+
+    /// The device lets go.
+    pub fn detach(&self) {
+        let old = {
+            let mut s = self.state.lock();
+            s.owner = None;
+            s.io_status = None;
+            s.perms = None;
+            s.media.take()
+        };
+        drop(old);
+        if let Some(edge) = &*self.root.read() {
+            // Fewer permissions are always granted.
+            _ = edge.set(Perm::empty(), Perm::all());
+        }
+    }
+
+    /// Whether a device has it.
+    pub fn is_attached(&self) -> bool {
+        self.state.lock().owner.is_some()
+    }
+
+    /// The device's id, or its path without one.
+    pub fn qdev(&self) -> Option<String> {
+        self.state.lock().owner.as_ref().map(|o| o.qdev.clone())
+    }
+
+    /// Whether the medium can be changed: also while no device says otherwise.
+    pub fn is_removable(&self) -> bool {
+        self.state.lock().owner.as_ref().is_none_or(|o| o.removable)
+    }
+
+    /// Tray of the device, if it has one: open, locked.
+    pub fn tray(&self) -> Option<(bool, bool)> {
+        self.state.lock().owner.as_ref().and_then(|o| o.tray)
+    }
+
+    /// Says how the tray is; whether it moved.
+    pub fn set_tray(&self, open: bool, locked: bool) -> bool {
+        let mut s = self.state.lock();
+        let Some(owner) = &mut s.owner else { return false };
+        let was = owner.tray.replace((open, locked));
+        was.is_some_and(|w| w.0 != open)
+    }
+
+    /// Sets how monitors reach the device.
+    pub fn set_media(&self, media: Arc<dyn Media>) {
+        self.state.lock().media = Some(media);
+    }
+
+    /// How monitors reach the device.
+    pub fn media(&self) -> Option<Arc<dyn Media>> {
+        self.state.lock().media.clone()
+    }
+
+    /// What the device does with the medium, and lets others do.
+    ///
+    /// # Errors
+    /// Another user, here or in another process, is in the way.
+    pub fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()> {
+        if let Some(edge) = &*self.root.read() {
+            let perm = if edge.node().is_read_only() { perm - Perm::WRITE } else { perm };
+            edge.set(perm, shared)?;
+        }
+        self.state.lock().perms = Some((perm, shared));
+        Ok(())
+    }
+
+    // ---- errors ----
+
+    /// `ok`, `failed` or `nospace`, while a policy can stop the machine.
+    pub fn io_status(&self) -> Option<&'static str> {
+        let s = self.state.lock();
+        let stops = matches!(s.policy.read, OnError::Stop | OnError::Enospc)
+            || matches!(s.policy.write, OnError::Stop | OnError::Enospc | OnError::Auto);
+        s.io_status.filter(|_| stops)
+    }
+
+    /// The machine goes on: errors are forgotten.
+    pub fn reset_io_status(&self) {
+        let mut s = self.state.lock();
+        s.io_status = s.io_status.map(|_| "ok");
+    }
+
+    /// Decides about a request that failed, sends `BLOCK_IO_ERROR`, and stops the machine if the policy says so.
+    pub fn failed(&self, core: &Core, read: bool, error: &io::Error) -> Action {
+        let nospace = error.raw_os_error() == Some(libc::ENOSPC);
+        let (device, path, action) = {
+            let mut s = self.state.lock();
+            let policy = match (read, s.policy) {
+                (true, p) if p.read == OnError::Auto => OnError::Report,
+                (true, p) => p.read,
+                (false, p) if p.write == OnError::Auto => OnError::Enospc,
+                (false, p) => p.write,
+            };
+            let action = match policy {
+                OnError::Ignore => Action::Ignore,
+                OnError::Stop => Action::Stop,
+                OnError::Enospc if nospace => Action::Stop,
+                _ => Action::Report,
+            };
+            if action == Action::Stop && s.io_status == Some("ok") {
+                s.io_status = Some(if nospace { "nospace" } else { "failed" });
+            }
+            let path = s.owner.as_ref().map_or_else(String::new, |o| o.path.clone());
+            (self.name.clone(), path, action)
+        };
+        let mut data = json!({
+            "qom-path": path,
+            "device": device,
+            "operation": if read { "read" } else { "write" },
+            "action": match action { Action::Report => "report", Action::Ignore => "ignore", Action::Stop => "stop" },
+            "nospace": nospace,
+            "reason": crate::blocks::plain(error),
+        });
+        if let (Some(node), Some(map)) = (self.root(), data.as_object_mut()) {
+            map.insert("node-name".into(), node.name().into());
+        }
+        core.emit("BLOCK_IO_ERROR", data);
+        if action == Action::Stop {
+            core.requests.post(MachineRequest::Stop(RunState::IoError));
+        }
+        action
+    }
+
+    // ---- requests ----
+
+    /// Starts a request; `done` is called by [`crate::Blocks::deliver`], never from here. May be called with the machine locked.
+    pub fn submit(self: &Arc<Self>, mut request: Request, done: Done) {
+        self.pool.begin();
+        let refuse = |done: Done, errno: i32| {
+            let outcome = Outcome { result: Err(io::Error::from_raw_os_error(errno)), data: vec![] };
+            self.pool.end(done, outcome);
+        };
+        let Some(node) = self.root() else { return refuse(done, libc::ENOMEDIUM) };
+        if let (Op::Write { fua } | Op::WriteZeroes { fua, .. }, false) = (&mut request.op, self.write_cache()) {
+            *fua = true;
+        }
+        let (start, len) = (request.offset, request.len());
+        let end = start.checked_add(len);
+        let limit = match request.op {
+            Op::Flush => u64::MAX,
+            _ => self.len(),
+        };
+        let Some(end) = end.filter(|e| *e <= limit) else {
+            self.state.lock().stats.of(&request.op).invalid += 1;
+            return refuse(done, libc::EIO);
+        };
+        let range = Range { start, end, changes: request.changes() };
+        let work = Work { request, done, node, begun: Instant::now() };
+        let free = self.tracker.lock().enter(range, work);
+        if let Some((ticket, work)) = free {
+            self.launch(ticket, work);
+        }
+    }
+
+    fn launch(self: &Arc<Self>, ticket: u64, work: Work) {
+        let this = self.clone();
+        self.pool.run(Box::new(move || this.work(ticket, work)));
+    }
+
+    fn work(self: &Arc<Self>, ticket: u64, mut work: Work) {
+        let result = perform(&work.node, &mut work.request);
+        let op = &work.request.op;
+        {
+            let mut s = self.state.lock();
+            let now = Instant::now();
+            s.stats.last = Some(now);
+            if let (Op::Write { .. }, Ok(())) = (op, &result) {
+                s.stats.wr_highest_offset = s.stats.wr_highest_offset.max(work.request.offset + work.request.len());
+            }
+            let count = s.stats.of(op);
+            if result.is_ok() {
+                count.bytes += work.request.len();
+                count.operations += 1;
+                count.total_time_ns += now.duration_since(work.begun).as_nanos() as u64;
+            } else {
+                count.failed += 1;
+            }
+        }
+        let next = self.tracker.lock().leave(ticket);
+        for (ticket, work) in next {
+            self.launch(ticket, work);
+        }
+        self.pool.end(work.done, Outcome { result, data: work.request.data });
+    }
+
+    /// What it did.
+    pub fn stats(&self) -> Stats {
+        self.state.lock().stats
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Backend").field(&self.name).finish()
+    }
+}

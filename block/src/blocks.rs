@@ -1,0 +1,526 @@
+//! All nodes and drives of a machine.
+
+use crate::backend::{Backend, ErrorPolicy, Legacy, OnError};
+use crate::driver::{self, DriverDef};
+use crate::drivers::probe;
+use crate::node::{Common, Node};
+use crate::options::{Child, Opts};
+use crate::pool::Pool;
+use hw_core::Core;
+use parking_lot::Mutex;
+use qom::{Error, Result};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt;
+use std::sync::{Arc, Weak};
+
+/// `-drive if=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interface {
+    /// A device of the user's takes it by name.
+    None,
+    /// A disk or CD drive of the board's IDE controller.
+    #[default]
+    Ide,
+    /// A drive of the board's floppy controller.
+    Floppy,
+}
+
+impl Interface {
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Ide => "ide",
+            Self::Floppy => "floppy",
+        }
+    }
+
+    /// Devices of a bus; 0: there are no buses.
+    fn max_devs(self) -> u32 {
+        match self {
+            Self::Ide => 2,
+            _ => 0,
+        }
+    }
+}
+
+/// `-drive`, parsed.
+#[derive(Clone, Debug, Default)]
+pub struct DriveConfig {
+    /// Its id; by default made of the place.
+    pub id: Option<String>,
+    /// What kind of device.
+    pub interface: Interface,
+    /// Place by number.
+    pub index: Option<u32>,
+    /// Place by bus …
+    pub bus: Option<u32>,
+    /// … and device.
+    pub unit: Option<u32>,
+    /// `media=cdrom`.
+    pub cdrom: bool,
+    /// Writes go to a temporary file.
+    pub snapshot: bool,
+    /// Writes are acknowledged before they are stable.
+    pub write_cache: bool,
+    /// `werror` and `rerror`.
+    pub policy: ErrorPolicy,
+    /// Image: a name as `file=` takes it.
+    pub file: Option<String>,
+    /// Options of the node, `driver` (the format) among them.
+    pub opts: Opts,
+}
+
+struct Named {
+    node: Weak<Node>,
+    /// Made by `blockdev-add`: stays until `blockdev-del`.
+    owned: Option<Arc<Node>>,
+}
+
+type Report = Arc<dyn Fn(&str) + Send + Sync>;
+
+#[derive(Default)]
+struct Inner {
+    nodes: BTreeMap<u64, Named>,
+    next: u64,
+    generated: u32,
+    backends: Vec<Arc<Backend>>,
+    /// Backends without a name belong to their devices.
+    anonymous: Vec<Weak<Backend>>,
+    report: Option<Report>,
+}
+
+/// The block layer of one machine: [`Core::service`]. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Blocks {
+    inner: Arc<Mutex<Inner>>,
+    pool: Arc<PoolGuard>,
+}
+
+#[derive(Default)]
+struct PoolGuard(Arc<Pool>);
+
+impl Drop for PoolGuard {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
+}
+
+/// What the host says, without Rust's "(os error N)".
+pub(crate) fn plain(e: &std::io::Error) -> String {
+    e.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+impl Blocks {
+    /// The machine's.
+    pub fn of(core: &Core) -> Arc<Blocks> {
+        core.service::<Blocks>()
+    }
+
+    /// Sets what is called, from any thread, when [`Blocks::deliver`] has something to do.
+    pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.pool.0.set_wake(wake);
+    }
+
+    /// Sets who is told of warnings.
+    pub fn set_report(&self, report: impl Fn(&str) + Send + Sync + 'static) {
+        self.inner.lock().report = Some(Arc::new(report));
+    }
+
+    fn warn(&self, text: &str) {
+        let report = self.inner.lock().report.clone();
+        if let Some(report) = report {
+            report(text);
+        }
+    }
+
+    /// Calls the callbacks of requests that have ended: on the main loop's thread, with no lock held.
+    pub fn deliver(&self) {
+        self.pool.0.deliver();
+    }
+
+    /// Waits for all requests, callbacks included. With no lock held.
+    pub fn drain(&self) {
+        self.pool.0.drain();
+    }
+
+    /// Requests on the way.
+    pub fn in_flight(&self) -> usize {
+        self.pool.0.in_flight()
+    }
+
+    /// Makes everything written stable, as far as the options of the nodes allow.
+    pub fn flush_all(&self) {
+        for backend in self.backends() {
+            if let Some(node) = backend.root()
+                && let Err(e) = node.flush()
+            {
+                self.warn(&format!("could not flush '{}': {}", node.name(), plain(&e)));
+            }
+        }
+    }
+
+    /// Ends everything: requests are waited for, images closed.
+    pub fn close(&self) {
+        self.drain();
+        self.flush_all();
+        let (backends, nodes) = {
+            let mut s = self.inner.lock();
+            (std::mem::take(&mut s.backends), std::mem::take(&mut s.nodes))
+        };
+        for b in &backends {
+            _ = b.set_root(None);
+        }
+        drop((backends, nodes));
+    }
+
+    // ---- nodes ----
+
+    /// All nodes, in the order they were made.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.inner.lock().nodes.values().filter_map(|n| n.node.upgrade()).collect()
+    }
+
+    /// The node called `name`.
+    pub fn find_node(&self, name: &str) -> Option<Arc<Node>> {
+        self.nodes().into_iter().find(|n| n.name() == name)
+    }
+
+    fn node_name(&self, given: Option<String>) -> Result<String> {
+        let Some(name) = given else {
+            let mut s = self.inner.lock();
+            s.generated += 1;
+            let n = s.generated;
+            return Ok(format!("#block{n}{:02}", (n * 37 + 11) % 100));
+        };
+        let good = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+        if !good {
+            return Err(Error::generic(format!("Invalid node-name: '{name}'")));
+        }
+        if name.len() > 31 {
+            return Err(Error::generic("Node name too long"));
+        }
+        if self.backend(&name).is_some() {
+            return Err(Error::generic(format!("node-name={name} is conflicting with a device id")));
+        }
+        if self.find_node(&name).is_some() {
+            return Err(Error::generic(format!("Duplicate nodes with node-name='{name}'")));
+        }
+        Ok(name)
+    }
+
+    fn register(&self, node: &Arc<Node>) {
+        let mut s = self.inner.lock();
+        s.nodes.retain(|_, n| n.node.strong_count() > 0);
+        s.next += 1;
+        let key = s.next;
+        s.nodes.insert(key, Named { node: Arc::downgrade(node), owned: None });
+    }
+
+    fn open_with(&self, def: &'static DriverDef, mut common: Common, mut opts: Opts) -> Result<Arc<Node>> {
+        let name = self.node_name(opts.take_str("node-name")?)?;
+        let driver = (def.open)(self, &mut common, &mut opts)?;
+        opts.finish(def.name)?;
+        let node = Node::new(name, def, common, driver);
+        self.register(&node);
+        Ok(node)
+    }
+
+    fn find_driver(name: &str, text: bool) -> Result<&'static DriverDef> {
+        driver::find(name).ok_or_else(|| {
+            let known: Vec<&str> = driver::all().iter().map(|d| d.name).collect();
+            let accepted = known.join(", ");
+            Error::generic(if text {
+                format!("Unknown driver '{name}' (known: {accepted})")
+            } else {
+                format!("Parameter 'driver' does not accept value '{name}' (accepted: {accepted})")
+            })
+        })
+    }
+
+    fn open_node(&self, mut opts: Opts, parent: Option<&Common>) -> Result<Arc<Node>> {
+        let name = opts.require_str("driver")?;
+        let def = Self::find_driver(&name, opts.is_text())?;
+        let common = Common::take(&mut opts, parent)?;
+        self.open_with(def, common, opts)
+    }
+
+    /// A driver's child: named, or made from options that inherit from `parent`.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub fn open_child(&self, opts: &mut Opts, key: &str, parent: &Common) -> Result<Arc<Node>> {
+        match opts.take_child(key)? {
+            None => Err(Error::generic("A block device must be specified for \"file\"")),
+            Some(Child::Reference(name)) => self
+                .find_node(&name)
+                .ok_or_else(|| Error::generic(format!("Cannot find device='' nor node-name='{name}'"))),
+            Some(Child::Inline(inner)) => self.open_node(inner, Some(parent)),
+        }
+    }
+
+    /// `blockdev-add`, `-blockdev`.
+    ///
+    /// # Errors
+    /// An option that is none, or an image that cannot be opened: nothing is left behind.
+    pub fn blockdev_add(&self, opts: Opts) -> Result<Arc<Node>> {
+        if !opts.has("driver") {
+            return Err(Error::generic("Parameter 'driver' is missing"));
+        }
+        if !opts.has("node-name") {
+            return Err(Error::generic("'node-name' must be specified for the root node"));
+        }
+        let node = self.open_node(opts, None)?;
+        if let Some(named) = self.inner.lock().nodes.values_mut().find(|n| n.node.ptr_eq(&Arc::downgrade(&node))) {
+            named.owned = Some(node.clone());
+        }
+        Ok(node)
+    }
+
+    /// `blockdev-del`.
+    ///
+    /// # Errors
+    /// No such node, not made by `blockdev-add`, or in use.
+    pub fn blockdev_del(&self, name: &str) -> Result<()> {
+        let none = || Error::generic(format!("Failed to find node with node-name='{name}'"));
+        let node = self.find_node(name).ok_or_else(none)?;
+        let owned = {
+            let mut s = self.inner.lock();
+            let named = s.nodes.values_mut().find(|n| n.node.ptr_eq(&Arc::downgrade(&node))).ok_or_else(none)?;
+            if node.in_use() {
+                return Err(Error::generic(format!("Node {name} is in use")));
+            }
+            named.owned.take().ok_or_else(|| Error::generic(format!("Node {name} is not owned by the monitor")))?
+        };
+        drop(owned);
+        drop(node);
+        self.inner.lock().nodes.retain(|_, n| n.node.strong_count() > 0);
+        Ok(())
+    }
+
+    // ---- drives ----
+
+    /// All drives: those with names, then those of devices that name a node.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        let s = self.inner.lock();
+        s.backends.iter().cloned().chain(s.anonymous.iter().filter_map(Weak::upgrade)).collect()
+    }
+
+    /// The drive called `name`.
+    pub fn backend(&self, name: &str) -> Option<Arc<Backend>> {
+        self.inner.lock().backends.iter().find(|b| b.name() == name).cloned()
+    }
+
+    /// The drive of a device by its id or path, or by the drive's own name.
+    pub fn backend_of_device(&self, id: &str) -> Option<Arc<Backend>> {
+        self.backends().into_iter().find(|b| b.qdev().as_deref() == Some(id))
+    }
+
+    /// A drive without a name, for a device: over the node, or empty.
+    ///
+    /// # Errors
+    /// The node cannot be used.
+    pub fn anonymous(&self, node: Option<&Arc<Node>>) -> Result<Arc<Backend>> {
+        let backend = Backend::new(String::new(), None, self.pool.0.clone());
+        backend.set_root(node)?;
+        let mut s = self.inner.lock();
+        s.anonymous.retain(|b| b.strong_count() > 0);
+        s.anonymous.push(Arc::downgrade(&backend));
+        Ok(backend)
+    }
+
+    /// The drive that `-drive` put at a place.
+    pub fn drive_at(&self, interface: Interface, bus: u32, unit: u32) -> Option<Arc<Backend>> {
+        let at = |b: &&Arc<Backend>| b.legacy().is_some_and(|l| (l.interface, l.bus, l.unit) == (interface, bus, unit));
+        self.inner.lock().backends.iter().find(at).cloned()
+    }
+
+    fn place(&self, c: &DriveConfig) -> Result<(u32, u32)> {
+        let max = c.interface.max_devs();
+        let (bus, unit) = match (c.index, c.bus, c.unit) {
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                return Err(Error::generic("index cannot be used with bus and unit"));
+            }
+            (Some(index), None, None) if max > 0 => (index / max, index % max),
+            (Some(index), None, None) => (0, index),
+            (None, bus, Some(unit)) => (bus.unwrap_or(0), unit),
+            (None, bus, None) => {
+                // The first free unit, over all buses unless one was named.
+                let mut at = (bus.unwrap_or(0), 0);
+                while self.drive_at(c.interface, at.0, at.1).is_some() {
+                    at.1 += 1;
+                    if max > 0 && at.1 >= max {
+                        at = (at.0 + 1, 0);
+                    }
+                }
+                at
+            }
+        };
+        if max > 0 && unit >= max {
+            return Err(Error::generic(format!("unit {unit} too big (max is {})", max - 1)));
+        }
+        if self.drive_at(c.interface, bus, unit).is_some() {
+            let index = if max > 0 { bus * max + unit } else { unit };
+            return Err(Error::generic(format!("drive with bus={bus}, unit={unit} (index={index}) exists")));
+        }
+        Ok((bus, unit))
+    }
+
+    /// `-drive`.
+    ///
+    /// # Errors
+    /// A place or id that is taken, an image that cannot be opened.
+    pub fn add_drive(&self, config: DriveConfig) -> Result<Arc<Backend>> {
+        let (bus, unit) = self.place(&config)?;
+        let name = config.id.clone().unwrap_or_else(|| {
+            let media = match (config.interface, config.cdrom) {
+                (Interface::Ide, true) => "-cd",
+                (Interface::Ide, false) => "-hd",
+                _ => "",
+            };
+            let word = config.interface.name();
+            if config.interface.max_devs() > 0 {
+                format!("{word}{bus}{media}{unit}")
+            } else {
+                format!("{word}{media}{unit}")
+            }
+        });
+        if self.backend(&name).is_some() {
+            return Err(Error::generic(format!("Duplicate ID '{name}' for drive")));
+        }
+        if self.find_node(&name).is_some() {
+            return Err(Error::generic(format!("Device name '{name}' conflicts with an existing node name")));
+        }
+        let legacy = Legacy { interface: config.interface, bus, unit, cdrom: config.cdrom };
+        let backend = Backend::new(name, Some(legacy), self.pool.0.clone());
+        backend.set_write_cache(config.write_cache);
+        backend.set_policy(config.policy);
+        let mut opts = config.opts.clone();
+        backend.set_read_only(config.cdrom || opts.clone().take_bool("read-only")?.unwrap_or(false));
+        if config.file.is_some() || opts.has("file") {
+            let node = self.open_image(config.file.as_deref(), opts, config.cdrom, config.snapshot)?;
+            backend.set_root(Some(&node))?;
+        } else if let Some(driver) = opts.take_str("driver")? {
+            if Self::find_driver(&driver, true)?.protocol {
+                let mut whole = config.opts.clone();
+                whole.or_insert("driver", driver);
+                let node = self.open_node(whole, None)?;
+                backend.set_root(Some(&node))?;
+            } else {
+                return Err(Error::generic("A block device must be specified for \"file\""));
+            }
+        }
+        self.inner.lock().backends.push(backend.clone());
+        Ok(backend)
+    }
+
+    /// Opens an image as `-drive` and `blockdev-change-medium` name it. Without `driver` its format is guessed.
+    ///
+    /// # Errors
+    /// As the drivers say.
+    pub fn open_image(&self, file: Option<&str>, mut opts: Opts, read_only: bool, snapshot: bool) -> Result<Arc<Node>> {
+        if let Some(file) = file {
+            opts = with_file(opts, file)?;
+        }
+        if read_only {
+            opts.or_insert("read-only", true);
+        }
+        let format = opts.take_str("driver")?;
+        let overlay = if snapshot { opts.clone().take_str("node-name")? } else { None };
+        let mut common = Common::take(&mut opts, None)?;
+        let snapshot = snapshot && !common.read_only;
+        if snapshot {
+            common.read_only = true;
+            _ = opts.take_str("node-name")?;
+        }
+        let node = match format {
+            Some(format) => self.open_with(Self::find_driver(&format, opts.is_text())?, common.clone(), opts)?,
+            None => self.probe(common.clone(), opts, file.unwrap_or_default())?,
+        };
+        if !snapshot {
+            return Ok(node);
+        }
+        let top = crate::drivers::on_top(&node, self.node_name(overlay)?, &common)?;
+        self.register(&top);
+        Ok(top)
+    }
+
+    fn probe(&self, mut common: Common, mut opts: Opts, shown: &str) -> Result<Arc<Node>> {
+        let child = self.open_child(&mut opts, "file", &common)?;
+        let mut head = vec![0; probe::HEAD];
+        let failed = |e: std::io::Error| {
+            Error::generic(format!("Could not read image for determining its format: {}", plain(&e)))
+        };
+        child.read(0, &mut head).map_err(failed)?;
+        let format = probe::format_of(&head);
+        let Some(def) = driver::find(format) else {
+            return Err(Error::generic(format!(
+                "Could not open '{shown}': it is a {format} image, a format that is not built yet"
+            )));
+        };
+        if format == "raw" && !common.read_only {
+            self.warn(&format!(
+                "WARNING: Image format was not specified for '{shown}' and probing guessed raw.\n         \
+                 Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
+                 Specify the 'raw' format explicitly to remove the restrictions."
+            ));
+            common.probed = true;
+        }
+        opts.or_insert("file", child.name());
+        self.open_with(def, common, opts)
+    }
+}
+
+/// Puts the image that `file=` names below `opts`.
+fn with_file(mut opts: Opts, file: &str) -> Result<Opts> {
+    if let Some(json) = file.strip_prefix("json:") {
+        let parsed: Value =
+            serde_json::from_str(json).map_err(|e| Error::generic(format!("Could not parse the JSON options: {e}")))?;
+        let Value::Object(map) = parsed else { return Err(Error::generic("Invalid JSON object given")) };
+        let inner = Opts::json(map);
+        for (key, value) in inner.into_map() {
+            opts.or_insert(&key, value);
+        }
+        return Ok(opts);
+    }
+    let mut child = opts.take_object("file")?.unwrap_or_else(|| opts.empty());
+    let scheme = file
+        .split_once(':')
+        .map(|(s, _)| s)
+        .filter(|s| s.len() > 1 && s.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c)));
+    let (driver, name) = match scheme {
+        _ if child.has("driver") => (None, file),
+        Some("null-co") => (Some("null-co"), ""),
+        Some(s @ ("file" | "host_device")) => (Some(s), file.get(s.len() + 1..).unwrap_or_default()),
+        Some(scheme) => return Err(Error::generic(format!("Unknown protocol '{scheme}'"))),
+        None => {
+            let kind = std::fs::metadata(file).map(|m| m.file_type());
+            let device = kind.is_ok_and(|k| k.is_block_device() || k.is_char_device());
+            (Some(if device { "host_device" } else { "file" }), file)
+        }
+    };
+    if let Some(driver) = driver {
+        child.or_insert("driver", driver);
+    }
+    if !name.is_empty() {
+        child.or_insert("filename", name);
+    }
+    opts.put_object("file", child);
+    Ok(opts)
+}
+
+/// The word of `werror` or `rerror`.
+///
+/// # Errors
+/// It is none, or one that the other takes only.
+pub fn on_error(word: &str, read: bool) -> Result<OnError> {
+    match word {
+        "ignore" => Ok(OnError::Ignore),
+        "stop" => Ok(OnError::Stop),
+        "report" => Ok(OnError::Report),
+        "enospc" if !read => Ok(OnError::Enospc),
+        _ => Err(Error::generic(format!("'{word}' invalid {} error action", if read { "read" } else { "write" }))),
+    }
+}

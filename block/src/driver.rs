@@ -1,0 +1,118 @@
+//! What a driver is, and the registry of drivers.
+
+use crate::blocks::Blocks;
+use crate::node::{Common, Node, Perm};
+use crate::options::Opts;
+use qom::Result;
+use serde_json::Value;
+use std::io;
+use std::sync::Arc;
+
+/// A name for a node's child, as `query-named-block-nodes` shows it, and the child.
+pub type ChildOf = (&'static str, Arc<Node>);
+
+/// The work of one node. Called from several threads at once, with no lock held.
+pub trait Driver: Send + Sync {
+    /// Size in bytes.
+    ///
+    /// # Errors
+    /// The host does not say.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len().unwrap_or(0) == 0
+    }
+    /// Fills `buf`; bytes beyond the end are zeros.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `buf`.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+    /// Makes a range read as zeros; `unmap`: and gives it back.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        _ = unmap;
+        write_zeros_by_hand(self, offset, len)
+    }
+    /// A range's contents do not matter.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        _ = (offset, len);
+        Ok(())
+    }
+    /// Makes what was written stable.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn flush(&self) -> io::Result<()>;
+    /// The users' permissions changed: all that any of them has, and what all of them let others do.
+    ///
+    /// # Errors
+    /// Somebody below, or another process, is in the way; nothing has changed then.
+    fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()>;
+    /// Name of the image, as QEMU shows it.
+    fn filename(&self) -> String;
+    /// Nodes below.
+    fn children(&self) -> Vec<ChildOf> {
+        vec![]
+    }
+    /// Bytes it occupies on the host.
+    fn actual_size(&self) -> Option<u64> {
+        None
+    }
+    /// `ImageInfoSpecific` and cluster size of formats that have such.
+    fn specific(&self) -> Option<Value> {
+        None
+    }
+}
+
+/// Writes zeros where nothing cheaper will do.
+///
+/// # Errors
+/// As [`Driver::write`].
+pub fn write_zeros_by_hand<D: Driver + ?Sized>(driver: &D, offset: u64, len: u64) -> io::Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let zeros = vec![0; len.min(CHUNK) as usize];
+    let mut done = 0;
+    while done < len {
+        let n = (len - done).min(CHUNK);
+        driver.write(offset + done, zeros.get(..n as usize).unwrap_or_default())?;
+        done += n;
+    }
+    Ok(())
+}
+
+/// Makes a driver for a node. It takes its own options out of the rest, and may make `Common` stricter (read-only).
+pub type Open = fn(&Blocks, &mut Common, &mut Opts) -> Result<Box<dyn Driver>>;
+
+/// A kind of node.
+pub struct DriverDef {
+    /// QAPI's name.
+    pub name: &'static str,
+    /// A protocol, not a format.
+    pub protocol: bool,
+    /// Makes one.
+    pub open: Open,
+}
+
+inventory::collect!(DriverDef);
+
+/// All drivers, by name.
+pub fn all() -> Vec<&'static DriverDef> {
+    let mut all: Vec<_> = inventory::iter::<DriverDef>().collect();
+    all.sort_by_key(|d| d.name);
+    all
+}
+
+/// The driver called `name`.
+pub fn find(name: &str) -> Option<&'static DriverDef> {
+    inventory::iter::<DriverDef>().find(|d| d.name == name)
+}

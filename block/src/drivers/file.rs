@@ -1,0 +1,180 @@
+//! `file` and `host_device`: a regular file, or a block or character device, of the host.
+
+use super::direct;
+use crate::driver::{Driver, DriverDef, write_zeros_by_hand};
+use crate::lock::{self, Locks};
+use crate::node::{Common, Perm};
+use crate::options::Opts;
+use parking_lot::Mutex;
+use qom::{Error, Result};
+use rustix::fs::FallocateFlags;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+
+inventory::submit! {
+    DriverDef { name: "file", protocol: true, open: |_, common, opts| open(common, opts, false) }
+}
+inventory::submit! {
+    DriverDef { name: "host_device", protocol: true, open: |_, common, opts| open(common, opts, true) }
+}
+
+struct HostFile {
+    file: File,
+    path: String,
+    direct: bool,
+    device: bool,
+    /// Whether permissions become locks, and those there are.
+    locking: bool,
+    locks: Mutex<Locks>,
+}
+
+/// What the host says, without Rust's "(os error N)".
+pub(super) fn plain(e: &io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+fn open_as(path: &str, common: &Common, writable: bool) -> io::Result<File> {
+    let flags = if common.cache.direct { libc::O_DIRECT } else { 0 };
+    OpenOptions::new().read(true).write(writable).custom_flags(flags | libc::O_NONBLOCK).open(path)
+}
+
+fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Driver>> {
+    let path = opts.require_str("filename")?;
+    let locking = opts.take_choice("locking", &["auto", "on", "off"])? != Some("off");
+    // All ways lead to the worker threads; `native` would only be a different one of the host's.
+    match opts.take_choice("aio", &["threads", "native", "io_uring"])? {
+        None | Some("threads") => {}
+        Some(other) => return Err(Error::generic(format!("aio={other} is not built yet (accepted: threads)"))),
+    }
+    let failed = |e: io::Error| match e.raw_os_error() {
+        Some(libc::EINVAL) if common.cache.direct => {
+            Error::generic(format!("Could not open '{path}': filesystem does not support O_DIRECT"))
+        }
+        _ => Error::generic(format!("Could not open '{path}': {}", plain(&e))),
+    };
+    let refused = |e: &io::Error| {
+        matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS)) && common.auto_read_only
+    };
+    let (file, read_only) = match open_as(&path, common, !common.read_only) {
+        Err(e) if !common.read_only && refused(&e) => (open_as(&path, common, false).map_err(failed)?, true),
+        opened => (opened.map_err(failed)?, common.read_only),
+    };
+    let kind = file.metadata().map_err(failed)?.file_type();
+    let is_device = kind.is_block_device() || kind.is_char_device();
+    if device && !is_device {
+        return Err(Error::generic(format!(
+            "'host_device' driver requires '{path}' to be either a character or block device"
+        )));
+    }
+    if !device && !kind.is_file() {
+        return Err(Error::generic(format!("'file' driver requires '{path}' to be a regular file")));
+    }
+    let direct = common.cache.direct;
+    common.read_only = read_only;
+    let locking = locking && !common.force_share;
+    Ok(Box::new(HostFile { file, path, direct, device, locking, locks: Mutex::new(Locks::NONE) }))
+}
+
+impl HostFile {
+    fn range(offset: u64, len: u64) -> io::Result<()> {
+        match offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok()) {
+            Some(_) => Ok(()),
+            None => Err(io::Error::from_raw_os_error(libc::EIO)),
+        }
+    }
+}
+
+impl Driver for HostFile {
+    fn len(&self) -> io::Result<u64> {
+        if self.device { (&self.file).seek(SeekFrom::End(0)) } else { Ok(self.file.metadata()?.len()) }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        Self::range(offset, buf.len() as u64)?;
+        let mut done = 0;
+        if self.direct {
+            done = direct::read(&self.file, offset, buf)?;
+        } else {
+            while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
+                match self.file.read_at(rest, offset + done as u64) {
+                    Ok(0) => break,
+                    Ok(n) => done += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        if let Some(rest) = buf.get_mut(done..) {
+            rest.fill(0);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        Self::range(offset, buf.len() as u64)?;
+        if self.direct { direct::write(&self.file, offset, buf) } else { self.file.write_all_at(buf, offset) }
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        Self::range(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let inside = offset + len <= self.len()?;
+        if unmap && inside {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if rustix::fs::fallocate(&self.file, hole, offset, len).is_ok() {
+                return Ok(());
+            }
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::ZERO_RANGE, offset, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::NOSPC) => Err(rustix::io::Errno::NOSPC.into()),
+            Err(_) => write_zeros_by_hand(self, offset, len),
+        }
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        Self::range(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, hole, offset, len) {
+            // Keeping the bytes is a way of not caring about them.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::NODEV) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()> {
+        if !self.locking {
+            return Ok(());
+        }
+        let mut locks = self.locks.lock();
+        // Nobody uses it: others may do what they want.
+        let to = Locks { held: perm, denied: if perm.is_empty() { Perm::empty() } else { !shared } };
+        lock::change(&self.file, *locks, to).map_err(|word| {
+            Error::generic(format!(
+                "Failed to get \"{word}\" lock\nIs another process using the image [{}]?",
+                self.path
+            ))
+        })?;
+        *locks = to;
+        Ok(())
+    }
+
+    fn filename(&self) -> String {
+        self.path.clone()
+    }
+
+    fn actual_size(&self) -> Option<u64> {
+        self.file.metadata().ok().map(|m| m.blocks() * 512)
+    }
+}

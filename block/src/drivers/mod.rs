@@ -1,0 +1,10 @@
+//! The drivers there are.
+
+mod direct;
+mod file;
+mod null;
+pub mod probe;
+mod raw;
+mod snapshot;
+
+pub(crate) use snapshot::on_top;

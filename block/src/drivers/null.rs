@@ -1,0 +1,61 @@
+//! `null-co`: a device of a given size that keeps nothing.
+
+use crate::driver::{Driver, DriverDef};
+use crate::node::Perm;
+use qom::Result;
+use std::io;
+use std::time::Duration;
+
+inventory::submit! {
+    DriverDef { name: "null-co", protocol: true, open: |_, _, opts| {
+        let size = opts.take_size("size")?.unwrap_or(1 << 30);
+        let latency = Duration::from_nanos(opts.take_size("latency-ns")?.unwrap_or(0));
+        Ok(Box::new(Null { size, latency, zeroes: opts.take_bool("read-zeroes")?.unwrap_or(false) }))
+    } }
+}
+
+struct Null {
+    size: u64,
+    latency: Duration,
+    /// Reads give zeros. Otherwise they give whatever was in the buffer, which is zeros here as well.
+    zeroes: bool,
+}
+
+impl Null {
+    fn wait(&self) {
+        if !self.latency.is_zero() {
+            std::thread::sleep(self.latency);
+        }
+    }
+}
+
+impl Driver for Null {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+    fn read(&self, _: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.wait();
+        if self.zeroes {
+            buf.fill(0);
+        }
+        Ok(())
+    }
+    fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        self.wait();
+        Ok(())
+    }
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
+        self.wait();
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.wait();
+        Ok(())
+    }
+    fn set_perms(&self, _: Perm, _: Perm) -> Result<()> {
+        Ok(())
+    }
+    fn filename(&self) -> String {
+        "null-co://".into()
+    }
+}

@@ -1,0 +1,39 @@
+//! The block layer: images of the host as nodes of a graph, and the drives that devices own.
+//!
+//! A [`Node`] is one layer of an image: a *protocol* (`file`, `host_device`, `null-co`) reaches bytes of the host, a *format*
+//! (`raw` …) gives them a meaning and has the node below it as a child. Each is made by a [`driver::DriverDef`], found by name in a
+//! registry filled at link time, from options shaped as QAPI's `BlockdevOptions`. What a user of a node does with it and
+//! lets others do are its permissions ([`Perm`]); files turn them into locks that other processes see.
+//!
+//! A [`Backend`] is what a device owns: an optional node (the medium), the policy for errors, statistics. Requests
+//! ([`Request`]) may be submitted from any thread, with or without the machine lock; worker threads do the I/O, and the
+//! callbacks run in [`Blocks::deliver`], which the main loop calls with no lock held. Requests whose ranges overlap run in the order
+//! they came. A write is acknowledged when the host has it, a flush or a write with `fua` when the host says it is stable.
+//!
+//! Not here yet: images other than raw, backing chains, throttling, copy-on-read, jobs, io_uring. Images that are recognized as a format
+//! without a driver are refused, never taken for raw.
+#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
+
+mod backend;
+mod blocks;
+pub mod driver;
+mod drivers;
+mod lock;
+mod node;
+pub mod options;
+mod overlap;
+pub mod pool;
+mod qapi;
+mod request;
+pub mod stats;
+
+pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
+pub use blocks::{Blocks, DriveConfig, Interface, on_error};
+pub use drivers::probe;
+pub use node::{Cache, Common, DetectZeroes, Edge, Node, Perm};
+pub use options::Opts;
+pub use request::{Done, Op, Outcome, Request};
+
+/// Bytes of a sector, the unit that sizes are rounded up to.
+pub const SECTOR: u64 = 512;

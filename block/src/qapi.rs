@@ -1,0 +1,146 @@
+//! What `query-block`, `query-named-block-nodes` and `query-blockstats` answer, as QAPI's `block-core.json` has it.
+
+use crate::backend::Backend;
+use crate::blocks::Blocks;
+use crate::node::Node;
+use crate::stats::Stats;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// `ImageInfo`.
+fn image_info(node: &Node) -> Value {
+    let mut v = json!({
+        "filename": node.driver().filename(),
+        "format": node.driver_name(),
+        "virtual-size": node.len().unwrap_or(0),
+        "dirty-flag": false,
+    });
+    if let (Some(size), Some(map)) = (node.driver().actual_size(), v.as_object_mut()) {
+        map.insert("actual-size".into(), size.into());
+    }
+    if let (Some(Value::Object(more)), Some(map)) = (node.driver().specific(), v.as_object_mut()) {
+        map.extend(more);
+    }
+    v
+}
+
+/// `BlockDeviceInfo`. `writeback`: of the drive above, if there is one.
+fn device_info(node: &Node, writeback: bool) -> Value {
+    let c = node.common();
+    let children = node.driver().children();
+    let children: Vec<Value> = children.iter().map(|(role, n)| json!({"child": role, "node-name": n.name()})).collect();
+    json!({
+        "file": node.driver().filename(),
+        "node-name": node.name(),
+        "ro": node.is_read_only(),
+        "drv": node.driver_name(),
+        "backing_file_depth": 0,
+        "children": children,
+        "active": true,
+        "encrypted": false,
+        "detect_zeroes": c.detect_zeroes.name(),
+        "bps": 0, "bps_rd": 0, "bps_wr": 0,
+        "iops": 0, "iops_rd": 0, "iops_wr": 0,
+        "image": image_info(node),
+        "cache": {"writeback": writeback, "direct": c.cache.direct, "no-flush": c.cache.no_flush},
+        "write_threshold": 0,
+    })
+}
+
+fn block_info(b: &Backend) -> Value {
+    let tray = b.tray();
+    let mut v = json!({
+        "device": b.name(),
+        "type": "unknown",
+        "removable": b.is_removable(),
+        "locked": tray.is_some_and(|t| t.1),
+    });
+    if let Some(map) = v.as_object_mut() {
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                map.insert(key.into(), value);
+            }
+        };
+        put("qdev", b.qdev().map(Value::from));
+        put("tray_open", tray.map(|t| t.0.into()));
+        put("io-status", b.io_status().map(Value::from));
+        put("inserted", b.root().map(|n| device_info(&n, b.write_cache())));
+    }
+    v
+}
+
+fn stats(s: &Stats) -> Value {
+    let mut v = json!({
+        "rd_bytes": s.rd.bytes, "wr_bytes": s.wr.bytes, "zone_append_bytes": 0, "unmap_bytes": s.unmap.bytes,
+        "rd_operations": s.rd.operations, "wr_operations": s.wr.operations, "zone_append_operations": 0,
+        "flush_operations": s.flush.operations, "unmap_operations": s.unmap.operations,
+        "rd_total_time_ns": s.rd.total_time_ns, "wr_total_time_ns": s.wr.total_time_ns,
+        "zone_append_total_time_ns": 0,
+        "flush_total_time_ns": s.flush.total_time_ns, "unmap_total_time_ns": s.unmap.total_time_ns,
+        "wr_highest_offset": s.wr_highest_offset,
+        "rd_merged": 0, "wr_merged": 0, "zone_append_merged": 0, "unmap_merged": 0,
+        "failed_rd_operations": s.rd.failed, "failed_wr_operations": s.wr.failed,
+        "failed_zone_append_operations": 0,
+        "failed_flush_operations": s.flush.failed, "failed_unmap_operations": s.unmap.failed,
+        "invalid_rd_operations": s.rd.invalid, "invalid_wr_operations": s.wr.invalid,
+        "invalid_zone_append_operations": 0,
+        "invalid_flush_operations": s.flush.invalid, "invalid_unmap_operations": s.unmap.invalid,
+        "account_invalid": true, "account_failed": true,
+        "timed_stats": [],
+    });
+    if let (Some(last), Some(map)) = (s.last, v.as_object_mut()) {
+        let idle = Instant::now().duration_since(last).as_nanos() as u64;
+        map.insert("idle_time_ns".into(), idle.into());
+    }
+    v
+}
+
+/// `BlockStats` of a node and those below.
+fn node_stats(node: &Arc<Node>, s: &Stats) -> Value {
+    let mut v = json!({"node-name": node.name(), "stats": stats(s)});
+    for (role, child) in node.driver().children() {
+        let key = if role == "backing" { "backing" } else { "parent" };
+        if let Some(map) = v.as_object_mut() {
+            map.insert(key.into(), node_stats(&child, &Stats::default()));
+        }
+    }
+    v
+}
+
+impl Blocks {
+    fn shown(&self) -> Vec<Arc<Backend>> {
+        self.backends().into_iter().filter(|b| !b.name().is_empty() || b.is_attached()).collect()
+    }
+
+    /// `query-block`.
+    pub fn query_block(&self) -> Value {
+        self.shown().iter().map(|b| block_info(b)).collect()
+    }
+
+    /// `query-named-block-nodes`.
+    pub fn query_nodes(&self) -> Value {
+        self.nodes().iter().map(|n| device_info(n, true)).collect()
+    }
+
+    /// `query-blockstats`; `nodes`: of nodes, not drives.
+    pub fn query_stats(&self, nodes: bool) -> Value {
+        if nodes {
+            return self.nodes().iter().map(|n| node_stats(n, &Stats::default())).collect();
+        }
+        let of = |b: &Arc<Backend>| {
+            let mut v = match b.root() {
+                Some(n) => node_stats(&n, &b.stats()),
+                None => json!({"stats": stats(&b.stats())}),
+            };
+            if let Some(map) = v.as_object_mut() {
+                map.insert("device".into(), b.name().into());
+                if let Some(qdev) = b.qdev() {
+                    map.insert("qdev".into(), qdev.into());
+                }
+            }
+            v
+        };
+        self.shown().iter().map(of).collect()
+    }
+}

@@ -1,0 +1,99 @@
+//! One request to a drive, and what becomes of it.
+
+use std::io;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Reads bytes.
+    Read {
+        /// Bytes.
+        len: usize,
+    },
+    /// Writes [`Request::data`].
+    Write {
+        /// Stable before it is acknowledged.
+        fua: bool,
+    },
+    /// Makes a range read as zeros.
+    WriteZeroes {
+        /// Bytes.
+        len: u64,
+        /// The range may be given back to the host.
+        unmap: bool,
+        /// Stable before it is acknowledged.
+        fua: bool,
+    },
+    /// Says that the contents of a range do not matter any more.
+    Discard {
+        /// Bytes.
+        len: u64,
+    },
+    /// Makes all acknowledged writes stable.
+    Flush,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What.
+    pub op: Op,
+    /// First byte.
+    pub offset: u64,
+    /// What a write writes; empty otherwise.
+    pub data: Vec<u8>,
+}
+
+impl Request {
+    /// Reads `len` bytes.
+    pub fn read(offset: u64, len: usize) -> Self {
+        Self { op: Op::Read { len }, offset, data: vec![] }
+    }
+
+    /// Writes `data`.
+    pub fn write(offset: u64, data: Vec<u8>) -> Self {
+        Self { op: Op::Write { fua: false }, offset, data }
+    }
+
+    /// Discards a range.
+    pub fn discard(offset: u64, len: u64) -> Self {
+        Self { op: Op::Discard { len }, offset, data: vec![] }
+    }
+
+    /// Makes writes stable.
+    pub fn flush() -> Self {
+        Self { op: Op::Flush, offset: 0, data: vec![] }
+    }
+
+    /// Bytes of the range; 0 for a flush.
+    pub fn len(&self) -> u64 {
+        match self.op {
+            Op::Read { len } => len as u64,
+            Op::Write { .. } => self.data.len() as u64,
+            Op::WriteZeroes { len, .. } | Op::Discard { len } => len,
+            Op::Flush => 0,
+        }
+    }
+
+    /// Whether no byte is concerned.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it may change bytes.
+    pub fn changes(&self) -> bool {
+        !matches!(self.op, Op::Read { .. } | Op::Flush)
+    }
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whether it was done.
+    pub result: io::Result<()>,
+    /// What was read; of a write, the data that was given.
+    pub data: Vec<u8>,
+}
+
+/// Called once when a request has ended, on the thread that delivers (the main loop's) with no lock held.
+pub type Done = Box<dyn FnOnce(Outcome) + Send>;

@@ -1,0 +1,256 @@
+//! Nodes and drives over real files.
+
+use block::{Backend, Blocks, DriveConfig, Interface, Opts, Outcome, Perm, Request};
+use serde_json::{Value, json};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+fn image(bytes: usize) -> tempfile::NamedTempFile {
+    let f = tempfile::NamedTempFile::new().unwrap();
+    let pattern: Vec<u8> = (0..bytes).map(|i| (i / 512) as u8 ^ i as u8).collect();
+    f.as_file().write_all_at(&pattern, 0).unwrap();
+    f
+}
+
+fn path(f: &tempfile::NamedTempFile) -> String {
+    f.path().to_str().unwrap().to_owned()
+}
+
+fn opts(v: Value) -> Opts {
+    Opts::json(v.as_object().unwrap().clone())
+}
+
+fn drive(blocks: &Blocks, file: &str, pairs: &[(&str, &str)]) -> qom::Result<Arc<Backend>> {
+    blocks.add_drive(DriveConfig {
+        file: Some(file.into()),
+        write_cache: true,
+        interface: Interface::None,
+        opts: Opts::keyval(pairs.iter().copied())?,
+        ..DriveConfig::default()
+    })
+}
+
+fn text<T>(r: qom::Result<T>) -> String {
+    r.err().map_or_else(|| "no error".into(), |e| e.to_string())
+}
+
+/// Submits and waits.
+fn run(blocks: &Blocks, b: &Arc<Backend>, request: Request) -> Outcome {
+    let slot = Arc::new(Mutex::new(None));
+    let to = slot.clone();
+    b.submit(request, Box::new(move |o| *to.lock().unwrap() = Some(o)));
+    blocks.drain();
+    slot.lock().unwrap().take().unwrap()
+}
+
+fn errno(o: &Outcome) -> Option<i32> {
+    o.result.as_ref().err().and_then(std::io::Error::raw_os_error)
+}
+
+#[test]
+fn what_is_written_is_read_and_in_the_file() {
+    let (blocks, f) = (Blocks::default(), image(4096));
+    let b = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
+    assert!(run(&blocks, &b, Request::write(512, vec![7; 1024])).result.is_ok());
+    let o = run(&blocks, &b, Request::read(0, 4096));
+    assert_eq!((o.data[511], &o.data[512..1536], o.data[1536]), (0xff, &[7; 1024][..], 3));
+    assert_eq!(std::fs::read(f.path()).unwrap(), o.data);
+    assert!(run(&blocks, &b, Request::flush()).result.is_ok());
+    assert_eq!(errno(&run(&blocks, &b, Request::read(4096, 1))), Some(libc::EIO));
+    assert_eq!(errno(&run(&blocks, &b, Request::read(u64::MAX, 2))), Some(libc::EIO));
+    let s = b.stats();
+    assert_eq!((s.wr.bytes, s.rd.operations, s.flush.operations, s.rd.invalid), (1024, 1, 1, 2));
+    b.set_root(None).unwrap();
+    assert_eq!(errno(&run(&blocks, &b, Request::read(0, 1))), Some(libc::ENOMEDIUM));
+}
+
+#[test]
+fn overlapping_requests_keep_their_order() {
+    let (blocks, f) = (Blocks::default(), image(1 << 20));
+    let b = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
+    for n in 0..200u8 {
+        b.submit(Request::write(u64::from(n % 3) * 512, vec![n; 64 << 10]), Box::new(|o| o.result.unwrap()));
+    }
+    let last = run(&blocks, &b, Request::read(1024, 512));
+    assert_eq!(last.data, vec![199; 512]);
+    assert_eq!(blocks.in_flight(), 0);
+}
+
+#[test]
+fn a_size_that_is_no_multiple_of_a_sector_is_rounded_up() {
+    for cache in ["off", "on"] {
+        let (blocks, f) = (Blocks::default(), image(1000));
+        let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("cache.direct", cache)]).unwrap();
+        assert_eq!(b.len(), 1024);
+        let o = run(&blocks, &b, Request::read(512, 512));
+        assert!(o.data[..488].iter().any(|b| *b != 0) && o.data[488..] == [0; 24]);
+        assert!(run(&blocks, &b, Request::write(512, vec![1; 512])).result.is_ok());
+        assert_eq!(std::fs::metadata(f.path()).unwrap().len(), 1024);
+    }
+}
+
+#[test]
+fn direct_access_takes_any_range() {
+    let (blocks, f) = (Blocks::default(), image(20_000));
+    let mut want = std::fs::read(f.path()).unwrap();
+    let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("cache.direct", "on")]).unwrap();
+    for (at, len) in [(0, 512), (4096, 4096), (4000, 200), (512, 9000), (19_968, 32)] {
+        assert!(run(&blocks, &b, Request::write(at, vec![len as u8; len])).result.is_ok());
+        want[at as usize..at as usize + len].fill(len as u8);
+        assert_eq!(run(&blocks, &b, Request::read(at, len)).data, vec![len as u8; len]);
+    }
+    assert_eq!(std::fs::read(f.path()).unwrap(), want);
+}
+
+#[test]
+fn a_guessed_raw_image_cannot_become_another_format() {
+    let (blocks, f) = (Blocks::default(), image(4096));
+    let warnings = Arc::new(Mutex::new(String::new()));
+    let to = warnings.clone();
+    blocks.set_report(move |t| to.lock().unwrap().push_str(t));
+    let b = drive(&blocks, &path(&f), &[]).unwrap();
+    assert!(warnings.lock().unwrap().contains("Image format was not specified for"));
+    let mut head = vec![0; 512];
+    head[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    assert_eq!(errno(&run(&blocks, &b, Request::write(0, head.clone()))), Some(libc::EPERM));
+    assert!(run(&blocks, &b, Request::write(512, head.clone())).result.is_ok());
+    assert!(run(&blocks, &b, Request::write(0, vec![0x55; 512])).result.is_ok());
+}
+
+#[test]
+fn an_image_of_an_unknown_format_is_not_taken_for_raw() {
+    let f = image(4096);
+    f.as_file().write_all_at(b"QED\0", 0).unwrap();
+    assert!(text(drive(&Blocks::default(), &path(&f), &[])).contains("it is a qed image"));
+}
+
+#[test]
+fn images_are_locked_against_other_users() {
+    let (a, b, f) = (Blocks::default(), Blocks::default(), image(4096));
+    let others = Perm::READ | Perm::WRITE_UNCHANGED;
+    let first = drive(&a, &path(&f), &[("driver", "raw")]).unwrap();
+    let second = drive(&b, &path(&f), &[("driver", "raw")]).unwrap();
+    first.set_perms(Perm::READ | Perm::WRITE, others).unwrap();
+    let e = text(second.set_perms(Perm::READ | Perm::WRITE, others));
+    assert_eq!(e, format!("Failed to get \"write\" lock\nIs another process using the image [{}]?", path(&f)));
+    assert!(second.set_perms(Perm::READ, others).is_err());
+    first.set_root(None).unwrap();
+    second.set_perms(Perm::READ | Perm::WRITE, others).unwrap();
+    // In one process the nodes know of each other.
+    let node = second.root().unwrap();
+    let third = b.anonymous(Some(&node)).unwrap();
+    assert!(text(third.set_perms(Perm::WRITE, others)).contains("which does not allow 'write' on #block"));
+    // Read-only users share.
+    let (x, y) = (Blocks::default(), Blocks::default());
+    let g = image(4096);
+    for blocks in [&x, &y] {
+        let d = drive(blocks, &path(&g), &[("driver", "raw"), ("read-only", "on")]).unwrap();
+        d.set_perms(Perm::READ, others).unwrap();
+        assert_eq!(errno(&run(blocks, &d, Request::write(0, vec![0; 512]))), Some(libc::EPERM));
+    }
+}
+
+#[test]
+fn nodes_are_added_used_and_deleted() {
+    let (blocks, f) = (Blocks::default(), image(8192));
+    let add = |v: Value| blocks.blockdev_add(opts(v));
+    add(json!({"driver": "file", "filename": path(&f), "node-name": "f"})).unwrap();
+    add(json!({"driver": "raw", "file": "f", "offset": 512, "size": 1024, "node-name": "window"})).unwrap();
+    assert_eq!(text(blocks.blockdev_del("f")), "Node f is in use");
+    assert_eq!(text(blocks.blockdev_del("g")), "Failed to find node with node-name='g'");
+    let b = blocks.anonymous(blocks.find_node("window").as_ref()).unwrap();
+    assert_eq!(b.len(), 1024);
+    assert!(run(&blocks, &b, Request::write(0, vec![9; 1024])).result.is_ok());
+    assert_eq!(std::fs::read(f.path()).unwrap()[512..1536], [9; 1024]);
+    assert_eq!(text(blocks.blockdev_del("window")), "Node window is in use");
+    drop(b);
+    blocks.blockdev_del("window").unwrap();
+    blocks.blockdev_del("f").unwrap();
+    assert!(blocks.nodes().is_empty());
+    for (v, message) in [
+        (json!({"driver": "raw", "file": "f", "node-name": "x"}), "Cannot find device='' nor node-name='f'"),
+        (json!({"driver": "raw", "node-name": "x"}), "A block device must be specified for \"file\""),
+        (json!({"driver": "null-co"}), "'node-name' must be specified for the root node"),
+        (json!({"driver": "null-co", "node-name": "1"}), "Invalid node-name: '1'"),
+        (json!({"driver": "null-co", "node-name": "n", "x": 1}), "Parameter 'x' is unexpected"),
+        (
+            json!({"driver": "null-co", "node-name": "n", "read-only": 1}),
+            "Invalid parameter type for 'read-only', expected: boolean",
+        ),
+        (
+            json!({"driver": "file", "filename": "/none", "node-name": "n"}),
+            "Could not open '/none': No such file or directory",
+        ),
+        (
+            json!({"driver": "file", "filename": "/", "read-only": true, "node-name": "n"}),
+            "'file' driver requires '/' to be a regular file",
+        ),
+        (
+            json!({"driver": "host_device", "filename": path(&f), "node-name": "n"}),
+            "to be either a character or block device",
+        ),
+        (
+            json!({"driver": "raw", "file": {"driver": "file", "filename": path(&f)}, "offset": 9000, "node-name": "n"}),
+            "Offset (9000) cannot be greater",
+        ),
+    ] {
+        assert!(text(add(v)).contains(message), "{message}");
+    }
+    assert!(blocks.nodes().is_empty());
+    add(json!({"driver": "null-co", "node-name": "n"})).unwrap();
+    assert_eq!(text(add(json!({"driver": "null-co", "node-name": "n"}))), "Duplicate nodes with node-name='n'");
+}
+
+#[test]
+fn a_snapshot_leaves_the_image_alone() {
+    let (blocks, f) = (Blocks::default(), image(200_000));
+    let before = std::fs::read(f.path()).unwrap();
+    let b = blocks
+        .add_drive(DriveConfig {
+            file: Some(path(&f)),
+            snapshot: true,
+            opts: Opts::keyval([("driver", "raw")]).unwrap(),
+            ..DriveConfig::default()
+        })
+        .unwrap();
+    assert_eq!(b.name(), "ide0-hd0");
+    let mut want = before.clone();
+    for (at, len) in [(1000, 70_000), (0, 512), (131_072, 65_536), (199_000, 1000)] {
+        assert!(run(&blocks, &b, Request::write(at, vec![0xee; len])).result.is_ok());
+        want[at as usize..at as usize + len].fill(0xee);
+    }
+    assert_eq!(run(&blocks, &b, Request::read(0, 200_000)).data, want);
+    assert_eq!(std::fs::read(f.path()).unwrap(), before);
+}
+
+#[test]
+fn zeros_are_found_and_given_back() {
+    let (blocks, f) = (Blocks::default(), image(1 << 20));
+    let pairs = [("driver", "raw"), ("discard", "unmap"), ("detect-zeroes", "unmap")];
+    let b = drive(&blocks, &path(&f), &pairs).unwrap();
+    assert!(run(&blocks, &b, Request::write(65_536, vec![0; 65_536])).result.is_ok());
+    assert!(run(&blocks, &b, Request::discard(262_144, 65_536)).result.is_ok());
+    assert_eq!(run(&blocks, &b, Request::read(65_536, 65_536)).data, vec![0; 65_536]);
+    let e = text(drive(&Blocks::default(), &path(&f), &[("driver", "raw"), ("detect-zeroes", "unmap")]));
+    assert!(e.starts_with("setting detect-zeroes to unmap is not allowed"), "{e}");
+}
+
+#[test]
+fn drives_have_places_and_names() {
+    let blocks = Blocks::default();
+    let add = |index: Option<u32>, bus: Option<u32>, unit: Option<u32>, cdrom| {
+        blocks.add_drive(DriveConfig { index, bus, unit, cdrom, ..DriveConfig::default() }).map(|b| b.name().to_owned())
+    };
+    assert_eq!(add(Some(2), None, None, true).unwrap(), "ide1-cd0");
+    assert_eq!(add(None, None, None, false).unwrap(), "ide0-hd0");
+    assert_eq!(add(None, None, None, false).unwrap(), "ide0-hd1");
+    assert_eq!(add(None, None, None, false).unwrap(), "ide1-hd1");
+    assert_eq!(text(add(Some(0), None, None, false)), "drive with bus=0, unit=0 (index=0) exists");
+    assert_eq!(text(add(None, Some(5), Some(2), false)), "unit 2 too big (max is 1)");
+    assert_eq!(text(add(Some(7), Some(1), None, false)), "index cannot be used with bus and unit");
+    for (file, message) in [("nbd:x:1", "Unknown protocol 'nbd'"), ("json:{", "Could not parse the JSON options")] {
+        assert!(text(drive(&blocks, file, &[])).contains(message));
+    }
+    assert!(drive(&blocks, "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"null-co\",\"size\":4096}}", &[]).is_ok());
+    assert!(text(drive(&blocks, "/none", &[("driver", "rwa")])).starts_with("Unknown driver 'rwa'"));
+}
