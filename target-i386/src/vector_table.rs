@@ -35,6 +35,18 @@ const SOURCES: [Loc; 4] = [X, M, Mx, M32];
 const SCALAR: [(Fp, W); 2] = [(Fp::Ss, B4), (Fp::Sd, B8)];
 const PACKED: [(Fp, W); 2] = [(Fp::Ps, B4), (Fp::Pd, B8)];
 const FOUR: [FpBin; 4] = [FpBin::Add, FpBin::Sub, FpBin::Mul, FpBin::Div];
+/// Integer lanes, commonest between registers.
+#[rustfmt::skip]
+const LANES: [XBin; 22] = {
+    use XBin::*;
+    [
+        AddSatS(B1), AddSatS(B2), AddSatU(B1), AddSatU(B2), SubSatS(B1), SubSatS(B2), SubSatU(B1), SubSatU(B2),
+        MulLo16, MulHi16S, MulHi16U, MulU32, MulAdd16, Avg(B1), Avg(B2), Min(B2), Max(B1), Max(B2), SumAbsDiff8,
+        CmpGt(B1), CmpGt(B2), CmpGt(B4),
+    ]
+};
+/// Packs, likewise.
+const PACKS: [XBin; 3] = [XBin::PackSigned(B2), XBin::PackSigned(B4), XBin::PackUnsigned16];
 
 #[rustfmt::skip]
 const LIST: List = {
@@ -62,9 +74,10 @@ const LIST: List = {
     product!(w in [B1, B2, B4], src in [X, M] => { l.push(Bin(XBin::CmpEq(w)), B8, X, src) });
     product!(w in [B1, B2, B4, B8] => { l.push(Bin(XBin::UnpackLo(w)), B8, X, X); l.push(Bin(XBin::UnpackHi(w)), B8, X, X) });
     product!(src in [X, M, Mx] => { l.push(Bin(XBin::Min(B1)), B8, X, src) });
-    l.push(Bin(XBin::MulU32), B8, X, X);
-    l.push(Bin(XBin::CmpGt(B4)), B8, X, X);
-    product!(w in [B4, B8] => { l.push(Sse::Shift(XShift::Shl(w)), B8, X, I); l.push(Sse::Shift(XShift::Shr(w)), B8, X, I) });
+    product!(op in LANES => { l.push(Bin(op), B8, X, X) });
+    product!(op in PACKS => { l.push(Bin(op), B8, X, X) });
+    product!(w in [B2, B4, B8] => { l.push(Sse::Shift(XShift::Shl(w)), B8, X, I); l.push(Sse::Shift(XShift::Shr(w)), B8, X, I) });
+    product!(w in [B2, B4] => { l.push(Sse::Shift(XShift::Sar(w)), B8, X, I) });
     product!(op in [XShift::ShlBytes, XShift::ShrBytes] => { l.push(Sse::Shift(op), B8, X, I) });
     product!(op in [XShuffle::D, XShuffle::Ps, XShuffle::Pd, XShuffle::Lw] => { l.push(Shuffle(op), B8, X, X) });
     l.push(Mask(B1), B4, R, X);

@@ -332,6 +332,31 @@ fn an_instruction_across_pages_is_rewritten() {
     }
 }
 #[test]
+fn pages_outside_the_tlb_are_looked_for_in_place() {
+    // More pages than the first level has entries, each read and written.
+    const PAGES: u64 = 10_000;
+    // top: add eax, [rdi]; mov [rdi+8], eax; add rdi, 4096; dec ecx; jnz top; hlt
+    let code = [0x03, 0x07, 0x89, 0x47, 0x08, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf0, 0xf4];
+    for (quick, threshold) in TIERS {
+        let group = Group::new();
+        group.set_jit(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true });
+        let mut m = Bare::in_group(&group, 64, (PAGES as usize + 64) << 12);
+        m.poke(CODE, &code);
+        m.set_gpr(0, 0);
+        m.set_gpr(1, PAGES);
+        m.set_gpr(7, 0x20000);
+        m.poke(0x20000 + 4096 * 77, &5u32.to_le_bytes());
+        m.set_pc(CODE);
+        assert_eq!(m.run(100_000), Outcome::Halted);
+        assert_eq!(m.gpr(0), 5, "thresholds {quick} and {threshold}");
+        let n = m.counters();
+        assert!(n.misses >= PAGES && n.side < 100, "thresholds {quick} and {threshold}: {n:?}");
+        let mut last = [0; 4];
+        m.peek(0x20000 + 4096 * (PAGES - 1) + 8, &mut last);
+        assert_eq!(last, 5u32.to_le_bytes());
+    }
+}
+#[test]
 fn long_random_sequences_end_alike_in_all_tiers() {
     let mut entered = 0;
     for seed in 1000..1030 {

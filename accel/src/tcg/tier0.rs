@@ -214,8 +214,8 @@ mod info {
 }
 
 #[inline(always)]
-fn entry<T: Target>(env: NonNull<Env<T>>, la: u64) -> *const TlbEntry {
-    // `tlb` points at 2048 entries of the env.
+pub(super) fn entry<T: Target>(env: NonNull<Env<T>>, la: u64) -> *const TlbEntry {
+    // `tlb` points at `TLB` entries of the env.
     unsafe { (*hot(env)).tlb.add(tlb::index(la)) }
 }
 impl<T: Target, const WALK: bool> Interp<T, WALK> {

@@ -1,9 +1,10 @@
 //! The soft TLB: filling, flushing, and what stands behind it.
 //!
-//! First level: per regime 2048 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
+//! First level: per regime 8192 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
 //! tag carries the index of the neighbouring entry, so that it differs from every address that selects the entry.
 //! Pages that need more than a host access (MMIO, stores to code pages, ROM, watchpoints) have that tag invalid.
-//! Second level: *spots*, the results of page walks, valid by generation; also what the walking frame of tier 0 uses.
+//! Second level: *spots*, the results of page walks, valid by generation; also what the walking frame of tier 0 uses. It grows
+//! when as many of them were replaced while they were valid as there are.
 #![expect(unsafe_code, reason = "raw access to the env and guest RAM")]
 
 use super::{
@@ -22,19 +23,21 @@ use std::{
 };
 
 /// Entries of the first level, per regime.
-pub const TLB: usize = 2048;
+pub const TLB: usize = 8192;
 /// Translation regimes with a first level of their own.
 pub const REGIMES: usize = 4;
-/// Entries of the second level.
+/// Entries of the second level, which doubles as long as it is too small.
 const SPOTS: usize = 2048;
+/// Most of them.
+const SPOTS_MOST: usize = 65536;
 /// Bits of the filter of pages with jump cache entries.
 const JUMPED: usize = 1 << 16;
 /// Buckets of [`WriteTags`].
-const BUCKETS: usize = 8192;
+const BUCKETS: usize = 16384;
 /// Tags set in crowded buckets until the bucket of one is counted again.
-const AGAIN: u32 = 512;
+const AGAIN: u32 = 2048;
 /// Fills after which a flush clears everything.
-const LIST: usize = 1024;
+const LIST: usize = TLB / 2;
 
 /// First-level entry.
 #[repr(C)]
@@ -142,6 +145,9 @@ pub(crate) struct Spot {
     pub host: *mut u8,
     pub flags: u16,
 }
+impl Spot {
+    const NONE: Spot = Spot { key: u64::MAX, generation: 0, pa: 0, host: std::ptr::null_mut(), flags: 0 };
+}
 /// Bits of [`Spot::flags`].
 pub(crate) mod spot {
     pub const READ: u16 = 1;
@@ -177,7 +183,10 @@ pub(crate) struct Inner {
     pub group: Arc<Group>,
     pub view: u8,
     pub phys: Box<[PhysEntry; PHYS]>,
-    spots: Box<[Spot; SPOTS]>,
+    /// As many as a power of two.
+    spots: Vec<Spot>,
+    /// Valid ones that were replaced since it grew.
+    replaced: usize,
     generation: u64,
     generation_local: u64,
     /// First-level entries filled since the last flush: `[regime][global]`.
@@ -245,7 +254,6 @@ pub struct Counters {
 
 impl Inner {
     pub fn new(bus: Arc<dyn Bus>, group: Arc<Group>) -> Inner {
-        let none = Spot { key: u64::MAX, generation: 0, pa: 0, host: std::ptr::null_mut(), flags: 0 };
         let phys = PhysEntry { pa: u64::MAX, host: std::ptr::null_mut(), writable: false, log: false };
         let counted = group.counted().map(|c| (c.clone(), 0));
         Inner {
@@ -254,12 +262,13 @@ impl Inner {
             group,
             view: 0,
             phys: boxed(phys),
-            spots: boxed(none),
+            spots: vec![Spot::NONE; SPOTS],
+            replaced: 0,
             generation: 1,
             generation_local: 1,
             filled: Default::default(),
             large: [(u64::MAX, 0); 2],
-            places: [Place { la: 0, spot: [none; 2] }; 4],
+            places: [Place { la: 0, spot: [Spot::NONE; 2] }; 4],
             n_places: 0,
             last_miss: (0, 0),
             stale: false,
@@ -291,9 +300,9 @@ impl Inner {
         let (word, bit) = Self::jump_bit(ip & !0xfff);
         self.jumped[word] |= bit;
         let key = ip & !0xfff | regime as u64;
-        let s = &self.spots[slot(key)];
+        let s = *self.spot(key);
         // (What has left the second level may be anything.)
-        let global = s.key == key && s.flags & spot::GLOBAL != 0 && s.generation == self.generation;
+        let global = s.key == key && s.flags & spot::GLOBAL != 0 && self.valid(&s);
         if !global && self.jumps_local.len() <= JC {
             self.jumps_local.push(i as u16);
         }
@@ -407,9 +416,9 @@ pub(crate) unsafe fn flush_page<T: Target>(env: NonNull<Env<T>>, la: u64) {
         // SAFETY: atomics.
         unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[r][i].clear(i) };
         let key = la & !0xfff | r as u64;
-        let s = &mut n.spots[slot(key)];
+        let s = n.spot(key);
         if s.key == key {
-            s.key = u64::MAX
+            *s = Spot::NONE
         }
     }
     if n.may_jump_to(la) {
@@ -437,8 +446,33 @@ pub(crate) unsafe fn flush_map<T: Target>(env: NonNull<Env<T>>) {
     }
 }
 
-fn slot(key: u64) -> usize {
-    ((key >> 12) ^ (key & 3) << 9) as usize % SPOTS
+fn slot(key: u64, spots: usize) -> usize {
+    ((key >> 12) ^ (key & 3) << 9) as usize & (spots - 1)
+}
+impl Inner {
+    /// Where the second level keeps a page, or another in its place.
+    fn spot(&mut self, key: u64) -> &mut Spot {
+        let i = slot(key, self.spots.len());
+        &mut self.spots[i]
+    }
+    fn valid(&self, s: &Spot) -> bool {
+        s.generation == if s.flags & spot::GLOBAL != 0 { self.generation } else { self.generation_local }
+    }
+    /// Puts a page into the second level.
+    fn keep(&mut self, s: Spot) {
+        let old = *self.spot(s.key);
+        if old.key != s.key && old.key != Spot::NONE.key && self.valid(&old) {
+            self.replaced += 1;
+            let n = self.spots.len();
+            if self.replaced > n && n < SPOTS_MOST {
+                self.replaced = 0;
+                let mut more = vec![Spot::NONE; 2 * n];
+                self.spots.iter().filter(|s| s.key != Spot::NONE.key).for_each(|s| more[slot(s.key, 2 * n)] = *s);
+                self.spots = more
+            }
+        }
+        *self.spot(s.key) = s
+    }
 }
 
 /// Finds the page of `la`, walking if need be, and installs it in the first level.
@@ -460,9 +494,8 @@ pub(crate) unsafe fn find<T: Target>(
     let n = unsafe { &mut *inner(env) };
     n.counters.misses += 1;
     let key = la & !0xfff | regime as u64;
-    let mut s = n.spots[slot(key)];
-    let current = if s.flags & spot::GLOBAL != 0 { n.generation } else { n.generation_local };
-    if s.key != key || s.generation != current || s.flags & need == 0 {
+    let mut s = *n.spot(key);
+    if s.key != key || !n.valid(&s) || s.flags & need == 0 {
         n.counters.walks += 1;
         let leaf = T::walk(state, &mut n.phys(), la, access)?;
         let page = n.phys().page(leaf.pa);
@@ -488,7 +521,7 @@ pub(crate) unsafe fn find<T: Target>(
         }
         let generation = if leaf.global { n.generation } else { n.generation_local };
         s = Spot { key, generation, pa: leaf.pa & !0xfff, host: page.host, flags };
-        n.spots[slot(key)] = s;
+        n.keep(s)
     }
     // SAFETY: as demanded of the caller.
     unsafe { install(env, n, regime, la, &s) };

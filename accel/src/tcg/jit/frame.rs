@@ -57,7 +57,10 @@ pub(super) struct Group {
     host: Value,
     write: bool,
     block: usize,
-    tag: ir::Inst,
+    /// The tag is loaded twice, before and after the page was looked for.
+    tags: [ir::Inst; 2],
+    /// Address of what looks for it.
+    fill: ir::Inst,
     min_k: Option<ir::Inst>,
     limit: ir::Inst,
 }
@@ -186,6 +189,8 @@ pub struct Clif<'a, 'b, T: Target> {
     call_sig: SigRef,
     /// Of routines that change no register: one argument.
     pub(super) quiet_sig: SigRef,
+    /// Likewise with two.
+    fill_sig: SigRef,
 }
 
 /// Offset of a field of [`Hot`] in the env.
@@ -218,7 +223,9 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let call_sig = b.import_signature(sig);
         let mut quiet = Signature::new(if MXCSR { CallConv::PreserveAll } else { CallConv::SystemV });
         quiet.params = vec![AbiParam::new(I64)];
-        let quiet_sig = b.import_signature(quiet);
+        let mut fill = quiet.clone();
+        fill.params.push(AbiParam::new(I64));
+        let (quiet_sig, fill_sig) = (b.import_signature(quiet), b.import_signature(fill));
         let regime = (mode >> 24) as usize % REGIMES;
         let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<TlbEntry>() * TLB;
         Clif {
@@ -249,6 +256,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             thunks,
             call_sig,
             quiet_sig,
+            fill_sig,
         }
     }
 
@@ -651,24 +659,33 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         };
         let end = off + bytes as i64;
         let block = self.block;
-        if let Some(g) = self.s.groups.iter_mut().rev().find(|g| g.root == root) {
-            if g.min <= off && end <= g.max && (g.write || !write) {
-                return (g.host, off as i32);
-            }
+        let of_root = |g: &&mut Group| g.root == root;
+        if let Some(g) =
+            self.s.groups.iter().rev().find(|g| g.root == root && g.min <= off && end <= g.max && (g.write || !write))
+        {
+            return (g.host, off as i32);
+        }
+        for g in self.s.groups.iter_mut().rev().filter(of_root) {
             let (min, max) = (g.min.min(off), g.max.max(end));
-            if g.block == block && max - min <= GROUP && (min == g.min || g.min_k.is_some()) {
+            // (Reads that come before a branch do not ask for a page that is written to behind it only.)
+            let here = g.block == block || g.write || !write;
+            if here && max - min <= GROUP && (min == g.min || g.min_k.is_some()) {
                 (g.min, g.max) = (min, max);
                 g.write |= write;
-                let (host, write) = (g.host, g.write);
                 let dfg = &mut self.b.func.dfg;
                 if let Some(k) = g.min_k {
                     set_constant(dfg, k, min)
                 }
                 set_constant(dfg, g.limit, 0x1000 - (max - min));
-                if write && let InstructionData::Load { offset, .. } = &mut dfg.insts[g.tag] {
-                    *offset = (self.tlb + offset_of!(TlbEntry, write) as i32).into()
+                if g.write {
+                    set_constant(dfg, g.fill, self.thunks.fill[1] as i64);
+                    for tag in g.tags {
+                        if let InstructionData::Load { offset, .. } = &mut dfg.insts[tag] {
+                            *offset = (self.tlb + offset_of!(TlbEntry, write) as i32).into()
+                        }
+                    }
                 }
-                return (host, off as i32);
+                return (g.host, off as i32);
             }
         }
         self.flush();
@@ -681,20 +698,37 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             (s, self.b.func.dfg.value_def(k).inst())
         };
         let p = self.entry_of(low);
-        let tag = self.b.ins().load(I64, ENV, p, self.tlb + if write { offset_of!(TlbEntry, write) as i32 } else { 0 });
-        let x = self.b.ins().bxor(tag, low);
         let k = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
-        let c = self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, k);
-        let go_on = self.b.create_block();
+        let tag_at = self.tlb + if write { offset_of!(TlbEntry, write) as i32 } else { 0 };
+        let (go_on, look) = (self.b.create_block(), self.b.create_block());
+        let (tag, c) = self.differs(p, tag_at, low, k);
+        self.b.ins().brif(c, look, &[], go_on, &[]);
+        // The page may just not be in the first level.
+        self.b.set_cold_block(look);
+        self.b.switch_to_block(look);
+        self.b.seal_block(look);
+        let fill = self.b.ins().iconst(I64, self.thunks.fill[write as usize] as i64);
+        self.b.ins().call_indirect(self.fill_sig, fill, &[self.env, low]);
+        let (again, c) = self.differs(p, tag_at, low, k);
         self.b.ins().brif(c, stub, &[], go_on, &[]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
         let addend = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, addend) as i32);
         let host = self.b.ins().iadd(addend, root);
         let made_by = |b: &FunctionBuilder<'_>, v| b.func.dfg.value_def(v).inst().expect("an instruction's result");
-        let (tag, limit) = (made_by(self.b, tag), made_by(self.b, k));
-        self.s.groups.push(Group { root, min: off, max: end, host, write, block, tag, min_k, limit });
+        let tags = [tag, again].map(|v| made_by(self.b, v));
+        let (fill, limit) = (made_by(self.b, fill), made_by(self.b, k));
+        self.s.groups.push(Group { root, min: off, max: end, host, write, block, tags, fill, min_k, limit });
         (host, off as i32)
+    }
+}
+
+impl<T: Target> Clif<'_, '_, T> {
+    /// The tag at `at` of an entry, and whether it says that what begins at `low` is not in its page.
+    fn differs(&mut self, entry: Value, at: i32, low: Value, limit: Value) -> (Value, Value) {
+        let tag = self.b.ins().load(I64, ENV, entry, at);
+        let x = self.b.ins().bxor(tag, low);
+        (tag, self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, limit))
     }
 }
 

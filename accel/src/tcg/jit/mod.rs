@@ -30,6 +30,8 @@ mod vector;
 mod xmm;
 
 pub(crate) use frame::exit;
+#[cfg(target_arch = "x86_64")]
+pub(super) use thunk::{Look, look};
 
 use super::{
     group::Group,

@@ -11,8 +11,8 @@ use super::super::ops::Flow;
 use super::super::{
     env::{Env, Op, fault, hot, inner, salt, state},
     mem::{Cpu, Mem},
-    target::{AnyFamily, Rare, Target},
-    tier0::{Interp, collect, fields, ip_at, reason, stop},
+    target::{Access, AnyFamily, Kind, Rare, Target, Who},
+    tier0::{Interp, collect, entry, fields, ip_at, reason, stop},
     tlb,
     unit::hold,
     vector::native::Fpcr,
@@ -38,6 +38,9 @@ pub(super) struct Thunks {
     pub fp: usize,
     /// Loads the guest's x87 unit.
     pub unit: usize,
+    /// Looks for the page of a linear address, to read and to write there, and leaves what it finds in the first level.
+    /// They change no register on x86-64 hosts.
+    pub fill: [usize; 2],
 }
 impl Thunks {
     pub fn of<T: Target>() -> Thunks {
@@ -47,6 +50,7 @@ impl Thunks {
             one: one::<T> as *const () as usize,
             fp: load_fp_quietly::<T> as *const () as usize,
             unit: hold_quietly::<T> as *const () as usize,
+            fill: [fill_read_quietly::<T> as *const () as usize, fill_write_quietly::<T> as *const () as usize],
         }
     }
 }
@@ -54,9 +58,9 @@ impl Thunks {
 /// A thunk of the env that keeps all registers: what calls it now and then need not give up its own for that.
 #[cfg(target_arch = "x86_64")]
 macro_rules! quietly {
-    ($name:ident, $thunk:path) => {
+    ($name:ident($($arg:ident: $ty:ty)?), $thunk:path) => {
         #[unsafe(naked)]
-        unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>) {
+        unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>$(, $arg: $ty)?) {
             // (At the call the stack was a multiple of 16 bytes: with the return address and nine registers it is again.)
             core::arch::naked_asm!(
                 "push rax", "push rcx", "push rdx", "push rsi", "push rdi", "push r8", "push r9", "push r10", "push r11",
@@ -79,11 +83,17 @@ macro_rules! quietly {
     };
 }
 #[cfg(target_arch = "x86_64")]
-quietly!(load_fp_quietly, load_fp::<T>);
+quietly!(load_fp_quietly(), load_fp::<T>);
 #[cfg(target_arch = "x86_64")]
-quietly!(hold_quietly, hold::<T>);
+quietly!(hold_quietly(), hold::<T>);
+#[cfg(target_arch = "x86_64")]
+quietly!(fill_read_quietly(la: u64), fill_read::<T>);
+#[cfg(target_arch = "x86_64")]
+quietly!(fill_write_quietly(la: u64), fill_write::<T>);
 #[cfg(not(target_arch = "x86_64"))]
-use {hold as hold_quietly, load_fp as load_fp_quietly};
+use {
+    fill_read as fill_read_quietly, fill_write as fill_write_quietly, hold as hold_quietly, load_fp as load_fp_quietly,
+};
 
 unsafe extern "C" fn settle<T: Target>(env: NonNull<Env<T>>, _: u64) -> u64 {
     unsafe {
@@ -98,6 +108,91 @@ unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>) {
         let h = hot(env);
         Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.enter();
     }
+}
+unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64) {
+    unsafe { fill(env, la, Kind::Read) }
+}
+unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64) {
+    unsafe { fill(env, la, Kind::Write) }
+}
+/// Looks for a page; a fault is not this one's to report, but the instruction's, when it is run by its own handler.
+unsafe fn fill<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) {
+    unsafe {
+        let h = hot(env);
+        let mut fp = Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host };
+        let loaded = *fp.host != 0;
+        fp.leave();
+        let _ = tlb::find(env, &mut *state(env), la, Access { kind, who: Who::Current, stack: false });
+        if loaded {
+            fp.enter()
+        }
+    }
+}
+/// What a piece of quick code wants looked for: eight bytes behind the call.
+#[cfg(target_arch = "x86_64")]
+#[repr(C)]
+pub(crate) struct Look {
+    /// The host's register with the address that `min` is relative to.
+    root: u8,
+    write: u8,
+    bytes: u16,
+    min: i32,
+}
+#[cfg(target_arch = "x86_64")]
+impl Look {
+    /// Its bytes in the code.
+    pub fn code(root: u8, min: i32, bytes: u16, write: bool) -> [u8; size_of::<Look>()] {
+        let ([a, b], [c, d, e, f]) = (bytes.to_ne_bytes(), min.to_ne_bytes());
+        [root, write as u8, a, b, c, d, e, f]
+    }
+}
+/// Registers of the host that pieces use, by number; those between are not looked at.
+#[cfg(target_arch = "x86_64")]
+type Regs = [u64; 12];
+/// Looks for a page; how far behind the call the piece goes on.
+#[cfg(target_arch = "x86_64")]
+unsafe extern "C" fn look_for<T: Target>(env: NonNull<Env<T>>, regs: *const Regs, at: *const Look) -> usize {
+    // What follows the call, and the jump that follows that.
+    const FOUND: usize = size_of::<Look>();
+    const NOT: usize = FOUND + 5;
+    unsafe {
+        let l = at.read_unaligned();
+        let la = (*regs)[l.root as usize].wrapping_add(l.min as i64 as u64);
+        fill(env, la, if l.write != 0 { Kind::Write } else { Kind::Read });
+        let e = entry(env, la);
+        let tag = if l.write != 0 { &(*e).write } else { &(*e).read }.load(Relaxed);
+        if tag ^ la > 0x1000 - l.bytes as u64 { NOT } else { FOUND }
+    }
+}
+/// Called by pieces with [`Look`] behind the call, by way of code that has put `rax` into the last word of the piece's red
+/// zone. Keeps all registers.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn look<T: Target>() {
+    // (Where handlers begin, the stack is a multiple of 16 but for 8. The frame begins below the red zone, 120 bytes from here.)
+    core::arch::naked_asm!(
+        "mov rax, [rsp - 120]",
+        "sub rsp, 480",
+        "mov [rsp + 256], rax", "mov [rsp + 264], rcx", "mov [rsp + 272], rdx", "mov [rsp + 304], rsi", "mov [rsp + 312], rdi",
+        "mov [rsp + 320], r8", "mov [rsp + 328], r9", "mov [rsp + 336], r10", "mov [rsp + 344], r11",
+        "movaps [rsp], xmm0", "movaps [rsp + 16], xmm1", "movaps [rsp + 32], xmm2", "movaps [rsp + 48], xmm3",
+        "movaps [rsp + 64], xmm4", "movaps [rsp + 80], xmm5", "movaps [rsp + 96], xmm6", "movaps [rsp + 112], xmm7",
+        "movaps [rsp + 128], xmm8", "movaps [rsp + 144], xmm9", "movaps [rsp + 160], xmm10", "movaps [rsp + 176], xmm11",
+        "movaps [rsp + 192], xmm12", "movaps [rsp + 208], xmm13", "movaps [rsp + 224], xmm14", "movaps [rsp + 240], xmm15",
+        "lea rsi, [rsp + 256]",
+        "mov rdx, [rsp + 480]",
+        "call {look_for}",
+        "add [rsp + 480], rax",
+        "movaps xmm0, [rsp]", "movaps xmm1, [rsp + 16]", "movaps xmm2, [rsp + 32]", "movaps xmm3, [rsp + 48]",
+        "movaps xmm4, [rsp + 64]", "movaps xmm5, [rsp + 80]", "movaps xmm6, [rsp + 96]", "movaps xmm7, [rsp + 112]",
+        "movaps xmm8, [rsp + 128]", "movaps xmm9, [rsp + 144]", "movaps xmm10, [rsp + 160]", "movaps xmm11, [rsp + 176]",
+        "movaps xmm12, [rsp + 192]", "movaps xmm13, [rsp + 208]", "movaps xmm14, [rsp + 224]", "movaps xmm15, [rsp + 240]",
+        "mov rax, [rsp + 256]", "mov rcx, [rsp + 264]", "mov rdx, [rsp + 272]", "mov rsi, [rsp + 304]", "mov rdi, [rsp + 312]",
+        "mov r8, [rsp + 320]", "mov r9, [rsp + 328]", "mov r10, [rsp + 336]", "mov r11, [rsp + 344]",
+        "add rsp, 480",
+        "ret",
+        look_for = sym look_for::<T>,
+    )
 }
 unsafe extern "C" fn one<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>) -> u64 {
     unsafe {

@@ -363,6 +363,12 @@ impl Asm {
         inst::jmp_d32::new(0).encode(&mut self.code);
         Jump(self.here())
     }
+    /// A call whose target is not known yet.
+    pub fn call(&mut self) -> Jump {
+        const CALL: u8 = 0xe8;
+        self.code.extend([CALL, 0, 0, 0, 0]);
+        Jump(self.here())
+    }
     pub fn jump_to(&mut self, rm: Rm) {
         emit!(self, jmpq_m(rm))
     }

@@ -42,14 +42,16 @@ pub(super) struct Layout {
     pub stopped: usize,
     pub got_hot: usize,
     pub lost: usize,
+    /// What looks for a page; see [`Look`].
+    pub look: usize,
     /// Which of a producer's flag values mean anything.
     pub flag_values: fn(u8) -> u8,
 }
 
 /// Registers for values.
 pub(super) const FREE: [Reg; 7] = [RAX, RCX, RDX, R8, R9, R10, R11];
-/// Places below the stack pointer.
-const SPILLS: u16 = u16::MAX;
+/// Places below the stack pointer: 14, between that of a return address and the last of the red zone, which [`Look`] uses.
+const SPILLS: u16 = (1 << 14) - 1;
 
 /// Where a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,8 +74,10 @@ pub(in super::super) enum Way {
 pub(in super::super) struct Code {
     pub hot: Vec<u8>,
     pub cold: Vec<u8>,
-    /// Jumps from one into the other: where they end, and where they go.
+    /// Jumps from the hot part into the cold one: where they end, and where they go.
     pub across: Vec<(usize, usize)>,
+    /// And back.
+    pub back: Vec<(usize, usize)>,
     /// Jumps that may go to another block's entry instead: where they end, and to which block.
     pub ways: Vec<(usize, Way)>,
     /// Jumps of either into what all pieces share.
@@ -95,10 +99,30 @@ pub(in super::super) enum Stub {
     GotHot,
     /// Goes to `lost`.
     Lost,
+    /// Looks for a page; called.
+    Look,
+}
+impl Stub {
+    /// How many there are.
+    pub const COUNT: usize = Stub::Look as usize + 1;
+}
+/// Looks for a page before the piece is left because it is not in the first level: what follows the call in the code says
+/// where and how ([`jit::Look`](super::super::jit::Look)); the call comes back behind that if the page is there now, else one
+/// jump further.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    /// Holds the address that `min` is relative to.
+    pub root: Reg,
+    pub min: i32,
+    pub bytes: u16,
+    pub write: bool,
+    /// Where the piece goes on.
+    pub back: usize,
 }
 /// A way out.
 pub(super) struct Out {
     pub from: Jump,
+    pub look: Option<Look>,
     pub op: u8,
     /// Flags to store: their number, and where the values are.
     pub flags: Option<(u16, [Loc; 3])>,
@@ -114,6 +138,7 @@ pub(super) struct Emitter {
     pub(super) asm: Asm,
     pub(super) cold: Asm,
     pub(super) across: Vec<(usize, usize)>,
+    pub(super) back: Vec<(usize, usize)>,
     pub(super) ways: Vec<(usize, Way)>,
     pub(super) stubs_hot: Vec<(usize, Stub)>,
     pub(super) stubs_cold: Vec<(usize, Stub)>,
@@ -131,7 +156,7 @@ pub(super) struct Emitter {
 }
 
 pub(super) fn spill_at(n: u8) -> At {
-    at(RSP, -8 * (n as i32 + 1))
+    at(RSP, -8 * (n as i32 + 2))
 }
 pub(super) fn simm(k: u64) -> Option<i32> {
     i32::try_from(k as i64).ok()
@@ -159,6 +184,7 @@ impl Emitter {
         self.asm.code.clear();
         self.cold.code.clear();
         self.across.clear();
+        self.back.clear();
         self.ways.clear();
         self.stubs_hot.clear();
         self.stubs_cold.clear();
@@ -190,6 +216,7 @@ impl Emitter {
             hot,
             cold,
             across: self.across.clone(),
+            back: self.back.clone(),
             ways: self.ways.clone(),
             stubs_hot: self.stubs_hot.clone(),
             stubs_cold: self.stubs_cold.clone(),
@@ -327,7 +354,7 @@ impl Emitter {
                 let cc = (w as i32) << 8 | kind as i32;
                 self.asm.cmp_imm(W::B8, Rm::Mem(at(RDI, l.cc)), cc);
                 let from = self.asm.jump_if(Cc::NE);
-                self.leave(p, i, from)
+                self.leave(p, i, from, None)
             }
             Step::Bin(op, w, a, b) => self.bin(i, op, w, a, b)?,
             Step::Un(op, w, a) => {
@@ -437,7 +464,7 @@ impl Emitter {
             Step::LeaveIf(c) => {
                 let cc = self.cond(p, c)?;
                 let from = self.asm.jump_if(cc);
-                self.leave(p, i, from)
+                self.leave(p, i, from, None)
             }
             // (Made where it is used.)
             Step::Cmp(..) | Step::Both(..) | Step::Parity(_) => {}
@@ -567,7 +594,8 @@ impl Emitter {
         self.asm.bin(Bin::Xor, W::B8, t, Rm::Mem(indexed(RDI, u, tag)));
         self.asm.cmp_imm(W::B8, Rm::Reg(t), 0x1000 - (g.max - g.min) as i32);
         let from = self.asm.jump_if(Cc::A);
-        self.leave(p, i, from);
+        let (min, bytes, back) = (g.min as i32, (g.max - g.min) as u16, self.asm.here());
+        self.leave(p, i, from, Some(Look { root: la, min, bytes, write: g.write, back }));
         self.asm.load(W::B8, u, Rm::Mem(indexed(RDI, u, l.tlb_addend)));
         self.asm.bin(Bin::Add, W::B8, u, Rm::Reg(la));
         self.done(g.root);
@@ -575,7 +603,7 @@ impl Emitter {
         Ok(())
     }
     /// Notes a way out of step `i`.
-    fn leave(&mut self, p: &Piece, i: Val, from: Jump) {
+    fn leave(&mut self, p: &Piece, i: Val, from: Jump, look: Option<Look>) {
         while p.exits.get(self.next_exit).is_some_and(|e| e.at < i) {
             self.next_exit += 1
         }
@@ -589,7 +617,7 @@ impl Emitter {
             v.into_iter().for_each(|a| self.done_arg(a));
             (n, from)
         });
-        self.outs.push(Out { from, op: e.op, flags })
+        self.outs.push(Out { from, look, op: e.op, flags })
     }
     /// Makes a condition, as flags of the host.
     pub(super) fn cond(&mut self, p: &Piece, c: Cond) -> Fit<Cc> {

@@ -32,7 +32,7 @@ mod xasm;
 
 use super::{
     env::{Env, Hot, JC, JcEntry, Op, Shared, mark},
-    jit::Jit,
+    jit::{self, Jit},
     ops::{Flow, W},
     target::Target,
     tier0::{got_hot, lost, stopped},
@@ -92,6 +92,7 @@ fn layout<T: Target>(mode: u32) -> Layout {
         stopped: stopped::<T> as *const () as usize,
         got_hot: got_hot::<T> as *const () as usize,
         lost: lost::<T> as *const () as usize,
+        look: jit::look::<T> as *const () as usize,
         flag_values: T::flag_values,
     }
 }

@@ -15,11 +15,11 @@ struct Placed {
 /// The code that all pieces share.
 pub(in super::super) struct Common {
     code: code::Code,
-    at: [usize; 5],
+    at: [usize; Stub::COUNT],
 }
 impl Common {
     /// Places it; nothing if there is no room.
-    pub fn new(jit: &Jit, (code, at): (Vec<u8>, [usize; 5])) -> Option<Common> {
+    pub fn new(jit: &Jit, (code, at): (Vec<u8>, [usize; Stub::COUNT])) -> Option<Common> {
         let place = jit.reserve(code.len(), false)?;
         place.write(0, &code);
         Some(Common { code: place, at })
@@ -58,6 +58,9 @@ impl Pieces {
         jit.name_quick(&cold, &code.cold);
         for &(end, to) in &code.across {
             hot.link(end, cold.at(to))
+        }
+        for &(end, to) in &code.back {
+            cold.link(end, hot.at(to))
         }
         for (part, list) in [(&hot, &code.stubs_hot), (&cold, &code.stubs_cold)] {
             list.iter().for_each(|&(end, what)| part.link(end, common.at(what)))

@@ -86,6 +86,13 @@ impl Emitter {
     pub(super) fn out(&mut self, p: &Piece, l: &Layout, out: Out, own: &impl Fn(usize) -> usize) {
         self.cross(out.from);
         let a = &mut self.cold;
+        if let Some(look) = out.look {
+            let call = a.call();
+            self.stubs_cold.push((call.0, Stub::Look));
+            a.code.extend(crate::tcg::jit::Look::code(look.root, look.min, look.bytes, look.write));
+            let back = a.jump();
+            self.back.push((back.0, look.back))
+        }
         if let Some((n, from)) = out.flags {
             let d = p.flags[n as usize];
             let free = FREE.into_iter().find(|&r| !from.contains(&Loc::Reg(r))).unwrap_or(RAX);
@@ -119,7 +126,7 @@ impl Emitter {
     }
 }
 /// What all pieces share, and where in it each of [`Stub`] is.
-pub(super) fn stubs(l: &Layout) -> (Vec<u8>, [usize; 5]) {
+pub(super) fn stubs(l: &Layout) -> (Vec<u8>, [usize; Stub::COUNT]) {
     let mut a = Asm::default();
     let [stopped, hot] = pay(&mut a, l, None);
     let own = a.here();
@@ -132,7 +139,11 @@ pub(super) fn stubs(l: &Layout) -> (Vec<u8>, [usize; 5]) {
     handler(&mut a, l.got_hot);
     let at_lost = a.here();
     handler(&mut a, l.lost);
-    (a.code, [0, own, at_stopped, at_hot, at_lost])
+    let at_look = a.here();
+    // (The last word of the red zone, which is 8 bytes nearer since the call.)
+    a.store(W::B8, at(RSP, 8 - 128), RAX);
+    handler(&mut a, l.look);
+    (a.code, [0, own, at_stopped, at_hot, at_lost, at_look])
 }
 fn handler(a: &mut Asm, address: usize) {
     a.mov_imm(RAX, address as u64);
