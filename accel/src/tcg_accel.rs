@@ -117,6 +117,8 @@ impl TcgAccel {
                 jit.check().map_err(|e| Error::generic(format!("{asked}: {e}")))?
             }
             this.group().set_jit(jit)
+        } else if let mib @ 1.. = this.tb_size.get() {
+            this.group().set_decoded_limit((mib as usize) << 20)
         }
         let ram = Core::of(machine).ram.clone();
         ram.set_code_watcher(Arc::new(CodeWrites(this.group().clone())));

@@ -24,7 +24,9 @@ pub fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> 
         if d.last_error() == DecoderError::NoMoreBytes && cut.len() < 15 {
             return Err(Short);
         }
-        return Ok(Translate::undefined(1));
+        // (As many bytes as it takes to know: if one of them is overwritten, it may be another instruction.)
+        let len = if d.last_error() == DecoderError::NoMoreBytes { cut.len() } else { i.len().max(1) };
+        return Ok(Translate::undefined(len as u8));
     }
     let mut t = Translate::new(&i, cut, mode, off);
     match t.run() {

@@ -66,6 +66,18 @@ fn budget_is_exact() {
 }
 
 #[test]
+fn budget_is_exact_before_an_instruction_that_leaves_ram() {
+    const LAST: u64 = (16 << 20) - 1;
+    // nop; add bh, bh (of which the second byte is read from where nothing is: FF).
+    let mut m = machine(&[]);
+    m.poke(LAST - 1, &[0x90, 0x00]);
+    for n in [1, 2] {
+        m.set_pc(LAST - 1);
+        assert_eq!((m.run(n), m.pc()), (Outcome::Budget, if n == 1 { LAST } else { LAST + 2 }));
+    }
+}
+
+#[test]
 fn calls_and_stack() {
     let mut m = machine(&assemble(|a| {
         let (mut fib, mut base) = (a.create_label(), a.create_label());

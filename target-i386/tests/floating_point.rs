@@ -210,6 +210,21 @@ fn x87_pointers_follow_what_ran_on_the_hosts_unit() {
 }
 
 #[test]
+fn x87_pointers_follow_a_store_that_no_host_access_does() {
+    // Across two pages, and to a device's address.
+    for at in [DATA + 0xffd, 0x4000_0000] {
+        let mut m = machine(|a| {
+            a.fld1()?;
+            a.fstp(qword_ptr(rbx))
+        });
+        m.set_gpr(3, at);
+        assert_eq!(m.run(u64::MAX), END);
+        let fpu = &m.state().fpu;
+        assert_eq!((fpu.fip, fpu.fdp), (CODE + 2, at));
+    }
+}
+
+#[test]
 fn x87_operands_may_cross_pages_and_a_loop_may_unmask_exceptions() {
     let mut m = machine(|a| {
         let mut top = a.create_label();

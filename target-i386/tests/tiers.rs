@@ -5,6 +5,7 @@ use accel::tcg::{Group, JitConfig};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use target_i386::{
+    exception::Exception,
     fpu::Fpu,
     testing::{Bare, Outcome},
 };
@@ -15,6 +16,8 @@ const STACK: u64 = 0x8_0000;
 const RAM: usize = 1 << 20;
 /// Rounds of each loop.
 const ROUNDS: u32 = 24;
+
+const UD: Outcome = Outcome::Exception(Exception::ud());
 
 /// Registers that sequences write. (RSP and RDI point at memory, R14 is a small index, R15 counts.)
 const FREE: [u8; 12] = [0, 1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 13];
@@ -354,6 +357,36 @@ fn pages_outside_the_tlb_are_looked_for_in_place() {
         let mut last = [0; 4];
         m.peek(0x20000 + 4096 * (PAGES - 1) + 8, &mut last);
         assert_eq!(last, 5u32.to_le_bytes());
+    }
+}
+#[test]
+fn an_undefined_instruction_becomes_another() {
+    // FF FF is none, FF C0 is INC EAX; the second byte may lie among other bytes that are watched together.
+    for start in [CODE, CODE + 0x3f, CODE + 0xffe, CODE + 0xfff] {
+        for jit in std::iter::once(None).chain(TIERS.map(Some)) {
+            let group = Group::new();
+            if let Some((quick, threshold)) = jit {
+                group.set_jit(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true })
+            }
+            let mut m = Bare::in_group(&group, 64, RAM);
+            // mov [rdi], dl; hlt
+            m.poke(STACK, &[0x88, 0x17, 0xf4]);
+            m.poke(start, &[0xff, 0xff, 0xf4]);
+            m.set_gpr(7, start + 1);
+            m.set_gpr(0, 0);
+            for (byte, end) in [(0xff, UD), (0xc0, Outcome::Halted), (0xff, UD), (0xc0, Outcome::Halted)] {
+                m.set_gpr(2, byte);
+                m.state().halted = false;
+                m.set_pc(STACK);
+                assert_eq!(m.run(10), Outcome::Halted);
+                for _ in 0..12 {
+                    m.state().halted = false;
+                    m.set_pc(start);
+                    assert_eq!(m.run(10), end, "FF {byte:X} at {start:#x}, thresholds {jit:?}");
+                }
+            }
+            assert_eq!(m.gpr(0), 24);
+        }
     }
 }
 #[test]

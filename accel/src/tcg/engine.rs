@@ -9,7 +9,7 @@ use super::{
     jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
     ops::{Deferred, PAGE},
-    page::{HotBlock, Pages},
+    page::{HotBlock, Pages, Room},
     target::*,
     tier0::{self, reason},
     tlb::{self, Counters, Inner, TlbEntry, read_spot, spot},
@@ -124,10 +124,7 @@ impl<T: Target> Vcpu<T> {
         }
         let owner = Arc::new(Owner(env));
         let reach: Arc<dyn Reach> = owner.clone();
-        let mut vcpus = group.vcpus.lock();
-        vcpus.retain(|v| v.strong_count() != 0);
-        vcpus.push(Arc::downgrade(&reach));
-        drop(vcpus);
+        group.add(&reach);
         Vcpu { owner, mode_set: false, number: 0, within: traced::Within::default() }
     }
     /// What logs call it.
@@ -176,7 +173,11 @@ impl<T: Target> Vcpu<T> {
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         // SAFETY: as above.
-        unsafe { (*inner(self.env())).counters }
+        unsafe {
+            let (p, mut c) = (&*pages(self.env()), (*inner(self.env())).counters);
+            (c.decoded_pages, c.decoded_bytes) = p.size();
+            c
+        }
     }
     /// Instructions left of the last budget.
     pub fn budget(&mut self) -> i64 {
@@ -301,12 +302,8 @@ impl<T: Target> Vcpu<T> {
                 self.attach(&r)
             }
         }
-        if asked & request::EVICT != 0 {
-            // SAFETY: `&mut self`: no handler runs.
-            unsafe {
-                (*pages(env)).clear();
-                (*inner(env)).forget_jumps();
-            }
+        if asked & (request::EVICT | request::AGE | request::SHED) != 0 {
+            self.make_room(asked)
         }
         if asked & request::DROP != 0 {
             let list = std::mem::take(&mut *shared.dropped.lock());
@@ -415,6 +412,26 @@ impl<T: Target> Vcpu<T> {
         }
     }
 
+    /// Looks what is used of decoded code, and drops what is not if there is need.
+    fn make_room(&mut self, asked: u32) {
+        let env = self.env();
+        // SAFETY: `&mut self`: no handler runs.
+        let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
+        p.look();
+        // SAFETY: as above; the jump cache is another cell.
+        let forget = |i| unsafe { (*jc_entry(env, i)).key = JcEntry::<T>::NONE };
+        if asked & request::EVICT != 0 {
+            p.detach_evicted();
+            n.counters.evicted += p.shed(Room::Code, forget)
+        }
+        if asked & request::SHED != 0 {
+            n.counters.evicted += p.shed(Room::Decoded(n.group.decoded_limit()), forget)
+        }
+        if asked & (request::EVICT | request::AGE) != 0 {
+            // Regions are entered through their ops again, which tells which of them are used; and nobody knows those that went.
+            n.forget_jumps()
+        }
+    }
     /// Attaches a region to the decoded page it is for.
     fn attach(&mut self, r: &Arc<Region>) {
         let env = self.env();
@@ -435,7 +452,7 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         let Some(jit) = p.jit().cloned() else { return };
-        let group = n.group.clone();
+        let (group, mode) = (n.group.clone(), n.mode);
         let region = match p.hot(host, n.mode, (pc & 0xfff) as u16, next, (kind, w), fetch) {
             Some(HotBlock::Known(r)) => Some(r),
             Some(HotBlock::New(mut q)) => {
@@ -444,11 +461,13 @@ impl<T: Target> Vcpu<T> {
             }
             None => None,
         };
+        let made = region.is_some();
         if let Some(r) = region {
             self.attach(&r)
         }
-        if jit.evict() {
-            group.drop_all_code()
+        if jit.relieve(&group) && !made {
+            // SAFETY: `&mut self`.
+            unsafe { (*pages(env)).again(host, mode, (pc & 0xfff) as u16) }
         }
     }
 
@@ -517,7 +536,8 @@ impl<T: Target> Vcpu<T> {
             }
             reason::STRADDLE => {
                 self.update_mode();
-                if self.cross(at as *const Op<T>) { None } else { self.step_one() }
+                // (Nobody has paid for it yet.)
+                if self.cross(at as *const Op<T>) || self.hot().budget <= 0 { None } else { self.step_one() }
             }
             reason::MODE => {
                 // SAFETY: `&mut self`.
@@ -561,6 +581,9 @@ impl<T: Target> Vcpu<T> {
         n.counters.decoded += 1;
         let group = n.group.clone();
         let len = p.decode(&group, host, n.mode, off, fetch);
+        if p.is_large(&group) {
+            self.owner.shared().ask(request::SHED)
+        }
         if wanted!("in_asm") {
             let mut code = vec![0; len];
             fetch(host, off.into(), &mut code);

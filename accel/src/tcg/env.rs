@@ -49,8 +49,12 @@ pub(crate) mod request {
     pub const STOP: u32 = 8;
     /// There are regions in `published`.
     pub const PUBLISH: u32 = 16;
-    /// Forget all decoded code and its regions.
+    /// The code cache is full: drop what has not been used for longest, and regions that are evicted.
     pub const EVICT: u32 = 32;
+    /// Look which decoded pages and regions are used.
+    pub const AGE: u32 = 64;
+    /// Too much is kept of decoded code: drop what has not been used for longest.
+    pub const SHED: u32 = 128;
 }
 impl Shared {
     pub fn ask(&self, what: u32) {

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use std::sync::{
     Arc, OnceLock, Weak,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*},
 };
 
 /// Which host pages hold bytes that some vCPU has decoded, in granules of 64 bytes.
@@ -104,7 +104,10 @@ impl Counted {
 /// The vCPUs of one machine: what they must tell each other.
 pub struct Group {
     pub(crate) code: CodeMap,
-    pub(crate) vcpus: Mutex<Vec<Weak<dyn Reach>>>,
+    vcpus: Mutex<Vec<Weak<dyn Reach>>>,
+    /// How many there are, and bytes that what they decoded may take.
+    members: AtomicUsize,
+    decoded_limit: AtomicUsize,
     /// Told about pages that begin to hold code.
     on_code: OnceLock<Box<dyn Fn(usize) + Send + Sync>>,
     /// Held for locked accesses that no host instruction covers.
@@ -129,6 +132,8 @@ impl Group {
         Arc::new(Group {
             code: CodeMap::new(),
             vcpus: Mutex::default(),
+            members: AtomicUsize::new(0),
+            decoded_limit: AtomicUsize::new(JitConfig::default().cache),
             on_code: OnceLock::new(),
             locked: Mutex::new(()),
             looped: AtomicBool::new(false),
@@ -139,6 +144,7 @@ impl Group {
     }
     /// vCPUs that are made from now on compile what gets hot.
     pub fn set_jit(&self, config: JitConfig) {
+        self.set_decoded_limit(config.cache);
         *self.jit.lock() = Tier1::Wanted(config)
     }
     /// What tier 1 did, if there is one.
@@ -183,9 +189,25 @@ impl Group {
             v.shared().ask(request::PUBLISH);
         })
     }
-    /// All vCPUs forget what they decoded, and its regions.
-    pub(crate) fn drop_all_code(&self) {
-        self.each(|v| v.shared().ask(request::EVICT))
+    /// Asks something of all vCPUs.
+    pub(crate) fn ask_all(&self, what: u32) {
+        self.each(|v| v.shared().ask(what))
+    }
+    /// What vCPUs keep of the code they decoded takes so many bytes at most, all together; if less is used than one needs to
+    /// get on (1 MiB each), that much.
+    pub fn set_decoded_limit(&self, bytes: usize) {
+        self.decoded_limit.store(bytes, Relaxed)
+    }
+    /// One vCPU's share of it.
+    pub(crate) fn decoded_limit(&self) -> usize {
+        (self.decoded_limit.load(Relaxed) / self.members.load(Relaxed).max(1)).max(1 << 20)
+    }
+    /// Takes a vCPU.
+    pub(crate) fn add(&self, vcpu: &Arc<dyn Reach>) {
+        let mut vcpus = self.vcpus.lock();
+        vcpus.retain(|v| v.strong_count() != 0);
+        vcpus.push(Arc::downgrade(vcpu));
+        self.members.store(vcpus.len(), Relaxed)
     }
     /// vCPUs that are made from now on run tier 0 by a loop that calls one handler after the other, instead of handlers that
     /// jump to the next: what is left if a compiler stops turning sibling calls into jumps, and slower.

@@ -8,6 +8,10 @@
 //! of that page, the instruction. Its page *follows* the next one: it is dropped when code of the next one is overwritten.
 #![expect(unsafe_code, reason = "ops are reached by pointer")]
 
+mod evict;
+
+pub(crate) use evict::Room;
+
 use super::{
     env::{Op, Run, mark},
     group::Group,
@@ -49,6 +53,13 @@ struct Page<T: Target> {
     quick: Vec<(*const Op<T>, Run<T>)>,
     #[cfg(target_arch = "x86_64")]
     pieces: super::quick::Pieces,
+    /// How many were made before it.
+    number: u64,
+    /// Bytes of its ops and what is kept for them.
+    bytes: usize,
+    /// Looks since it was seen in use, and the sum of its ops' heat at the last one.
+    age: u32,
+    heat: u64,
 }
 /// What becomes of a hot block.
 pub(crate) enum HotBlock {
@@ -64,6 +75,8 @@ pub(crate) struct Patch<T: Target> {
     pub code: *const u8,
     pub entry: u64,
     pub enter: Trampoline,
+    /// Held by the page of the op.
+    region: *const Region,
 }
 impl<T: Target> Clone for Patch<T> {
     fn clone(&self) -> Self {
@@ -92,6 +105,10 @@ pub(crate) struct Pages<T: Target> {
     quick: Option<Box<super::quick::Quick>>,
     /// By page, those whose decoding covers bytes of it.
     followers: FxHashMap<usize, Vec<usize>>,
+    /// Pages made so far, bytes of all that there are, and bytes at the next look for unused ones.
+    made: u64,
+    bytes: usize,
+    next_look: usize,
     /// Ops that were looked up last, by [`Found::slot`].
     found: Box<[Option<Found<T>>]>,
 }
@@ -162,6 +179,9 @@ impl<T: Target> Pages<T> {
             #[cfg(target_arch = "x86_64")]
             quick: None,
             followers: FxHashMap::default(),
+            made: 0,
+            bytes: 0,
+            next_look: 0,
             found: vec![None; FOUND].into_boxed_slice(),
         }
     }
@@ -181,9 +201,12 @@ impl<T: Target> Pages<T> {
     pub fn jit(&self) -> Option<&Arc<Jit>> {
         Some(&self.jit.as_ref()?.0)
     }
-    /// The region an op enters.
+    /// The region an op enters, which is being entered.
     pub fn patch(&self, op: *const Op<T>) -> Patch<T> {
-        self.patched[&op]
+        let p = self.patched[&op];
+        // SAFETY: the page of a patched op holds its region.
+        unsafe { (*p.region).mark_used() };
+        p
     }
     /// The handler of an op without a region.
     pub fn original(&self, op: *const Op<T>) -> Run<T> {
@@ -215,12 +238,12 @@ impl<T: Target> Pages<T> {
         if let Some(quick) = &self.quick {
             page.pieces.region(&quick.common, off)
         }
-        self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter });
+        self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter, region: Arc::as_ptr(r) });
     }
     /// Attaches a region to its page, if its pages are decoded and the bytes are what it was made from; `fetch` copies bytes
     /// of a page, given by its host address.
     pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, usize, &mut [u8])) {
-        let Some(page) = self.map.get(&(r.host, r.mode)) else { return };
+        let Some(page) = self.map.get(&(r.host, r.mode)).filter(|_| !r.is_evicted()) else { return };
         // Its own block is entered here; others rather by the region that was made for them.
         let taken = |p: &Page<T>, n: usize, off: u16| p.heads.get(&off).is_some_and(|h| n != 0 || h.1 == 0);
         if page.attached.iter().any(|a| Arc::ptr_eq(a, r))
@@ -276,7 +299,14 @@ impl<T: Target> Pages<T> {
                 (*op.as_ptr()).form |= mark::QUICK;
                 (*op.as_ptr()).heat = config.threshold
             }
-            self.quicken(host, mode, off, flags);
+            if !self.quicken(host, mode, off, flags) {
+                // (There was no room. It asks again.)
+                // SAFETY: as above.
+                unsafe {
+                    (*op.as_ptr()).form &= !mark::QUICK;
+                    (*op.as_ptr()).heat = self.warm
+                }
+            }
             return None;
         }
         let jit = &self.jit.as_ref()?.0;
@@ -317,18 +347,27 @@ impl<T: Target> Pages<T> {
         let q = Request { host, next, mode, page: 0, off, bytes, decoded, executed, after: 0 };
         Some(HotBlock::New(Box::new(q)))
     }
-    /// Gives the block at `off` of a page code of the quick compiler; `flags` is their producer at the moment.
+    /// The block at `off` of a page is to be asked for again soon.
+    pub fn again(&mut self, host: usize, mode: u32, off: u16) {
+        let heat = self.jit.as_ref().map_or(0, |j| j.0.config.threshold.max(2));
+        if let Some(op) = self.map.get(&(host, mode)).and_then(|p| p.ops.get(off)) {
+            // SAFETY: a live op, and no handler runs.
+            unsafe { (*op.as_ptr()).heat = heat }
+        }
+    }
+    /// Gives the block at `off` of a page code of the quick compiler; `flags` is their producer at the moment. False if there
+    /// is no room for it.
     #[cfg(target_arch = "x86_64")]
-    fn quicken(&mut self, host: usize, mode: u32, off: u16, flags: (u8, W)) {
-        let Some(jit) = self.jit.as_ref().map(|j| j.0.clone()) else { return };
-        let Some(page) = self.map.get_mut(&(host, mode)) else { return };
-        let Some(op) = page.ops.get(off).filter(|_| !page.crossings.contains(&off)) else { return };
+    fn quicken(&mut self, host: usize, mode: u32, off: u16, flags: (u8, W)) -> bool {
+        let Some(jit) = self.jit.as_ref().map(|j| j.0.clone()) else { return true };
+        let Some(page) = self.map.get_mut(&(host, mode)) else { return true };
+        let Some(op) = page.ops.get(off).filter(|_| !page.crossings.contains(&off)) else { return true };
         // SAFETY: a live op, and no handler runs. The ops up to the end of its block are behind it in its run.
         let ops = unsafe { std::slice::from_raw_parts(op.as_ptr(), op.as_ref().n.into()) };
         if self.quick.is_none() {
             self.quick = super::quick::Quick::new::<T>(&jit).map(Box::new)
         }
-        let Some(quick) = &mut self.quick else { return };
+        let Some(quick) = &mut self.quick else { return false };
         let mut at = 0;
         while let Some(rest) = ops.get(at..).filter(|r| !r.is_empty()) {
             let started = std::time::Instant::now();
@@ -357,7 +396,7 @@ impl<T: Target> Pages<T> {
                     page_ops.get(off).is_some_and(|o| o.as_ptr().cast_const() == op).then_some(off)
                 };
                 let Some(code) = page.pieces.add(&jit, &quick.common, &code, block, offset, (n, started)) else {
-                    return;
+                    return false;
                 };
                 // SAFETY: a live op, and no handler runs; the code has the calling convention of a handler, and lives as long
                 // as the op.
@@ -370,9 +409,12 @@ impl<T: Target> Pages<T> {
             // (Behind the piece is an op that is not for one.)
             at += n + 1
         }
+        true
     }
     #[cfg(not(target_arch = "x86_64"))]
-    fn quicken(&mut self, _: usize, _: u32, _: u16, _: (u8, W)) {}
+    fn quicken(&mut self, _: usize, _: u32, _: u16, _: (u8, W)) -> bool {
+        true
+    }
     /// The op at `off` of a page, if it is decoded.
     pub fn get(&self, host: usize, mode: u32, off: u16) -> Option<*const Op<T>> {
         Some(self.map.get(&(host, mode))?.ops.get(off)?.as_ptr())
@@ -404,22 +446,29 @@ impl<T: Target> Pages<T> {
         let mut any = false;
         let followers = self.followers.remove(&host).unwrap_or_default();
         for host in std::iter::once(host).chain(followers) {
-            for &m in &self.modes {
-                let Some(page) = self.map.remove(&(host, m)) else { continue };
-                for op in &page.patched {
-                    self.patched.remove(op);
-                }
-                page.jumps.0.iter().for_each(|&j| forget(j.into()));
-                for (off, _) in page.ops.iter() {
-                    let found = &mut self.found[Found::<T>::slot(host | off as usize)];
-                    if found.is_some_and(|f| f.at & !0xfff == host) {
-                        *found = None
-                    }
-                }
-                any = true
+            for m in 0..self.modes.len() {
+                any |= self.drop_one((host, self.modes[m]), &mut forget)
             }
         }
         any
+    }
+    fn drop_one(&mut self, key: (usize, u32), forget: &mut impl FnMut(usize)) -> bool {
+        let Some(page) = self.map.remove(&key) else { return false };
+        for op in &page.patched {
+            self.patched.remove(op);
+        }
+        if let Some(looped) = &mut self.looped {
+            page.ops.all().for_each(|op| _ = looped.remove(&op))
+        }
+        page.jumps.0.iter().for_each(|&j| forget(j.into()));
+        for (off, _) in page.ops.iter() {
+            let found = &mut self.found[Found::<T>::slot(key.0 | off as usize)];
+            if found.is_some_and(|f| f.at & !0xfff == key.0) {
+                *found = None
+            }
+        }
+        self.bytes -= page.bytes;
+        true
     }
     /// The page at `host` is to be dropped with the one at `next`.
     fn follow(&mut self, next: usize, host: usize) {
@@ -432,6 +481,10 @@ impl<T: Target> Pages<T> {
     pub fn clear(&mut self) {
         self.map.clear();
         self.patched.clear();
+        if let Some(looped) = &mut self.looped {
+            looped.clear()
+        }
+        (self.bytes, self.next_look) = (0, 0);
         self.single.iter_mut().for_each(|s| *s = None);
         self.followers.clear();
         self.found.fill(None);
@@ -608,7 +661,9 @@ impl<T: Target> Pages<T> {
         }
         let mut ops = ops.into_boxed_slice();
         self.pause(&mut ops);
+        let number = self.made;
         let page = self.map.entry((host, mode)).or_insert_with(|| {
+            self.made += 1;
             Box::new(Page {
                 ops: Runs::new(),
                 crossings: Vec::new(),
@@ -620,8 +675,13 @@ impl<T: Target> Pages<T> {
                 quick: Vec::new(),
                 #[cfg(target_arch = "x86_64")]
                 pieces: Default::default(),
+                number,
+                bytes: 0,
+                age: 0,
+                heat: 0,
             })
         });
+        evict::count(&mut page.bytes, &mut self.bytes, &ops);
         let runs = &mut page.ops;
         let run = runs.push(ops);
         let first = runs.place(run, 0);
@@ -722,6 +782,7 @@ impl<T: Target> Pages<T> {
         }
         self.pause(&mut ops);
         let page = self.map.get_mut(&(host, mode))?;
+        evict::count(&mut page.bytes, &mut self.bytes, &ops);
         let runs = &mut page.ops;
         let run = runs.push(ops);
         let first = runs.place(run, 0);
@@ -767,6 +828,9 @@ impl<T: Target> Pages<T> {
             unsafe { (*ops)[0].imm = (&raw const (*ops)[2]) as u64 }
         }
         let ops = NonNull::new(ops).expect("a box");
+        if let (Some(looped), Some(old)) = (&mut self.looped, &self.single[slot]) {
+            (0..3).for_each(|n| _ = looped.remove(&old.ops.as_ptr().cast::<Op<T>>().wrapping_add(n).cast_const()))
+        }
         self.single[slot] = Some(Single { pc, mode, bytes: key, ends: d.end != End::Next, ops });
         Some(ops.as_ptr().cast())
     }

@@ -66,6 +66,10 @@ impl<T: Target> Runs<T> {
     pub fn iter(&self) -> impl Iterator<Item = (u16, NonNull<Op<T>>)> {
         self.entries.iter().map(|&(off, p)| (off, self.at(p)))
     }
+    /// All ops, those without an instruction included.
+    pub fn all(&self) -> impl Iterator<Item = *const Op<T>> {
+        self.runs.iter().flat_map(|r| (0..r.len()).map(|n| r.as_ptr().cast::<Op<T>>().wrapping_add(n).cast_const()))
+    }
     /// Says where the ops for offsets are, which ascend.
     pub fn insert(&mut self, new: &[(u16, Place)]) {
         let (Some(first), Some(last)) = (new.first(), new.last()) else { return };

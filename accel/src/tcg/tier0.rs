@@ -562,6 +562,10 @@ impl<T: Target, const WALK: bool> Emit for Interp<T, WALK> {
     fn unit_note(&mut self, data: Option<u64>) {
         unsafe {
             let u = &raw mut (*hot(self.env)).unit;
+            if WALK && (*u).held == 0 {
+                // (It was put back for the store.)
+                unit::hold(self.env)
+            }
             (*u).ip = ip_at(self.env, self.op);
             if let Some(offset) = data {
                 (*u).offset = offset;

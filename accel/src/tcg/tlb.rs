@@ -234,6 +234,12 @@ pub struct Counters {
     pub decoded: u64,
     /// Pages dropped because their code was overwritten.
     pub dropped: u64,
+    /// Pages dropped because others needed the room.
+    pub evicted: u64,
+    /// Decoded pages there are now.
+    pub decoded_pages: u64,
+    /// Bytes kept of them.
+    pub decoded_bytes: u64,
     /// Times a region was entered from tier 0.
     pub entered: u64,
     /// Times a region left before an instruction that tier 0 had to run.

@@ -68,6 +68,9 @@ fn cpu(out: &mut String, number: u32, c: &Counters) {
         ("instructions", c.instructions),
         ("decoded runs", c.decoded),
         ("dropped pages", c.dropped),
+        ("evicted pages", c.evicted),
+        ("decoded pages", c.decoded_pages),
+        ("decoded bytes", c.decoded_bytes),
         ("dispatches", c.dispatches),
     ];
     lines(out, &format!("\nCPU #{number}"), &counts);
@@ -112,6 +115,8 @@ fn compilers(out: &mut String, j: &JitCounters) {
         ("refused", j.refused),
         ("failed", j.failed),
         ("evictions", j.evictions),
+        ("evicted regions", j.evicted),
+        ("metadata bytes", j.live_kept),
         ("cache used", j.used),
         ("cache size", j.size),
         ("waiting", j.waiting),

@@ -34,6 +34,7 @@ pub(crate) use frame::exit;
 pub(super) use thunk::{Look, look};
 
 use super::{
+    env::request,
     group::Group,
     insight::{self, Insight, wanted},
     target::Target,
@@ -50,7 +51,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*},
     },
     time::{Duration, Instant},
 };
@@ -108,8 +109,10 @@ pub struct JitCounters {
     pub refused: u64,
     /// Those of them that the compiler failed at, which is a bug.
     pub failed: u64,
-    /// Times the cache was full and everything was dropped.
+    /// Times the cache was full and what had not been used for longest went.
     pub evictions: u64,
+    /// Regions that went.
+    pub evicted: u64,
     /// Bytes of the cache in use, and its size.
     pub used: u64,
     /// Size of the cache in bytes.
@@ -124,6 +127,8 @@ pub struct JitCounters {
     pub live_guest: u64,
     /// Bytes of code they are.
     pub live_host: u64,
+    /// Bytes of what else is kept of them.
+    pub live_kept: u64,
     /// Pieces of code the quick compiler made.
     pub pieces: u64,
     /// Guest instructions in them.
@@ -148,12 +153,42 @@ pub(crate) struct Region {
     /// What it was made from, by offset from its page.
     bytes: Vec<(usize, Box<[u8]>)>,
     code: Code,
+    /// It was entered since the last look, and looks since it was.
+    used: AtomicBool,
+    age: AtomicU32,
+    /// vCPUs must detach it.
+    evicted: AtomicBool,
     /// The items its code refers to.
     _items: Box<dyn Any + Send + Sync>,
 }
 impl Region {
     pub fn code(&self) -> *const u8 {
         self.code.start()
+    }
+    /// It is being entered.
+    pub fn mark_used(&self) {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed)
+        }
+    }
+    /// It was entered lately.
+    pub fn is_young(&self) -> bool {
+        self.used.load(Relaxed) || self.age.load(Relaxed) == 0
+    }
+    /// Looks since it was entered, this one included.
+    fn grow_old(&self) -> u32 {
+        let age = if self.used.swap(false, Relaxed) { 0 } else { self.age.load(Relaxed).saturating_add(1) };
+        self.age.store(age, Relaxed);
+        age
+    }
+    /// It makes room for others.
+    pub fn is_evicted(&self) -> bool {
+        self.evicted.load(Acquire)
+    }
+    /// Bytes kept of it beside its code.
+    fn kept(&self) -> usize {
+        let bytes: usize = self.bytes.iter().map(|(_, b)| b.len() + size_of_val(b)).sum();
+        size_of::<Region>() + bytes + size_of_val(&*self.entries) + size_of_val(&*self._items)
     }
     /// The bytes it was made from: host address of their page, their place in it.
     pub fn bytes(&self) -> impl Iterator<Item = (usize, usize, &[u8])> {
@@ -188,6 +223,10 @@ type PageKey = (usize, u32);
 const VARIANTS: usize = 32;
 /// Longest region, in instructions, that is compiled once more as part of another one.
 const INLINED: usize = 32;
+/// Times it is looked what is used while as much code is made as the cache holds.
+const LOOKS: usize = 8;
+/// One in so many bytes of code goes when the cache is full.
+pub(crate) const EVICTED: usize = 4;
 /// Requests that wait, at most about; blocks that get hot meanwhile ask again.
 const WAITING: usize = 96;
 
@@ -206,6 +245,8 @@ pub(crate) struct Jit {
     wake: Condvar,
     stop: AtomicBool,
     full: AtomicBool,
+    /// Bytes placed since it was looked what is used.
+    placed: AtomicUsize,
     stats: Stats,
     insight: Arc<Insight>,
 }
@@ -227,6 +268,7 @@ struct Stats {
     failed: AtomicU64,
     reused: AtomicU64,
     evictions: AtomicU64,
+    evicted: AtomicU64,
     /// Of the quick compiler: pieces, instructions, bytes, nanoseconds.
     quick: [AtomicU64; 4],
 }
@@ -267,6 +309,7 @@ impl Jit {
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            placed: AtomicUsize::new(0),
             stats: Stats::default(),
             insight: insight.clone(),
         }))
@@ -358,9 +401,13 @@ impl Jit {
     }
     /// Room for code of the quick compiler: what is often run, or what is not.
     pub fn reserve(&self, len: usize, cold: bool) -> Option<Code> {
-        let place = self.cache.reserve(len, cold);
-        if place.is_none() {
-            self.full.store(true, Release)
+        self.noted(self.cache.reserve(len, cold))
+    }
+    /// Takes notice of a placement, or of there being no room.
+    fn noted(&self, place: Option<Code>) -> Option<Code> {
+        match &place {
+            Some(p) => _ = self.placed.fetch_add(p.len(), Relaxed),
+            None => self.full.store(true, Release),
         }
         place
     }
@@ -375,14 +422,43 @@ impl Jit {
             n.fetch_add(by, Relaxed);
         }
     }
-    /// The cache is full: forgets all regions. True once for every time it was; the vCPUs must then drop theirs.
-    pub fn evict(&self) -> bool {
-        if !self.full.swap(false, AcqRel) {
-            return false;
+    /// If the cache is full, drops what has not been used for longest, a quarter of the regions and of each vCPU's quick
+    /// code; now and then before, looks what is used. Must be asked after whatever may have placed code. Says whether it was
+    /// full.
+    pub fn relieve(&self, group: &Group) -> bool {
+        if self.full.swap(false, AcqRel) {
+            self.stats.evictions.fetch_add(1, Relaxed);
+            self.evict_regions();
+            group.ask_all(request::EVICT);
+            return true;
         }
-        self.stats.evictions.fetch_add(1, Relaxed);
-        self.regions.lock().clear();
-        true
+        if self.placed.load(Relaxed) >= self.cache.size() / LOOKS && self.placed.swap(0, Relaxed) != 0 {
+            self.regions.lock().values().flatten().for_each(|r| _ = r.grow_old());
+            group.ask_all(request::AGE)
+        }
+        false
+    }
+    /// Takes a quarter of the code of regions from where new vCPUs and decoded pages find it. The code is free when no vCPU
+    /// has it attached.
+    fn evict_regions(&self) {
+        let mut regions = self.regions.lock();
+        // (A region of two pages is in both lists.)
+        let own = regions.iter().flat_map(|((host, _), l)| l.iter().filter(move |r| r.host == *host));
+        let mut all: Vec<_> = own.map(|r| (std::cmp::Reverse(r.grow_old()), r.number, r.clone())).collect();
+        all.sort_unstable_by_key(|(age, number, _)| (*age, *number));
+        let mut goal = all.iter().map(|(_, _, r)| r.code.len()).sum::<usize>().div_ceil(EVICTED);
+        for (_, _, r) in all {
+            if goal == 0 {
+                break;
+            }
+            goal = goal.saturating_sub(r.code.len());
+            r.evicted.store(true, Release);
+            self.stats.evicted.fetch_add(1, Relaxed);
+        }
+        regions.retain(|_, list| {
+            list.retain(|r| !r.is_evicted());
+            !list.is_empty()
+        })
     }
     /// What happened so far.
     pub fn counters(&self) -> JitCounters {
@@ -392,13 +468,14 @@ impl Jit {
                 .map(|c| c.load(Relaxed));
         let (used, size) = (self.cache.used() as u64, self.cache.size() as u64);
         let waiting = self.queue.lock().waiting.len() as u64;
-        let (mut live, mut live_guest, mut live_host) = (0, 0, 0);
+        let (mut live, mut live_guest, mut live_host, mut live_kept) = (0, 0, 0, 0);
         for ((host, _), list) in &*self.regions.lock() {
             // (A region of two pages is in both lists.)
             for r in list.iter().filter(|r| r.host == *host) {
                 live += 1;
                 live_guest += r.bytes.iter().map(|(_, b)| b.len() as u64).sum::<u64>();
                 live_host += r.code.len() as u64;
+                live_kept += r.kept() as u64;
             }
         }
         let [pieces, quick_instructions, quick_bytes, quick_nanoseconds] = s.quick.each_ref().map(|c| c.load(Relaxed));
@@ -411,6 +488,7 @@ impl Jit {
             refused,
             failed,
             evictions,
+            evicted: s.evicted.load(Relaxed),
             used,
             size,
             waiting,
@@ -418,6 +496,7 @@ impl Jit {
             live,
             live_guest,
             live_host,
+            live_kept,
             pieces,
             quick_instructions,
             quick_bytes,
@@ -477,9 +556,7 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
         drop(queue);
         let made = j.make(&q);
         let Some(group) = group.upgrade() else { return };
-        if j.evict() {
-            group.drop_all_code();
-        }
+        j.relieve(&group);
         if let Some(r) = made {
             group.publish(&r)
         }
@@ -532,10 +609,7 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         }
     };
     debug_assert!(code.buffer.relocs().is_empty(), "code that depends on its place");
-    let Some(place) = jit.cache.place(code.code_buffer()) else {
-        jit.full.store(true, Release);
-        return None;
-    };
+    let place = jit.noted(jit.cache.place(code.code_buffer()))?;
     jit.insight.placed(place.start() as u64, code.code_buffer(), || format!("guest-{pc:#x}"));
     if shown && wanted!("out_asm") {
         let (bytes, at) = (code.code_buffer(), place.start() as u64);
@@ -563,6 +637,9 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         entries,
         bytes,
         code: place,
+        used: AtomicBool::new(true),
+        age: AtomicU32::new(0),
+        evicted: AtomicBool::new(false),
         _items: Box::new(items),
     }))
 }

@@ -88,6 +88,10 @@ impl Pieces {
         jit.made_quick(n, code.hot.len() + code.cold.len(), started);
         Some(enter)
     }
+    /// Bytes of code.
+    pub fn bytes(&self) -> usize {
+        self.placed.iter().map(|p| p.hot.len() + p._cold.len()).sum()
+    }
     /// The piece that begins the block at an offset.
     fn block(&self, off: u16) -> Option<u16> {
         let at = self.blocks.binary_search_by_key(&off, |b| b.0).ok()?;
@@ -96,6 +100,19 @@ impl Pieces {
     fn link(&self, (_, piece, end): (u16, u16, u32), to: u16) {
         let [from, to] = [piece, to].map(|n| &self.placed[n as usize].hot);
         from.link(end as usize, to.at(0))
+    }
+    /// The region that the block at an offset began with is gone.
+    pub fn no_region(&mut self, common: &Common, off: u16) {
+        let Some(at) = self.regions.iter().position(|&r| r == off) else { return };
+        self.regions.swap_remove(at);
+        if let Some(n) = self.block(off) {
+            // (What `region` replaced.)
+            const JE: [u8; 2] = [0x0f, 0x84];
+            let p = &self.placed[n as usize];
+            let handler = p.handler as usize;
+            p.hot.write(handler - 6, &JE);
+            p.hot.link(handler, common.at(Stub::GotHot))
+        }
     }
     /// The block at an offset begins with a region: whoever comes from other code goes to the op's handler.
     pub fn region(&mut self, common: &Common, off: u16) {
