@@ -49,6 +49,10 @@ impl Target for X86 {
     fn flag_values(kind: u8) -> u8 {
         sem::flags::Kind::from_code(kind).values()
     }
+    #[inline(always)]
+    fn complete<O: Ops>(o: &mut O, old: Deferred<O::V>, p: Partly<O::V>) -> Deferred<O::V> {
+        sem::flags::complete(o, old, p)
+    }
     fn handlers() -> Handlers<Self> {
         table::handlers()
     }

@@ -48,7 +48,7 @@ pub use group::{Counted, Group};
 pub use insight::Insight;
 pub use jit::{JitConfig, JitCounters};
 pub use mem::{Cpu, Fields, Phys, port_reg, set_port_reg};
-pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
+pub use ops::{Bin, Cmp, Deferred, Emit, Flow, Ops, PAGE, Partly, SEG_BASE, SEG_LIMIT, SLOTS, Slot, Step, Un, W, ZERO};
 pub use target::{Access, AnyFamily, Decoded, End, Family, Kind, Leaf, Rare, Short, Target, Who};
 pub use tier0::{Handler, Handlers, Plain, form, pair};
 pub use tlb::{Counters, REGIMES, STOPS};

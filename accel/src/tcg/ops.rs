@@ -230,6 +230,15 @@ pub struct Deferred<V> {
     pub v: [V; 3],
 }
 
+/// Flags of an instruction that leaves some of them as they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Partly<V> {
+    /// The others; [`Target::complete`](super::Target::complete) adds those that stay.
+    pub new: Deferred<V>,
+    /// Flags that stay, in the numbering of [`Decoded::reads`](super::Decoded::reads).
+    pub kept: u32,
+}
+
 /// How an instruction ends.
 pub enum Flow<V, C> {
     /// At the next one.
@@ -304,7 +313,12 @@ pub trait Emit: Vector {
     fn defer(&mut self, d: Deferred<Self::V>);
     /// The same if `c` holds; the old ones stay otherwise.
     fn defer_if(&mut self, c: Self::C, d: Deferred<Self::V>);
-    /// The last deferred flags. Tier 1 may not know their kind and then leaves.
+    /// Leaves flags of which some are the old ones. False: they have to be completed, and deferred then.
+    #[inline(always)]
+    fn defer_partly(&mut self, _p: Partly<Self::V>) -> bool {
+        false
+    }
+    /// The last deferred flags; of those that are [partly](Self::defer_partly) the old ones, what the instruction reads. Tier 1 may not know their kind and then leaves.
     fn deferred(&mut self) -> Result<Deferred<Self::V>, Self::Miss>;
     /// Misses if `c` holds: [`Target::rare`](super::Target::rare) has to run the instruction.
     fn rare_if(&mut self, c: Self::C) -> Result<(), Self::Miss>;

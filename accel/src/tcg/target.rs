@@ -28,6 +28,8 @@ pub trait Target: Sized + Send + 'static {
     fn settle(d: Deferred<u64>) -> Deferred<u64>;
     /// Which of the three values of a producer's flags mean anything: a bit each.
     fn flag_values(kind: u8) -> u8;
+    /// All flags after an instruction that replaced some of the `old` ones.
+    fn complete<O: Ops>(o: &mut O, old: Deferred<O::V>, p: Partly<O::V>) -> Deferred<O::V>;
     /// All flags, in the numbering of [`Decoded::reads`].
     const ALL_FLAGS: u32;
     /// Tables made by `tcg_handlers!`.

@@ -2,7 +2,7 @@
 
 use super::{flags, flags::Kind, operands::*};
 use crate::{forms::*, reg::RAX, state::bits::*};
-use accel::tcg::{Bin, Emit, W::*};
+use accel::tcg::{Bin, Deferred, Emit, Partly, W::*};
 
 fn kind(op: Alu) -> (Bin, Kind) {
     match op {
@@ -111,9 +111,9 @@ pub fn step<E: Emit>(e: &mut E, f: Form, up: bool) -> Result<(), E::Miss> {
 }
 #[inline(always)]
 fn step_flags<E: Emit>(e: &mut E, f: Form, up: bool, r: E::V) -> Result<(), E::Miss> {
-    let c = carry_in(e, f)?;
-    defer(e, if up { Kind::Inc } else { Kind::Dec }, f.w, [c, c, r]);
-    Ok(())
+    let z = e.imm(f.w, 0);
+    let kind = if up { Kind::Inc } else { Kind::Dec } as u8;
+    defer_partly(e, Partly { new: Deferred { kind, w: f.w, v: [z, z, r] }, kept: CF })
 }
 /// LOCK INC, LOCK DEC.
 #[inline(always)]
@@ -130,21 +130,17 @@ pub fn locked_step<E: Emit>(e: &mut E, f: Form, up: bool) -> Result<(), E::Miss>
 /// CLC, STC, CMC (`None`).
 #[inline(always)]
 pub fn carry<E: Emit>(e: &mut E, v: Option<bool>) -> Result<(), E::Miss> {
-    let d = e.deferred()?;
-    let old = flags::all(e, d);
-    let r = match v {
-        Some(false) => e.and_imm(B4, old, !CF as u64),
-        Some(true) => {
-            let k = e.imm(B4, CF as u64);
-            e.or(B4, old, k)
-        }
+    let c = match v {
+        Some(v) => e.imm(B4, if v { CF.into() } else { 0 }),
         None => {
-            let k = e.imm(B4, CF as u64);
-            e.xor(B4, old, k)
+            let d = e.deferred()?;
+            let c = flags::cf(e, d);
+            let (c, one) = (e.bit(B4, c), e.imm(B4, CF.into()));
+            e.xor(B4, c, one)
         }
     };
-    defer_image(e, r);
-    Ok(())
+    let p = image(e, CF, c);
+    defer_partly(e, p)
 }
 /// LAHF: AH = SF ZF 0 AF 0 PF 1 CF.
 #[inline(always)]

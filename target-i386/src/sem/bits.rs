@@ -42,17 +42,27 @@ pub fn bt<E: Emit>(e: &mut E, f: Form, op: Bt, lock: bool) -> Result<(), E::Miss
         _ => (Bin::Or, mask),
     };
     let zero = e.imm(B4, 0);
-    let others = if e.flags_wanted() { Some(merge_flags(e, CF, zero)?) } else { None };
+    // (A store comes after all that can miss.)
+    let atomic = lock && matches!(d, At::Mem(_));
+    let others = if e.flags_wanted() && atomic { Some(merge_flags(e, CF, zero)?) } else { None };
     let old = match d {
         At::Mem(p) if lock => e.rmw(Some(bin), w, p, by),
         _ => get(e, w, &d),
     };
-    if let Some(others) = others {
+    if e.flags_wanted() {
         let c = e.bin(Bin::Shr, w, old, n);
         let c = e.and_imm(w, c, 1);
         let c = if w == B8 { e.trunc(B8, B4, c) } else { e.zext(w, B4, c) };
-        let v = e.or(B4, others, c);
-        defer_image(e, v);
+        match others {
+            Some(others) => {
+                let v = e.or(B4, others, c);
+                defer_image(e, v)
+            }
+            None => {
+                let p = image(e, CF, c);
+                defer_partly(e, p)?
+            }
+        }
     }
     if write && !(lock && matches!(d, At::Mem(_))) {
         let r = e.bin(bin, w, old, by);

@@ -4,7 +4,7 @@
 //! is as for a count of one; ZF SF PF after multiplication follow the low half of the result.
 
 use crate::state::bits::*;
-use accel::tcg::{Bin, Cmp, Deferred, Ops, Plain, W, W::*};
+use accel::tcg::{Bin, Cmp, Deferred, Ops, Partly, Plain, W, W::*};
 
 /// Producer of the flags, and what its three values are (`r` = result).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -269,6 +269,23 @@ pub fn all<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::V {
 /// The arithmetic flags as EFLAGS bits.
 pub fn image(d: Deferred<u64>) -> u32 {
     all(&mut Plain, d) as u32
+}
+/// All flags after an instruction that replaced some: INC and DEC, which keep CF, or an image of the others.
+#[inline(always)]
+pub fn complete<O: Ops>(o: &mut O, old: Deferred<O::V>, p: Partly<O::V>) -> Deferred<O::V> {
+    let (d, [first, second, r]) = (p.new, p.new.v);
+    match Kind::from_code(d.kind) {
+        Kind::Inc | Kind::Dec => {
+            let c = cf(o, old);
+            let c = o.bit(d.w, c);
+            Deferred { v: [c, c, r], ..d }
+        }
+        _ => {
+            let old = all(o, old);
+            let old = o.and_imm(B4, old, p.kept.into());
+            Deferred { v: [o.or(B4, old, first), second, r], ..d }
+        }
+    }
 }
 /// Deferred flags that are the given EFLAGS bits.
 pub fn from_image(v: u32) -> Deferred<u64> {

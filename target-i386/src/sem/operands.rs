@@ -1,8 +1,8 @@
 //! Operands: addresses, places, registers and their halves. Source: Intel SDM vol. 1 §3.7.
 
 use super::flags::Kind;
-use crate::forms::*;
-use accel::tcg::{Bin, Deferred, Emit, PAGE, Slot, W, W::*};
+use crate::{forms::*, state::bits::ARITH};
+use accel::tcg::{Bin, Deferred, Emit, PAGE, Partly, Slot, W, W::*};
 
 /// A resolved operand: reading and writing it cannot fail any more.
 pub enum At<E: Emit> {
@@ -123,6 +123,22 @@ pub fn put_reg<E: Emit>(e: &mut E, w: W, s: Slot, v: E::V) {
 #[inline(always)]
 pub fn defer<E: Emit>(e: &mut E, kind: Kind, w: W, v: [E::V; 3]) {
     e.defer(Deferred { kind: kind as u8, w, v })
+}
+/// Leaves flags of a producer that says nothing of those that stay as they were.
+#[inline(always)]
+pub fn defer_partly<E: Emit>(e: &mut E, p: Partly<E::V>) -> Result<(), E::Miss> {
+    if !e.defer_partly(p) {
+        let old = e.deferred()?;
+        let d = super::flags::complete(e, old, p);
+        e.defer(d)
+    }
+    Ok(())
+}
+/// The flags of `mask` as bits of `v` (4 bytes wide), the others as they were.
+#[inline(always)]
+pub fn image<E: Emit>(e: &mut E, mask: u32, v: E::V) -> Partly<E::V> {
+    let z = e.imm(B4, 0);
+    Partly { new: Deferred { kind: Kind::Image as u8, w: B4, v: [v, z, z] }, kept: ARITH & !mask }
 }
 /// Replaces the flags of `mask` by the bits of `v` (4 bytes wide) and keeps the rest.
 #[inline(always)]

@@ -1,9 +1,9 @@
 //! Shifts and rotates, double shifts. Source: Intel SDM vol. 2.
 //! RCL and RCR are functions on the whole CPU (`rare.rs`).
 
-use super::{flags::Kind, operands::*};
+use super::{flags, flags::Kind, operands::*};
 use crate::{forms::*, reg::RCX, state::bits::*};
-use accel::tcg::{Bin, Cmp, Deferred, Emit, Flow, Ops, Step, W, W::*};
+use accel::tcg::{Bin, Cmp, Deferred, Emit, Flow, Partly, Step, W, W::*};
 
 /// SHL SHR SAR ROL ROR. A count of zero changes nothing but clears the upper half of a 32-bit register.
 #[inline(always)]
@@ -19,8 +19,12 @@ pub fn shift<E: Emit>(e: &mut E, f: Form, op: Shift) -> Step<E> {
         Loc::I => {
             let n = e.immediate(B1);
             let r = if e.flags_wanted() {
-                let (r, fl) = formula(e, w, op, a, n)?;
-                e.defer(fl);
+                let (r, p) = formula(e, w, op, a, n);
+                if p.kept == 0 {
+                    e.defer(p.new)
+                } else {
+                    defer_partly(e, p)?
+                }
                 r
             } else {
                 plain(e, w, op, a, n)
@@ -33,8 +37,14 @@ pub fn shift<E: Emit>(e: &mut E, f: Form, op: Shift) -> Step<E> {
             let z = e.imm(B1, 0);
             let some = e.cmp(Cmp::Ne, B1, n, z);
             let r = if e.flags_wanted() {
-                let (r, fl) = formula(e, w, op, a, n)?;
-                e.defer_if(some, fl);
+                let (r, p) = formula(e, w, op, a, n);
+                let d = if p.kept == 0 {
+                    p.new
+                } else {
+                    let old = e.deferred()?;
+                    flags::complete(e, old, p)
+                };
+                e.defer_if(some, d);
                 e.select(w, some, r, a)
             } else {
                 plain(e, w, op, a, n)
@@ -69,11 +79,9 @@ fn plain<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> E::V {
         }
     }
 }
-/// A result and the flags that go with it.
-type Formula<E> = Result<(<E as Ops>::V, Deferred<<E as Ops>::V>), <E as Emit>::Miss>;
 /// Result and flags for a count that is not zero.
 #[inline(always)]
-fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> Formula<E> {
+fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> (E::V, Partly<E::V>) {
     let top = w.bits() - 1;
     let m = e.add_imm(B1, n, u64::MAX);
     let m = e.and_imm(B1, m, 63);
@@ -111,14 +119,12 @@ fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> Formula<E> 
             };
             let o = e.shift_imm(Bin::Shl, B4, o, 11);
             let v = e.or(B4, c, o);
-            let v = merge_flags(e, CF | OF, v)?;
-            let z = e.imm(B4, 0);
-            return Ok((r, Deferred { kind: Kind::Image as u8, w: B4, v: [v, z, z] }));
+            return (r, image(e, CF | OF, v));
         }
     };
     let c = e.and_imm(B8, c, 1);
     let (c, r) = (e.trunc(B8, w, c), e.trunc(B8, w, r));
-    Ok((r, Deferred { kind: kind as u8, w, v: [c, a, r] }))
+    (r, Partly { new: Deferred { kind: kind as u8, w, v: [c, a, r] }, kept: 0 })
 }
 /// SHLD, SHRD of 16 bits. Counts above 16 are undefined; here the operands repeat.
 #[inline(always)]

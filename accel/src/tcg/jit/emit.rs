@@ -431,7 +431,25 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
         }
         self.s.flags = Flags::Env(None)
     }
+    fn defer_partly(&mut self, p: Partly<Term>) -> bool {
+        // (Of two on end, the first is completed.)
+        if let Flags::Partly(..) = self.s.flags {
+            self.flags();
+        }
+        self.s.flags = match self.s.flags {
+            Flags::Pending(d) => Flags::Partly(p, Before::Pending(d)),
+            Flags::Env(k) => Flags::Partly(p, Before::Env(k)),
+            Flags::Partly(..) => return false,
+        };
+        true
+    }
     fn deferred(&mut self) -> Result<Deferred<Term>, Ended> {
+        if let Flags::Partly(p, _) = self.s.flags
+            && self.d.reads != 0
+            && self.d.reads & p.kept == 0
+        {
+            return Ok(p.new);
+        }
         Ok(self.flags())
     }
     fn rare_if(&mut self, c: Value) -> Result<(), Ended> {

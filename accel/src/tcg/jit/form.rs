@@ -7,7 +7,7 @@ use super::super::target::{Decoded, End, Target};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Longest region in instructions. (Its instructions are counted in one go before a loop is entered again.)
-pub(super) const LONGEST: usize = 200;
+pub(super) const LONGEST: usize = 400;
 /// Most ways into a region.
 const ENTRIES: usize = 16;
 

@@ -74,6 +74,26 @@ pub(super) enum Flags {
     Env(Option<(u8, W)>),
     /// Not stored.
     Pending(Deferred<Term>),
+    /// Not stored, and some are what they were before.
+    Partly(Partly<Term>, Before),
+}
+/// Where flags are that some flags complete.
+#[derive(Clone, Copy)]
+pub(super) enum Before {
+    Env(Option<(u8, W)>),
+    Pending(Deferred<Term>),
+}
+/// Which flags a way out stores: producer and width, and, if that does not say all, which flags stay and of what producer they
+/// are, in the env or among the arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stored {
+    of: (u8, W),
+    kept: Option<(u32, Source)>,
+}
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Env(Option<(u8, W)>),
+    Arguments(u8, W),
 }
 
 /// What is known at a point of a block; blocks that only one edge leads to go on with what was known at its start.
@@ -119,7 +139,7 @@ pub(super) struct State {
 pub(super) struct Stub {
     block: Block,
     off: u16,
-    flags: Option<Deferred<Term>>,
+    flags: Option<Flags>,
     note: Option<Note>,
     budget: Value,
     done: u32,
@@ -184,7 +204,7 @@ pub struct Clif<'a, 'b, T: Target> {
     /// Blocks that leave, by [`Exit`]: budget, and offset and instructions done packed.
     pub(super) exits: [Block; 3],
     /// Blocks before those, that store flags of a producer: also its values.
-    flag_exits: Vec<((Exit, u8, W), Block)>,
+    flag_exits: Vec<((Exit, Stored), Block)>,
     pub(super) thunks: Thunks,
     call_sig: SigRef,
     /// Of routines that change no register: one argument.
@@ -429,24 +449,45 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// The flags are in the env.
     pub(super) fn settle_flags(&mut self) {
-        if let Flags::Pending(d) = self.s.flags {
-            self.store_flags(d);
-            self.s.flags = Flags::Env(Some((d.kind, d.w)))
+        if let Flags::Env(_) = self.s.flags {
+            return;
         }
+        let d = self.flags();
+        self.store_flags(d);
+        self.s.flags = Flags::Env(Some((d.kind, d.w)))
     }
     /// The producer of the flags, if it is known.
     pub(super) fn flags_kind(&self) -> Option<(u8, W)> {
         match self.s.flags {
             Flags::Env(k) => k,
-            Flags::Pending(d) => Some((d.kind, d.w)),
+            Flags::Pending(d) | Flags::Partly(Partly { new: d, .. }, _) => Some((d.kind, d.w)),
         }
     }
     /// The flags as values, computed by a call if their producer is not known.
     pub(super) fn flags(&mut self) -> Deferred<Term> {
-        let (kind, w) = match self.s.flags {
-            Flags::Pending(d) => return d,
-            Flags::Env(Some(k)) => k,
-            Flags::Env(None) => {
+        match self.s.flags {
+            Flags::Pending(d) => d,
+            Flags::Env(k) => {
+                let d = self.stored_flags(k);
+                self.s.flags = Flags::Env(Some((d.kind, d.w)));
+                d
+            }
+            Flags::Partly(p, before) => {
+                let old = match before {
+                    Before::Pending(d) => d,
+                    Before::Env(k) => self.stored_flags(k),
+                };
+                let d = T::complete(self, old, p);
+                self.s.flags = Flags::Pending(d);
+                d
+            }
+        }
+    }
+    /// The flags in the env, of a producer that may be known.
+    fn stored_flags(&mut self, producer: Option<(u8, W)>) -> Deferred<Term> {
+        let (kind, w) = match producer {
+            Some(k) => k,
+            None => {
                 // (It changes nothing else.)
                 let (none, fp) = (self.k(I64, 0), self.s.fp);
                 self.call(self.thunks.settle, none);
@@ -461,9 +502,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             }
             self.b.ins().load(ty(w), ENV, self.env, hot_at::<T>(offset_of!(Hot, cc_v) + 8 * i)).into()
         });
-        let d = Deferred { kind, w, v };
-        self.s.flags = Flags::Env(Some((kind, w)));
-        d
+        Deferred { kind, w, v }
     }
 
     // ---- ways out ----
@@ -526,44 +565,75 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// Leaves at an offset of the page by one of the blocks that all ways of a kind share, which also store pending flags.
     /// (Most of a region's ways out are never taken: what they all do is compiled once.)
-    pub(super) fn leave_at(&mut self, off: i64, by: Exit, flags: Option<Deferred<Term>>) {
+    pub(super) fn leave_at(&mut self, off: i64, by: Exit, flags: Option<Flags>) {
         let k = self.k(I64, (off as u64) << 16 | self.s.done as u64 & 0xffff);
-        let Some(d) = flags else {
-            self.b.ins().jump(self.exits[by as usize], &[self.s.budget.into(), k.into()]);
-            return;
+        let (d, kept) = match flags {
+            None | Some(Flags::Env(_)) => {
+                self.b.ins().jump(self.exits[by as usize], &[self.s.budget.into(), k.into()]);
+                return;
+            }
+            Some(Flags::Pending(d)) => (d, None),
+            Some(Flags::Partly(p, before)) => (p.new, Some((p.kept, before))),
         };
-        let mut args: Vec<BlockArg> = vec![self.s.budget.into(), k.into()];
+        let mut args = vec![self.s.budget, k];
         for t in self.flag_terms(&d) {
-            args.push(self.val(d.w, t).into())
+            args.push(self.val(d.w, t))
         }
-        let key = (by, d.kind, d.w);
+        let kept = kept.map(|(kept, before)| match before {
+            Before::Env(k) => (kept, Source::Env(k)),
+            Before::Pending(old) => {
+                for t in self.flag_terms(&old) {
+                    args.push(self.val(old.w, t))
+                }
+                (kept, Source::Arguments(old.kind, old.w))
+            }
+        });
+        let key = (by, Stored { of: (d.kind, d.w), kept });
         let to = match self.flag_exits.iter().find(|e| e.0 == key) {
             Some(e) => e.1,
             None => {
                 let block = self.b.create_block();
                 self.b.set_cold_block(block);
-                for t in [I64, I64].into_iter().chain(args.iter().skip(2).map(|_| ty(d.w))) {
+                for a in &args {
+                    let t = self.b.func.dfg.value_type(*a);
                     self.b.append_block_param(block, t);
                 }
                 self.flag_exits.push((key, block));
                 block
             }
         };
+        let args: Vec<BlockArg> = args.into_iter().map(BlockArg::from).collect();
         self.b.ins().jump(to, &args);
     }
     /// Emits the blocks that store flags.
     pub(super) fn finish_flag_exits(&mut self) {
-        for ((by, kind, w), block) in std::mem::take(&mut self.flag_exits) {
+        for ((by, stored), block) in std::mem::take(&mut self.flag_exits) {
             self.b.switch_to_block(block);
             let p = self.b.block_params(block).to_vec();
             let mut values = p.iter().skip(2);
-            let used = T::flag_values(kind);
-            let v = std::array::from_fn(|i| match used >> i & 1 {
-                0 => Term::constant(0),
-                _ => (*values.next().expect("a parameter for each value")).into(),
-            });
+            let mut next = |(kind, w)| {
+                let used = T::flag_values(kind);
+                let v = std::array::from_fn(|i| match used >> i & 1 {
+                    0 => Term::constant(0),
+                    _ => (*values.next().expect("a parameter for each value")).into(),
+                });
+                Deferred { kind, w, v }
+            };
+            let new = next(stored.of);
+            let old = match stored.kept {
+                Some((kept, Source::Arguments(kind, w))) => Some((kept, Ok(next((kind, w))))),
+                Some((kept, Source::Env(k))) => Some((kept, Err(k))),
+                None => None,
+            };
             (self.s.sums, self.s.narrow) = (Vec::new(), Vec::new());
-            self.store_flags(Deferred { kind, w, v });
+            let d = match old {
+                None => new,
+                Some((kept, old)) => {
+                    let old = old.unwrap_or_else(|k| self.stored_flags(k));
+                    T::complete(self, old, Partly { new, kept })
+                }
+            };
+            self.store_flags(d);
             self.b.ins().jump(self.exits[by as usize], &[p[0].into(), p[1].into()]);
         }
     }
@@ -573,8 +643,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         d.v.into_iter().enumerate().filter(move |(i, _)| used >> i & 1 != 0).map(|(_, t)| t)
     }
     /// The flags, if they are not in the env.
-    pub(super) fn pending(&self) -> Option<Deferred<Term>> {
-        if let Flags::Pending(d) = self.s.flags { Some(d) } else { None }
+    pub(super) fn pending(&self) -> Option<Flags> {
+        (!matches!(self.s.flags, Flags::Env(_))).then_some(self.s.flags)
     }
     /// Makes a block for [`leave_at`](Self::leave_at), and begins it: the address and the budget left.
     pub(super) fn shared_exit(&mut self, block: Block) -> (Value, Value) {

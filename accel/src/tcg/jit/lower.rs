@@ -357,7 +357,7 @@ impl<T: Target> Lower<'_, '_, T> {
         }
     }
     /// Goes round only if nobody waits and the budget covers it.
-    fn back_edge(&mut self, n: usize, head: u16, flags: Option<Deferred<Term>>) {
+    fn back_edge(&mut self, n: usize, head: u16, flags: Option<Flags>) {
         let c = &mut self.c;
         let kick = c.b.create_block();
         c.b.set_cold_block(kick);
