@@ -21,6 +21,7 @@ pub mod driver;
 mod drivers;
 mod lock;
 mod node;
+mod object;
 pub mod options;
 mod overlap;
 pub mod pool;
@@ -32,6 +33,7 @@ pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
 pub use blocks::{Blocks, DriveConfig, Interface, on_error};
 pub use drivers::probe;
 pub use node::{Cache, Common, DetectZeroes, Edge, Node, Perm};
+pub use object::DriveSlot;
 pub use options::Opts;
 pub use request::{Done, Op, Outcome, Request};
 

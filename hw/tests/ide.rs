@@ -15,7 +15,7 @@ fn ide_units_are_taken_once() {
     let vm = Vm::with_machine("none", &[]).unwrap();
     let bridge: Ref<SysBusDevice> = vm.world().object_new_as("isabus-bridge").unwrap();
     bridge.realize_sysbus(&mut vm.core().lock()).unwrap();
-    IdeBus::create(&bridge, None).unwrap();
+    IdeBus::create(&bridge, None, 0).unwrap();
     let add = |props: &[(&str, &str)]| vm.device_add("test-drive", None, props);
     assert_eq!(add(&[("unit", "1")]).unwrap().get("unit").unwrap(), 1);
     assert_eq!(add(&[("unit", "1")]).unwrap_err().to_string(), "IDE unit 1 is in use");

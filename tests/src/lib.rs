@@ -10,6 +10,7 @@ pub mod golden;
 pub mod guest;
 pub mod guest_programs;
 pub mod initramfs;
+pub mod modules;
 pub mod packages;
 pub mod peer_bench;
 pub mod process;

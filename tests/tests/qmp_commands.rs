@@ -26,6 +26,13 @@ fn path(q: &Qmp, name: &str) -> String {
     q.dir().join(name).to_str().expect("a plain path").to_owned()
 }
 
+/// An image in a folder that stays as long as the machine.
+fn disk(q: &Qmp, size: u64) -> String {
+    let file = path(q, "disk");
+    std::fs::File::create(&file).and_then(|f| f.set_len(size)).expect("an image");
+    file
+}
+
 fn names(v: &Value) -> Vec<&str> {
     v.as_array().expect("a list").iter().map(|e| e["name"].as_str().expect("a name")).collect()
 }
@@ -109,6 +116,10 @@ fn every_command_of_the_human_monitor_has_a_row() {
 
 /// Where the schema differs from QEMU's for what both have, and why. Places are prefixes. It may shrink, not grow.
 const DIFFERENCES: &[(&str, &str)] = &[
+    ("blockdev-add.", "drivers and options that are not built"),
+    ("query-block=>", "backing chains, throttling and bitmaps are not built"),
+    ("query-blockstats=>", "histograms, intervals and statistics of drivers are not built"),
+    ("query-named-block-nodes=>", "as for query-block"),
     ("input-send-event.events[].(key).data.key.(qcode).data: lacks word unmapped", "it is no key"),
     ("object-add.(memory-backend-file)", "the type has not all of its properties"),
     ("object-add.(memory-backend-memfd)", "the type has not all of its properties"),
@@ -344,6 +355,94 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         assert_eq!((slots.as_array().unwrap().len(), used), (3, 1));
         q.run("query-hotpluggable-cpus", json!({}));
     }
+    query_block = "query-block": {
+        let all = q.run("query-block", json!({}));
+        let cd = find(&all, "device", "ide1-cd0");
+        assert_eq!((&cd["removable"], &cd["tray_open"], &cd["io-status"]), (&json!(true), &json!(false), &json!("ok")));
+        assert!(cd["inserted"].is_null() && cd["qdev"].as_str().unwrap().starts_with("/machine/unattached/device["));
+    }
+    query_named_block_nodes = "query-named-block-nodes": {
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n", "size": 4096}));
+        let all = q.run("query-named-block-nodes", json!({"flat": true}));
+        assert_eq!(find(&all, "node-name", "n")["image"]["virtual-size"], 4096);
+    }
+    query_blockstats = "query-blockstats": {
+        let all = q.run("query-blockstats", json!({}));
+        assert_eq!(find(&all, "device", "ide1-cd0")["stats"]["rd_bytes"], 0);
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n"}));
+        assert_eq!(find(&q.run("query-blockstats", json!({"query-nodes": true})), "node-name", "n")["stats"]["wr_bytes"], 0);
+    }
+    blockdev_add = "blockdev-add": {
+        let file = disk(q, 8192);
+        q.run("blockdev-add", json!({"driver": "file", "filename": file, "node-name": "f", "read-only": true}));
+        q.run("blockdev-add", json!({"driver": "raw", "file": "f", "offset": 512, "node-name": "w", "read-only": true}));
+        let all = q.run("query-named-block-nodes", json!({}));
+        assert_eq!(find(&all, "node-name", "w")["children"], json!([{"child": "file", "node-name": "f"}]));
+        for (args, text) in [
+            (json!({"driver": "qcow9", "node-name": "x"}), "does not accept value 'qcow9'"),
+            (json!({"driver": "null-co", "node-name": "f"}), "Duplicate nodes with node-name='f'"),
+            (json!({"driver": "file", "filename": "/none", "node-name": "x"}), "Could not open '/none': No such file or directory"),
+            (json!({"driver": "null-co", "node-name": "x", "filename": "y"}), "Parameter 'filename' is unexpected"),
+        ] {
+            assert!(q.error("blockdev-add", args).1.contains(text), "{text}");
+        }
+    }
+    blockdev_del = "blockdev-del": {
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n"}));
+        q.run("blockdev-add", json!({"driver": "raw", "file": "n", "node-name": "r"}));
+        assert_eq!(q.error("blockdev-del", json!({"node-name": "n"})).1, "Node n is in use");
+        q.run("blockdev-del", json!({"node-name": "r"}));
+        q.run("blockdev-del", json!({"node-name": "n"}));
+        assert_eq!(q.error("blockdev-del", json!({"node-name": "n"})).1, "Failed to find node with node-name='n'");
+    }
+    eject = "eject": {
+        let file = disk(q, 8192);
+        q.run("blockdev-change-medium", json!({"device": "ide1-cd0", "filename": file, "format": "raw"}));
+        q.run("eject", json!({"device": "ide1-cd0"}));
+        let all = q.run("query-block", json!({}));
+        assert_eq!((&find(&all, "device", "ide1-cd0")["tray_open"], find(&all, "device", "ide1-cd0")["inserted"].is_null()), (&json!(true), true));
+        assert_eq!(q.error("eject", json!({"device": "no"})).1, "Device 'no' not found");
+        *q = pc(&["-drive", "if=none,id=d,driver=null-co", "-device", "ide-hd,drive=d,bus=ide.0"]);
+        assert_eq!(q.error("eject", json!({"device": "d"})).1, "Device 'd' is not removable");
+        let file = disk(q, 8192);
+        *q = pc(&["-cdrom", &file]);
+        q.run("eject", json!({"device": "ide1-cd0"}));
+    }
+    blockdev_change_medium = "blockdev-change-medium": {
+        let file = disk(q, 8192);
+        q.run("blockdev-change-medium", json!({"device": "ide1-cd0", "filename": file, "format": "raw"}));
+        let all = q.run("query-block", json!({}));
+        let cd = find(&all, "device", "ide1-cd0");
+        assert_eq!((&cd["inserted"]["file"], &cd["inserted"]["ro"], &cd["tray_open"]), (&json!(file), &json!(true), &json!(false)));
+        assert!(q.error("blockdev-change-medium", json!({"device": "ide1-cd0", "filename": "/none"})).1.contains("No such file"));
+    }
+    blockdev_open_tray = "blockdev-open-tray": {
+        q.run("blockdev-open-tray", json!({"device": "ide1-cd0"}));
+        assert_eq!(find(&q.run("query-block", json!({})), "device", "ide1-cd0")["tray_open"], true);
+        assert_eq!(q.error("blockdev-open-tray", json!({})).1, "Need exactly one of 'device' and 'id'");
+    }
+    blockdev_close_tray = "blockdev-close-tray": {
+        q.run("blockdev-open-tray", json!({"device": "ide1-cd0"}));
+        q.run("blockdev-close-tray", json!({"device": "ide1-cd0"}));
+        assert_eq!(find(&q.run("query-block", json!({})), "device", "ide1-cd0")["tray_open"], false);
+    }
+    blockdev_insert_medium = "blockdev-insert-medium": {
+        *q = pc(&["-device", "ide-cd,id=cd,bus=ide.1"]);
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n", "read-only": true}));
+        let insert = json!({"id": "cd", "node-name": "n"});
+        assert_eq!(q.error("blockdev-insert-medium", insert.clone()).1, "Tray of device 'cd' is not open");
+        q.run("blockdev-open-tray", json!({"id": "cd"}));
+        q.run("blockdev-insert-medium", insert.clone());
+        assert_eq!(q.error("blockdev-insert-medium", insert).1, "There already is a medium in device 'cd'");
+        assert_eq!(q.error("blockdev-del", json!({"node-name": "n"})).1, "Node n is in use");
+    }
+    blockdev_remove_medium = "blockdev-remove-medium": {
+        *q = pc(&["-device", "ide-cd,id=cd,bus=ide.1,drive=n", "-blockdev", "null-co,node-name=n,read-only=on"]);
+        assert_eq!(q.error("blockdev-remove-medium", json!({"id": "cd"})).1, "Tray of device 'cd' is not open");
+        q.run("blockdev-open-tray", json!({"id": "cd"}));
+        q.run("blockdev-remove-medium", json!({"id": "cd"}));
+        q.run("blockdev-del", json!({"node-name": "n"}));
+    }
     query_chardev = "query-chardev": {
         let all = q.run("query-chardev", json!({}));
         assert_eq!(find(&all, "label", "r"), &json!({"label": "r", "filename": "ringbuf", "frontend-open": false}));
@@ -418,6 +517,23 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
         }
         let info = json!({"slot": "1", "slot-type": "CPU", "source": 1, "status": 0x80});
         assert_eq!(q.event("ACPI_DEVICE_OST")["data"], json!({ "info": info }));
+    }
+    event_block_io_error = "BLOCK_IO_ERROR": {
+        // A guest that makes a guessed raw image look like another format.
+        let file = disk(q, 8192);
+        *q = pc(&["-hda", &file]);
+        for write in ["o /b 0x1f2 1", "o /b 0x1f3 0", "o /b 0x1f4 0", "o /b 0x1f5 0", "o /b 0x1f6 0xe0", "o /b 0x1f7 0x30", "o /w 0x1f0 0x00444551"] {
+            q.hmp(write);
+        }
+        (0..127).for_each(|_| _ = q.hmp("o /w 0x1f0 0"));
+        let data = q.event("BLOCK_IO_ERROR")["data"].clone();
+        assert_eq!((&data["device"], &data["operation"], &data["action"]), (&json!("ide0-hd0"), &json!("write"), &json!("report")));
+        assert_eq!(data["reason"], "Operation not permitted");
+        assert_eq!(q.hmp("i /b 0x1f7"), "portb[0x01f7] = 0x41\r\n");
+    }
+    event_device_tray_moved = "DEVICE_TRAY_MOVED": {
+        q.run("blockdev-open-tray", json!({"device": "ide1-cd0"}));
+        assert_eq!(q.event("DEVICE_TRAY_MOVED")["data"], json!({"device": "ide1-cd0", "id": "", "tray-open": true}));
     }
     event_device_deleted = "DEVICE_DELETED": {
         q.run("device_add", second_cpu());
@@ -623,6 +739,10 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
 }
 
 rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
+    info_block = "block": {
+        let text = q.hmp("info block");
+        assert!(text.starts_with("ide1-cd0: [not inserted]\r\n") && text.contains("\r\n    Removable device: not locked, tray closed"), "{text}");
+    }
     info_chardev = "chardev": { assert!(q.hmp("info chardev").contains("serial0: filename=vc\r\n")); }
     info_cpus = "cpus": {
         let text = q.hmp("info cpus");

@@ -48,6 +48,9 @@ impl Vm {
         self.slept.store(self.state() == RunState::Suspended, Ordering::SeqCst);
         core.cpus.pause_all(core);
         core.clocks.stop();
+        // What the guest has asked of its drives is done and stable before anybody hears that it stopped.
+        self.blocks.drain();
+        self.blocks.flush_all();
         core.requests.set_state(state);
         core.events.vm_state.notify(&mut core.lock(), &VmState { running: false, state });
         self.emit("STOP", json!({}));
@@ -174,6 +177,7 @@ impl Vm {
     pub(crate) fn reset(self: &Arc<Self>, cause: ShutdownCause) {
         let core = self.core().clone();
         self.parked(|| {
+            self.blocks.drain();
             if let Some(machine) = self.machine() {
                 machine.reset(&mut core.lock(), cause);
             }

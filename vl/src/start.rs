@@ -4,14 +4,14 @@ use crate::defaults::Ports;
 use crate::monitor::{self, hmp};
 use crate::options::chardev::{Short, from_opts, from_short};
 use crate::options::size;
-use crate::options::{Accel, CommandLine, FwCfgArg, Located, MonitorMode, OptError, PropArgs, PropInput};
+use crate::options::{self, Accel, CommandLine, FwCfgArg, Located, MonitorMode, OptError, PropArgs, PropInput};
 use crate::qtest;
 use crate::vm::{Env, StartError, Vm};
 use accel::{TcgAccel, icount::IcountConfig, tcg::Insight};
 use chardev::{Channel, config::Backend};
 use hw_core::accel::Accel as AccelObject;
 use hw_core::config::{BoardConfig, RtcBase, RtcConfig};
-use hw_core::{ClockType, DeviceAdd, Machine, RunState, ShutdownCause};
+use hw_core::{ClockType, DeviceAdd, Machine, MachineClass, RunState, ShutdownCause};
 use qom::{Class, Global, Input, Rank, Ref};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -36,6 +36,7 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     let ports = crate::defaults::plan(&vm.options, class)?;
     let unseen = is_unseen(&vm.options, &ports);
     create_chardevs(&vm, &ports)?;
+    create_drives(&vm, class)?;
     set_machine_properties(&vm, &machine)?;
     configure_accelerator(&vm, &machine)?;
     register_globals(&vm, &machine);
@@ -92,6 +93,32 @@ fn create_chardevs(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
     for port in ports.all() {
         if let Short::New { config, .. } = &port.short {
             open_chardev(vm, config).map_err(at(&port.at))?;
+        }
+    }
+    Ok(())
+}
+
+/// Types that take the place of the default CD drive when they come from `-device` or `-global`.
+const CD_REPLACES: [&str; 4] = ["ide-cd", "ide-hd", "scsi-cd", "scsi-hd"];
+
+/// `-blockdev`, then `-drive` and its short forms, then the CD drive that a machine has by default.
+fn create_drives(vm: &Vm, class: &'static Class) -> Result<()> {
+    let (line, blocks) = (&vm.options, &vm.blocks);
+    for node in &line.blockdevs {
+        blocks.blockdev_add(node.value.clone()).map_err(at(&node.at))?;
+    }
+    for drive in &line.drives {
+        let config = options::drive::drive(&drive.value, line.snapshot).map_err(at(&drive.at))?;
+        blocks.add_drive(config).map_err(at(&drive.at))?;
+    }
+    let given = line.devices.iter().map(|d| d.value.type_name.as_str());
+    let mut given = given.chain(line.globals.iter().map(|g| g.value.0.as_str()));
+    let none = class.get::<MachineClass>().is_none_or(|c| c.no_cdrom);
+    if !none && !line.nodefaults && !given.any(|t| CD_REPLACES.contains(&t)) {
+        let (_, index, _) = options::drive::SHORT[4];
+        if blocks.drive_at(block::Interface::Ide, index / 2, index % 2).is_none() {
+            let config = options::drive::drive(&options::drive::from_short("", index, true), false).map_err(at(""))?;
+            blocks.add_drive(config).map_err(at(""))?;
         }
     }
     Ok(())

@@ -56,6 +56,8 @@ pub struct Vm {
     pub events: EventLoop,
     /// Character devices.
     pub chardevs: Hub,
+    /// Block nodes and drives.
+    pub blocks: Arc<block::Blocks>,
     /// `vc` character devices without their screens yet: whether their size is fixed.
     pub(crate) text_consoles: Mutex<Vec<bool>>,
     /// QMP and HMP.
@@ -121,12 +123,25 @@ impl Vm {
         core.requests.set_hook(move || wake.wake());
         let wake = events.clone();
         core.clocks.set_wake(move || wake.wake());
+        let blocks = block::Blocks::of(&core);
+        let (wake, weak) = (events.clone(), Arc::downgrade(&blocks));
+        blocks.set_wake(move || {
+            let weak = weak.clone();
+            wake.post(move || {
+                if let Some(blocks) = weak.upgrade() {
+                    blocks.deliver();
+                }
+            });
+        });
+        let for_blocks = report.clone();
+        blocks.set_report(move |text| for_blocks.say(text));
         let world = World::new(core.clone());
         let vm = Arc::new(Self {
             action: Mutex::new(line.action.clone()),
             options: line,
             events,
             chardevs,
+            blocks,
             text_consoles: Mutex::default(),
             monitors: Monitors::default(),
             slept: AtomicBool::default(),
@@ -192,6 +207,7 @@ impl Vm {
     /// Takes everything apart in order: vCPUs, monitors, devices, character devices.
     pub(crate) fn tear_down(&self) {
         self.core.cpus.pause_all(&self.core);
+        self.blocks.drain();
         self.core.events.exit.notify(&mut self.core.lock(), &());
         self.core.cpus.end_all();
         let limit = std::time::Duration::from_millis(500);
@@ -201,6 +217,7 @@ impl Vm {
         drop(self.qtest.lock().take());
         self.monitors.close(self.scope());
         self.chardevs.close_all();
+        self.blocks.close();
         self.core.shut_down();
     }
 }

@@ -208,6 +208,19 @@ pub fn publish(pc: &PcMachine, _m: &mut Locked) -> Result<()> {
     let smbios = smbios_files(pc);
     fw.add_file(smbios::TABLES_FILE, smbios.tables)?;
     fw.add_file(smbios::ANCHOR_FILE, smbios.anchor)?;
+    let drives = super::drives::boot_order(pc.scope());
+    if !drives.is_empty() {
+        // A kernel's option ROM comes first.
+        let rom = fw.file_names().into_iter().find(|n| n.starts_with("genroms/")).map(|n| format!("/rom@{n}"));
+        let halt = (pc.boot().strict == Some(true)).then(|| "HALT".to_owned());
+        let order: Vec<String> = rom.into_iter().chain(drives).chain(halt).collect();
+        let text = (order.join("\n") + "\0").into_bytes();
+        if fw.file("bootorder").is_some() {
+            fw.modify_file("bootorder", text)?
+        } else {
+            fw.add_file("bootorder", text)?
+        }
+    }
     for empty in ["bootorder", "bios-geometry"] {
         if fw.file(empty).is_none() {
             fw.add_file(empty, [])?;

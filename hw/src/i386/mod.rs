@@ -1,6 +1,7 @@
 //! x86 boards and what starts them.
 pub mod boot_rom;
 pub mod cmos;
+pub mod drives;
 pub mod firmware_tables;
 pub mod fpu_error;
 pub mod gsi;

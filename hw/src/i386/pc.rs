@@ -2,7 +2,7 @@
 //! Source: the composition of QEMU's `pc-i440fx` (tree, memory map and interrupts as read out of 11.1.3).
 
 use super::{
-    cmos, firmware_tables, fpu_error,
+    cmos, drives, firmware_tables, fpu_error,
     gsi::{GSIS, Gsi},
     kernel_loader,
     machine::{PcMachine, SouthBridge},
@@ -94,6 +94,7 @@ pub fn init(machine: &Machine, m: &mut Locked) -> Result<()> {
     let gsi = Gsi::default();
     let lines = gsi.lines();
     let isa = create_south_bridge(&pc, m, &host, &lines)?;
+    drives::create(machine.scope(), m)?;
     if pc.pic.get() != OnOffAuto::Off {
         let (_, inputs) = i8259_init(m, &isa, cpu_interrupt_line(machine.scope()))?;
         gsi.connect_pic(inputs);
@@ -373,6 +374,9 @@ fn set_cmos(pc: &PcMachine, m: &mut Locked, split: Split) -> Result<()> {
 /// The board and all devices are there.
 fn ready(pc: &PcMachine, m: &mut Locked) {
     cpu_count_changed(pc, m);
+    if let Some(rtc) = pc.board.read().rtc.upgrade() {
+        drives::set_cmos(pc.scope(), &rtc, m);
+    }
     if let Err(e) = firmware_tables::publish(pc, m) {
         m.request(hw_core::Request::InternalError(format!("firmware tables: {e}")));
     }

@@ -10,6 +10,7 @@ mod bmic {
 /// BMIS: active, error, interrupt, drives are DMA capable.
 mod bmis {
     pub const ACTIVE: u8 = 0x01;
+    pub const INTERRUPT: u8 = 0x04;
     pub const W1C: u8 = 0x06;
     pub const CAPABLE: u8 = 0x60;
 }
@@ -22,7 +23,40 @@ pub struct BmdmaRegs {
     bmidtp: u32,
 }
 
+/// What a write of BMIC does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Nothing new.
+    Same,
+    /// The bus master starts.
+    Started,
+    /// It stops.
+    Stopped,
+}
+
 impl BmdmaRegs {
+    /// Whether a transfer may run.
+    pub fn is_active(&self) -> bool {
+        self.bmis & bmis::ACTIVE != 0
+    }
+
+    /// Address of the table of descriptors.
+    pub fn table(&self) -> u32 {
+        self.bmidtp
+    }
+
+    /// The drive interrupts.
+    pub fn interrupt(&mut self) {
+        self.bmis |= bmis::INTERRUPT;
+    }
+
+    /// A transfer has ended; `longer`: the table has not.
+    pub fn end(&mut self, longer: bool) {
+        if !longer {
+            self.bmis &= !bmis::ACTIVE;
+        }
+    }
+
     /// Reads a byte of the channel's eight.
     pub fn read(&self, offset: u64) -> u8 {
         match offset {
@@ -34,13 +68,18 @@ impl BmdmaRegs {
     }
 
     /// Writes a byte of the channel's eight.
-    pub fn write(&mut self, offset: u64, val: u8) {
+    pub fn write(&mut self, offset: u64, val: u8) -> Engine {
+        let mut engine = Engine::Same;
         match offset {
             0 => {
                 if val & bmic::SSBM == 0 {
+                    if self.is_active() {
+                        engine = Engine::Stopped;
+                    }
                     self.bmis &= !bmis::ACTIVE;
                 } else if self.bmic & bmic::SSBM == 0 {
                     self.bmis |= bmis::ACTIVE;
+                    engine = Engine::Started;
                 }
                 self.bmic = val & bmic::KEPT;
             }
@@ -51,6 +90,7 @@ impl BmdmaRegs {
             }
             _ => {}
         }
+        engine
     }
 }
 

@@ -1,53 +1,126 @@
-//! The IDE bus, type `IDE`, and the base of its drives, type `ide-device`: two units, master and slave.
-//! Source: ATA/ATAPI-6 §5 (device 0 and device 1).
-//!
-//! The registers of a channel are the controller's, the commands the drives'; neither is here.
+//! The IDE bus, type `IDE`, and its drives: types `ide-device`, `ide-hd`, `ide-cd`. Two units, master and slave.
+//! Source: ATA/ATAPI-6 §5 (device 0 and device 1). Registers and commands: [`super::drive`].
+//! Not modelled: `ide-cf`, translated geometries (`lcyls`, `lheads`, `lsecs`, `bios-chs-trans`), sectors other than 512 bytes.
 
-use hw_core::{Bus, BusClass, BusImpl, Device, DeviceClass, DeviceImpl, Locked};
-use qom::{Class, Error, Prop, Ref, Result};
+use super::atapi::Cd;
+use super::drive::{DriveInfo, DriveRegs, Kind};
+use super::piix::PciIde;
+use block::{Backend, Blocks, DriveSlot, ErrorPolicy, Media, OnError};
+use hw_core::{
+    Bus, BusClass, BusImpl, Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, RunState,
+};
+use parking_lot::RwLock;
+use qom::{Class, Error, Handle, Level, Object, OnOffAuto, Prop, PropEnum, Property, Ref, Result, Size};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Drives on a bus.
 pub const IDE_UNITS: u32 = 2;
 
 /// Type `IDE`.
-#[derive(qom::Object)]
+#[derive(Object)]
 #[qom(name = "IDE", parent = Bus, methods(BusClass), class_init = |c: &mut Class| c.edit::<BusClass>().max_dev = 2)]
 pub struct IdeBus {
     parent: Bus,
+    /// Which channel of the controller.
+    channel: Prop<u32>,
+    drives: RwLock<[Handle<IdeDevice>; 2]>,
 }
 
 impl BusImpl for IdeBus {
     fn fw_dev_path(&self, dev: &Device) -> Option<String> {
-        let o = dev.object();
-        let unit = o.cast::<IdeDevice>()?.unit.get();
-        Some(format!("{}@{unit:x}", dev.class_of().fw_name.unwrap_or(dev.type_name())))
+        Some(format!("{}@{:x}", dev.class_of().fw_name.unwrap_or(dev.type_name()), self.channel.get()))
     }
 }
 
 impl IdeBus {
-    /// The bus below a controller; its name is `ide.N` by default.
+    /// The bus below a controller, for its channel of this number; its name is `ide.N` by default.
     ///
     /// # Errors
     /// The name is taken.
-    pub fn create(controller: &Device, name: Option<&str>) -> Result<Ref<IdeBus>> {
-        Bus::create(controller, "IDE", name)
+    pub fn create(controller: &Device, name: Option<&str>, channel: u32) -> Result<Ref<IdeBus>> {
+        let bus: Ref<IdeBus> = Bus::create(controller, "IDE", name)?;
+        bus.channel.set(channel);
+        Ok(bus)
+    }
+
+    /// Number of the channel.
+    pub fn channel(&self) -> u32 {
+        self.channel.get()
     }
 
     /// The drive of a unit.
     pub fn unit(&self, unit: u32) -> Option<Ref<IdeDevice>> {
-        let drives = self.devices().into_iter().filter_map(|(_, d)| Ref::<IdeDevice>::new(d));
-        drives.into_iter().find(|d| d.unit.get() == unit && d.is_realized())
+        self.drives.read().get(unit as usize)?.upgrade().filter(|d| d.is_realized())
+    }
+
+    fn set_unit(&self, unit: u32, drive: Handle<IdeDevice>) {
+        if let Some(slot) = self.drives.write().get_mut(unit as usize) {
+            *slot = drive;
+        }
+    }
+
+    /// The controller above.
+    pub fn controller(&self) -> Option<Ref<PciIde>> {
+        let parent = self.object().parent()?;
+        Ref::new(parent)
     }
 }
 
 /// Type `ide-device`.
-#[derive(qom::Object)]
+#[derive(Object)]
 #[qom(name = "ide-device", parent = Device, abstract, methods(DeviceClass), class_init = IdeDevice::class_init)]
 pub struct IdeDevice {
     parent: Device,
     /// 0: master, 1: slave; [`u32::MAX`]: the first free one.
     #[property(default = u32::MAX)]
     pub unit: Prop<u32>,
+    #[property]
+    drive: DriveSlot,
+    #[property]
+    serial: Prop<String>,
+    #[property]
+    model: Prop<String>,
+    #[property]
+    ver: Prop<String>,
+    #[property(default = 0)]
+    wwn: Prop<u64>,
+    #[property(name = "win2k-install-hack", default = false)]
+    win2k_install_hack: Prop<bool>,
+    #[property(name = "share-rw", default = false)]
+    share_rw: Prop<bool>,
+    #[property(name = "write-cache", default = OnOffAuto::Auto)]
+    write_cache: Prop<OnOffAuto>,
+    #[property(default = OnError::Auto)]
+    rerror: Prop<OnError>,
+    #[property(default = OnError::Auto)]
+    werror: Prop<OnError>,
+    #[property(name = "account-failed", default = OnOffAuto::Auto)]
+    account_failed: Prop<OnOffAuto>,
+    #[property(name = "account-invalid", default = OnOffAuto::Auto)]
+    account_invalid: Prop<OnOffAuto>,
+    #[property(name = "backend_defaults", default = OnOffAuto::Auto)]
+    backend_defaults: Prop<OnOffAuto>,
+    #[property(name = "logical_block_size", default = Size(0))]
+    logical_block_size: Prop<Size>,
+    #[property(name = "physical_block_size", default = Size(0))]
+    physical_block_size: Prop<Size>,
+    #[property(name = "min_io_size", default = Size(0))]
+    min_io_size: Prop<Size>,
+    #[property(name = "opt_io_size", default = Size(0))]
+    opt_io_size: Prop<Size>,
+    #[property(name = "discard_granularity", default = Size(u32::MAX as u64))]
+    discard_granularity: Prop<Size>,
+    bootindex: Prop<i32>,
+    #[state]
+    regs: MachineCell<DriveRegs>,
+    info: RwLock<DriveInfo>,
+    /// Number of the job at work; a completion of another is stale.
+    ticket: AtomicU64,
+    running: AtomicBool,
+    /// The job failed and waits for the machine to go on.
+    held: AtomicBool,
 }
 
 impl IdeDevice {
@@ -55,11 +128,135 @@ impl IdeDevice {
         let d = c.edit::<DeviceClass>();
         d.bus_type = Some("IDE");
         d.hotpluggable = false;
+        d.fw_name = Some("drive");
+        d.categories = vec![Category::Storage];
+        c.property(Property::computed::<i32>("bootindex").getter(|d: &IdeDevice| Ok(d.bootindex.get() - 1)).setter(
+            |d: &IdeDevice, n: i32| {
+                d.bootindex.set(n.saturating_add(1));
+                Ok(())
+            },
+        ));
+        c.property(Property::new("stats-intervals", "list").reader(|_| Ok(json!([]))).default_value(json!([])));
+    }
+
+    /// Position in the boot order, if it has one.
+    pub fn boot_index(&self) -> Option<i32> {
+        Some(self.bootindex.get() - 1).filter(|n| *n >= 0)
+    }
+
+    /// The drive.
+    pub fn backend(&self) -> Option<Arc<Backend>> {
+        self.drive.get()
+    }
+
+    /// What it is made of.
+    pub fn info(&self) -> DriveInfo {
+        let mut info = self.info.read().clone();
+        if let Some(b) = self.drive.get() {
+            if info.kind == Kind::Cd {
+                info.sectors = b.len() / 512;
+            }
+            info.write_cache = b.write_cache();
+        }
+        info
+    }
+
+    /// Its registers.
+    pub fn regs(&self) -> &MachineCell<DriveRegs> {
+        &self.regs
+    }
+
+    /// Whether a job is at work on the host, or waits for the machine to go on.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed) || self.held.load(Ordering::Relaxed)
+    }
+
+    /// A job begins: its number.
+    pub(super) fn begin(&self) -> u64 {
+        self.running.store(true, Ordering::Relaxed);
+        self.ticket.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A job has ended: whether it is still the one at work.
+    pub(super) fn end(&self, ticket: u64) -> bool {
+        let current = self.ticket.load(Ordering::Relaxed) == ticket;
+        if current {
+            self.running.store(false, Ordering::Relaxed);
+        }
+        current
+    }
+
+    /// Forgets the job at work.
+    pub(super) fn forget(&self) {
+        self.ticket.fetch_add(1, Ordering::Relaxed);
+        self.running.store(false, Ordering::Relaxed);
+        self.held.store(false, Ordering::Relaxed);
+    }
+
+    /// The job waits for the machine to go on, or does not any more.
+    pub(super) fn hold(&self, on: bool) {
+        self.held.store(on, Ordering::Relaxed);
+    }
+
+    /// The bus it is on.
+    pub fn ide_bus(&self) -> Option<Ref<IdeBus>> {
+        self.bus_as::<IdeBus>()
+    }
+
+    /// State after power on.
+    fn power_on(&self, m: &mut Locked) {
+        self.forget();
+        let info = self.info();
+        let cd = std::mem::take(&mut self.regs.rw(m).cd);
+        *self.regs.rw(m) = DriveRegs::power_on(&info, cd);
+        self.tell_tray(m);
+    }
+
+    /// Tells the drive and its monitors how the tray is.
+    pub(super) fn tell_tray(&self, m: &mut Locked) {
+        if self.info.read().kind != Kind::Cd {
+            return;
+        }
+        let (open, locked) = self.regs.ro(m).cd.tray();
+        let Some(backend) = self.drive.get() else { return };
+        if backend.set_tray(open, locked) {
+            let id = self.id().unwrap_or_default();
+            let data = json!({"device": backend.name(), "id": id, "tray-open": open});
+            self.core().emit("DEVICE_TRAY_MOVED", data);
+        }
+    }
+
+    fn with_cd(&self, f: impl FnOnce(&mut Cd)) {
+        let m = &mut Core::of(self).lock();
+        f(&mut self.regs.rw(m).cd);
+        self.tell_tray(m);
     }
 }
 
+/// How monitors reach a CD drive.
+struct CdMedia(Handle<IdeDevice>);
+
+impl Media for CdMedia {
+    fn request_eject(&self, force: bool) {
+        self.0.with(|d| {
+            d.with_cd(|cd| if force { cd.set_tray(true) } else { cd.wish_to_eject() });
+        });
+    }
+    fn move_tray(&self, open: bool) {
+        self.0.with(|d| d.with_cd(|cd| cd.set_tray(open)));
+    }
+    fn changed(&self) {
+        self.0.with(|d| d.with_cd(Cd::medium_changed));
+    }
+}
+
+/// Cylinders, heads and sectors per track of a disk whose user does not say otherwise: 16 heads, 63 sectors.
+fn default_chs(sectors: u64) -> (u32, u32, u32) {
+    ((sectors / (16 * 63)).clamp(2, 16383) as u32, 16, 63)
+}
+
 impl DeviceImpl for IdeDevice {
-    /// Takes the unit.
+    /// Takes the unit and the drive.
     fn realize(&self, m: &mut Locked) -> Result<()> {
         let bus = self.bus_as::<IdeBus>();
         let bus = bus.ok_or_else(|| Error::generic(format!("'{}' needs an IDE bus", self.type_name())))?;
@@ -74,6 +271,222 @@ impl DeviceImpl for IdeDevice {
             return Err(Error::generic(format!("IDE unit {unit} is in use")));
         }
         self.unit.set(unit);
-        self.parent_realize(m)
+        if let Some(index) = self.boot_index() {
+            let mut used = false;
+            self.scope().root().walk(&mut |o| {
+                let other = o.cast::<IdeDevice>().filter(|d| d.is_realized());
+                used |= other.is_some_and(|d| d.boot_index() == Some(index));
+            });
+            if used {
+                return Err(Error::generic(format!("The bootindex {index} has already been used")));
+            }
+        }
+        for (name, size) in
+            [("logical_block_size", &self.logical_block_size), ("physical_block_size", &self.physical_block_size)]
+        {
+            match size.get().0 {
+                0 => size.set(Size(512)),
+                n if n.is_power_of_two() && (512..=2 << 20).contains(&n) => {}
+                _ => {
+                    return Err(Error::generic(format!("{name} must be a power of 2 between 512 and 2097152")));
+                }
+            }
+        }
+        if self.logical_block_size.get().0 != 512 {
+            return Err(Error::generic("logical_block_size must be 512 for IDE"));
+        }
+        if self.discard_granularity.get().0 == u64::from(u32::MAX) {
+            self.discard_granularity.set(Size(512));
+        }
+        if [&self.account_failed, &self.account_invalid].iter().any(|p| p.get() == OnOffAuto::Off) {
+            return Err(Error::generic("account-failed=off and account-invalid=off are not built yet"));
+        }
+        self.parent_realize(m)?;
+        bus.set_unit(unit, self.this());
+        self.power_on(m);
+        Ok(())
+    }
+
+    fn unrealize(&self, m: &mut Locked) {
+        self.forget();
+        if let Some(bus) = self.bus_as::<IdeBus>() {
+            bus.set_unit(self.unit.get(), Handle::default());
+        }
+        self.drive.release();
+        self.parent_unrealize(m);
+    }
+
+    fn reset(&self, m: &mut Locked, phase: Phase) {
+        self.parent_reset(m, phase);
+        if phase == Phase::Enter {
+            self.power_on(m);
+        }
+    }
+
+    fn post_load(&self, m: &mut Locked) -> Result<()> {
+        self.regs.ro(m).check().map_err(Error::generic)?;
+        self.forget();
+        self.hold(self.core().requests.state() == RunState::IoError);
+        self.tell_tray(m);
+        if let Some(bus) = self.ide_bus()
+            && let Some(controller) = bus.controller()
+        {
+            controller.start_job(m, bus.channel() as usize, self);
+        }
+        self.parent_post_load(m)
+    }
+}
+
+impl IdeDevice {
+    /// What disks and CD drives do before they take their unit.
+    fn set_up(&self, kind: Kind, model: &str) -> Result<Arc<Backend>> {
+        let bus = self.bus_as::<IdeBus>();
+        let bus = bus.ok_or_else(|| Error::generic(format!("'{}' needs an IDE bus", self.type_name())))?;
+        if kind == Kind::Cd && self.drive.get().is_none() {
+            self.drive.set(Blocks::of(self.core()).anonymous(None)?);
+        }
+        let backend = self.drive.claim(self, kind == Kind::Cd, self.share_rw.get())?;
+        let policy = |own: OnError, old: OnError| if own == OnError::Auto { old } else { own };
+        let old = backend.policy();
+        backend.set_policy(ErrorPolicy {
+            read: policy(self.rerror.get(), old.read),
+            write: policy(self.werror.get(), old.write),
+        });
+        match self.write_cache.get() {
+            OnOffAuto::Auto => {}
+            on => backend.set_write_cache(on == OnOffAuto::On),
+        }
+        let unit = match self.unit.get() {
+            u32::MAX => (0..IDE_UNITS).find(|u| bus.unit(*u).is_none()).unwrap_or(0),
+            u => u,
+        };
+        if self.serial.get().is_empty() {
+            self.serial.set(format!("QM{:05}", bus.channel() * IDE_UNITS + unit + 1));
+        }
+        if self.ver.get().is_empty() {
+            self.ver.set("2.5+".into());
+        }
+        let shown = Some(self.model.get()).filter(|m| !m.is_empty()).unwrap_or_else(|| model.into());
+        *self.info.write() = DriveInfo {
+            kind,
+            sectors: backend.len() / 512,
+            chs: if kind == Kind::Hd { default_chs(backend.len() / 512) } else { (0, 0, 0) },
+            serial: self.serial.get(),
+            model: shown,
+            version: self.ver.get(),
+            wwn: self.wwn.get(),
+            rotation_rate: 0,
+            read_only: backend.is_read_only(),
+            write_cache: backend.write_cache(),
+            discard: kind == Kind::Hd && backend.root().is_some_and(|n| n.common().unmap),
+            physical_exponent: (self.physical_block_size.get().0.max(512) / 512).trailing_zeros() as u16,
+        };
+        Ok(backend)
+    }
+}
+
+/// `bios-chs-trans`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PropEnum)]
+#[qom(name = "BiosAtaTranslation")]
+pub enum BiosAtaTranslation {
+    /// By the disk's size.
+    #[default]
+    Auto,
+    /// None.
+    None,
+    /// LBA.
+    Lba,
+    /// ECHS.
+    Large,
+    /// Revised ECHS.
+    Rechs,
+}
+
+/// Type `ide-hd`.
+#[derive(Object)]
+#[qom(name = "ide-hd", parent = IdeDevice, methods(DeviceClass), class_init = IdeHd::class_init)]
+pub struct IdeHd {
+    parent: IdeDevice,
+    #[property(default = 0)]
+    cyls: Prop<u32>,
+    #[property(default = 0)]
+    heads: Prop<u32>,
+    #[property(default = 0)]
+    secs: Prop<u32>,
+    #[property(default = 0)]
+    lcyls: Prop<u32>,
+    #[property(default = 0)]
+    lheads: Prop<u32>,
+    #[property(default = 0)]
+    lsecs: Prop<u32>,
+    #[property(name = "bios-chs-trans", default = BiosAtaTranslation::Auto)]
+    bios_chs_trans: Prop<BiosAtaTranslation>,
+    #[property(name = "rotation_rate", default = 0)]
+    rotation_rate: Prop<u16>,
+}
+
+impl IdeHd {
+    fn class_init(c: &mut Class) {
+        c.edit::<DeviceClass>().desc = "virtual IDE disk";
+    }
+
+    fn take_medium(&self, backend: &Backend) -> Result<()> {
+        if backend.root().is_none() {
+            return Err(Error::generic("Device needs media, but drive is empty"));
+        }
+        if backend.is_read_only() {
+            return Err(Error::generic("Can't use a read-only drive"));
+        }
+        let (c, h, s) = (self.cyls.get(), self.heads.get(), self.secs.get());
+        let mut info = self.info.write();
+        info.rotation_rate = self.rotation_rate.get();
+        match (c, h, s) {
+            (0, 0, 0) => {}
+            (1..=65535, 1..=16, 1..=255) => info.chs = (c, h, s),
+            (_, _, _) => {
+                return Err(Error::generic("cyls must be between 1 and 65535, heads 1 and 16, secs 1 and 255"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DeviceImpl for IdeHd {
+    fn realize(&self, m: &mut Locked) -> Result<()> {
+        if [&self.lcyls, &self.lheads, &self.lsecs].iter().any(|p| p.get() != 0)
+            || self.bios_chs_trans.get() != BiosAtaTranslation::Auto
+        {
+            return Err(Error::generic(
+                "translated geometries (lcyls, lheads, lsecs, bios-chs-trans) are not built yet",
+            ));
+        }
+        let backend = self.set_up(Kind::Hd, "QEMU HARDDISK")?;
+        let done = self.take_medium(&backend).and_then(|()| self.parent_realize(m));
+        if done.is_err() {
+            self.drive.release();
+        }
+        done
+    }
+}
+
+/// Type `ide-cd`.
+#[derive(Object)]
+#[qom(name = "ide-cd", parent = IdeDevice, methods(DeviceClass), class_init = |c: &mut Class| {
+    c.edit::<DeviceClass>().desc = "virtual IDE CD-ROM";
+})]
+pub struct IdeCd {
+    parent: IdeDevice,
+}
+
+impl DeviceImpl for IdeCd {
+    fn realize(&self, m: &mut Locked) -> Result<()> {
+        let backend = self.set_up(Kind::Cd, "QEMU DVD-ROM")?;
+        let device: &IdeDevice = self;
+        backend.set_media(Arc::new(CdMedia(device.this())));
+        let done = self.parent_realize(m);
+        if done.is_err() {
+            self.drive.release();
+        }
+        done
     }
 }

@@ -1,18 +1,42 @@
 //! PIIX3's IDE function, type `piix3-ide`, two channels at the legacy ports. Source: Intel 82371SB (PIIX3, 290550) §2.3,
-//! SFF-8038i; ATA/ATAPI-4 (a channel without devices). Drives are not modelled yet: an empty channel reads as zeros.
+//! SFF-8038i; ATA/ATAPI-6 §9.16 (device 0 or 1 alone). An empty channel reads as zeros, as on QEMU. Timing registers are kept only.
 
-use super::{bmdma_regs::BmdmaRegs, bus::IdeBus};
+use super::bmdma_regs::{BmdmaRegs, Engine};
+use super::bus::{IdeBus, IdeDevice};
 use hw_core::{
-    Category, DeviceClass, DeviceImpl, IrqOut, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    Category, DeviceClass, DeviceImpl, IrqOut, IsaBus, Line, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    events::VmState,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
 use parking_lot::RwLock;
-use qom::{Object, Result};
+use qom::{Error, Handle, Object, Ref, Result};
+use serde::{Deserialize, Serialize};
 
 /// Command block and control port of each channel.
 const CHANNELS: [(u64, u64); 2] = [(0x1f0, 0x3f6), (0x170, 0x376)];
 /// DEVSEL medium, fast back-to-back.
 const STATUS: u16 = 0x0280;
+
+/// ISA interrupts of the channels.
+const IRQS: [usize; 2] = [14, 15];
+/// Device control register: software reset, high order byte.
+const SRST: u8 = 0x04;
+const HOB: u8 = 0x80;
+/// Status bits while the command block takes no writes.
+const AT_WORK: u8 = 0x88;
+
+/// A channel's own registers: those its drives share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Channel {
+    /// Which drive is selected.
+    unit: u8,
+    /// Device control.
+    pub(super) control: u8,
+    /// INTRQ.
+    pub(super) irq: bool,
+    /// The device register, which also an absent drive shows.
+    select: u8,
+}
 
 /// Type `pci-ide`.
 #[derive(Object)]
@@ -25,8 +49,12 @@ pub struct PciIde {
     primary: MachineCell<BmdmaRegs>,
     #[state]
     secondary: MachineCell<BmdmaRegs>,
-    /// Interrupts of the channels in legacy mode.
+    #[state]
+    channels: MachineCell<[Channel; 2]>,
+    /// Interrupts of the channels in legacy mode, where a board connects them.
     isa_irqs: [IrqOut; 2],
+    lines: RwLock<[Option<Line>; 2]>,
+    buses: RwLock<[Handle<IdeBus>; 2]>,
 }
 
 impl PciIde {
@@ -42,47 +70,228 @@ impl PciIde {
         Ok(())
     }
 
-    fn channel(&self, second: bool) -> &MachineCell<BmdmaRegs> {
-        if second { &self.secondary } else { &self.primary }
+    /// Bus master registers of a channel.
+    pub(super) fn bmdma(&self, channel: usize) -> &MachineCell<BmdmaRegs> {
+        if channel == 0 { &self.primary } else { &self.secondary }
+    }
+
+    /// The channels' own registers.
+    pub(super) fn channels(&self) -> &MachineCell<[Channel; 2]> {
+        &self.channels
+    }
+
+    fn channel(&self, m: &Locked, channel: usize) -> Channel {
+        self.channels.ro(m).get(channel).copied().unwrap_or_default()
+    }
+
+    /// The drives of a channel.
+    pub(super) fn drives(&self, channel: usize) -> [Option<Ref<IdeDevice>>; 2] {
+        let bus = self.buses.read().get(channel).and_then(Handle::upgrade);
+        [0, 1].map(|unit| bus.as_ref().and_then(|b| b.unit(unit)))
+    }
+
+    fn selected(&self, m: &Locked, channel: usize) -> Option<Ref<IdeDevice>> {
+        let [master, slave] = self.drives(channel);
+        if self.channel(m, channel).unit == 0 { master } else { slave }
+    }
+
+    /// Puts INTRQ on the wire.
+    pub(super) fn drive_irq(&self, m: &mut Locked, channel: usize) {
+        let level = self.channel(m, channel).irq;
+        if let Some(out) = self.isa_irqs.get(channel).filter(|o| o.line().is_some()) {
+            out.set(m, level);
+        }
+        let line = self.lines.read().get(channel).cloned().flatten();
+        if let Some(line) = line {
+            line.set(m, level);
+        }
+    }
+
+    fn lower(&self, m: &mut Locked, channel: usize) {
+        if let Some(c) = self.channels.rw(m).get_mut(channel)
+            && std::mem::take(&mut c.irq)
+        {
+            self.drive_irq(m, channel);
+        }
+    }
+
+    /// A byte register of the command block.
+    fn register(&self, m: &mut Locked, channel: usize, register: u64) -> u8 {
+        let Some(drive) = self.selected(m, channel) else { return 0 };
+        if register == 7 {
+            self.lower(m, channel);
+            return drive.regs().ro(m).status();
+        }
+        let high = self.channel(m, channel).control & HOB != 0;
+        drive.regs().ro(m).read(register, high)
+    }
+
+    fn read_command(&self, m: &mut Locked, channel: usize, off: u64, size: u32) -> u64 {
+        if off == 0 {
+            // A byte takes a whole word, as on QEMU.
+            let width = if size == 4 { 4 } else { 2 };
+            let v = self.read_data(m, channel, width);
+            return if size == 1 { v & 0xff } else { v };
+        }
+        (0..u64::from(size)).fold(0, |v, n| {
+            let byte = if off + n < 8 { self.register(m, channel, off + n) } else { 0xff };
+            v | u64::from(byte) << (8 * n)
+        })
+    }
+
+    fn read_data(&self, m: &mut Locked, channel: usize, width: usize) -> u64 {
+        let Some(drive) = self.selected(m, channel) else { return 0 };
+        let (v, over) = drive.regs().rw(m).data_read(width);
+        if over {
+            let info = drive.info();
+            let irq = drive.regs().rw(m).block_over(&info);
+            self.settle(m, channel, &drive, irq);
+        }
+        v.into()
+    }
+
+    fn write_command(&self, m: &mut Locked, channel: usize, off: u64, size: u32, val: u64) {
+        if off == 0 && size > 1 {
+            let Some(drive) = self.selected(m, channel) else { return };
+            if drive.regs().rw(m).data_write(size as usize, val as u32) {
+                let info = drive.info();
+                let irq = drive.regs().rw(m).block_over(&info);
+                self.settle(m, channel, &drive, irq);
+            }
+            return;
+        }
+        for n in (0..u64::from(size)).filter(|n| off + n < 8) {
+            self.write_register(m, channel, off + n, (val >> (8 * n)) as u8);
+        }
+    }
+
+    fn write_register(&self, m: &mut Locked, channel: usize, register: u64, val: u8) {
+        if register == 7 {
+            let Some(drive) = self.selected(m, channel) else { return };
+            if let Some(c) = self.channels.rw(m).get_mut(channel) {
+                c.control &= !HOB;
+            }
+            self.lower(m, channel);
+            let info = drive.info();
+            let feature = drive.regs().ro(m).read_feature();
+            let irq = drive.regs().rw(m).command(&info, val);
+            if val == 0xef && irq {
+                self.set_write_cache(m, &drive, feature);
+            }
+            if drive.regs().ro(m).job.is_none() && val == 0x08 {
+                drive.forget();
+            }
+            return self.settle(m, channel, &drive, irq);
+        }
+        let drives = self.drives(channel);
+        let busy = self.selected(m, channel).is_some_and(|d| d.regs().ro(m).status() & AT_WORK != 0);
+        if busy {
+            return;
+        }
+        if let Some(c) = self.channels.rw(m).get_mut(channel) {
+            c.control &= !HOB;
+            if register == 6 {
+                c.unit = val >> 4 & 1;
+                c.select = val | 0xa0;
+            }
+        }
+        for drive in drives.into_iter().flatten() {
+            drive.regs().rw(m).write(register, val);
+        }
+    }
+
+    /// SET FEATURES 02H and 82H were accepted: the write cache is on or off.
+    fn set_write_cache(&self, m: &mut Locked, drive: &IdeDevice, feature: u8) {
+        let Some(backend) = drive.backend().filter(|_| drive.regs().ro(m).has_no_error()) else { return };
+        match feature {
+            0x02 => backend.set_write_cache(true),
+            0x82 => backend.set_write_cache(false),
+            _ => {}
+        }
+    }
+
+    fn read_control(&self, m: &mut Locked, channel: usize) -> u8 {
+        self.selected(m, channel).map_or(0, |d| d.regs().ro(m).status())
+    }
+
+    fn write_control(&self, m: &mut Locked, channel: usize, val: u8) {
+        let Some(c) = self.channels.rw(m).get_mut(channel) else { return };
+        let was = std::mem::replace(&mut c.control, val);
+        if was & SRST == 0 && val & SRST != 0 {
+            c.unit = 0;
+            for drive in self.drives(channel).into_iter().flatten() {
+                drive.forget();
+                let info = drive.info();
+                drive.regs().rw(m).soft_reset(&info);
+                drive.tell_tray(m);
+            }
+        }
+    }
+
+    fn write_bmdma(&self, m: &mut Locked, channel: usize, off: u64, val: u8) {
+        match self.bmdma(channel).rw(m).write(off, val) {
+            Engine::Same => {}
+            Engine::Started => {
+                if let Some(drive) = self.selected(m, channel) {
+                    self.start_job(m, channel, &drive);
+                }
+            }
+            Engine::Stopped => self.cancel_dma(m, channel),
+        }
+    }
+
+    fn went_on(&self, m: &mut Locked, state: &VmState) {
+        if state.running {
+            self.resume_jobs(m);
+        }
     }
 
     /// The 16 bytes of bus-master registers: command and status, then the table pointer, of each channel.
-    fn bmdma(&self, m: &mut Locked) -> MemoryRegion {
+    fn bmdma_region(&self, m: &mut Locked) -> MemoryRegion {
         let all = MemoryRegion::container(self, "piix-bmdma-container", 16);
         let byte = Sizes::new(1, 1);
-        let first: [Ops<PciIde>; 2] = [
-            Ops {
-                read: |d, m, off, _| d.channel(false).ro(m).read(off).into(),
-                write: |d, m, off, _, v| d.channel(false).rw(m).write(off, v as u8),
-                imp: byte,
-                ..Ops::default()
-            },
-            Ops {
-                read: |d, m, off, _| d.channel(true).ro(m).read(off).into(),
-                write: |d, m, off, _, v| d.channel(true).rw(m).write(off, v as u8),
-                imp: byte,
-                ..Ops::default()
-            },
-        ];
-        let second: [Ops<PciIde>; 2] = [
-            Ops {
-                read: |d, m, off, _| d.channel(false).ro(m).read(off + 4).into(),
-                write: |d, m, off, _, v| d.channel(false).rw(m).write(off + 4, v as u8),
-                imp: byte,
-                ..Ops::default()
-            },
-            Ops {
-                read: |d, m, off, _| d.channel(true).ro(m).read(off + 4).into(),
-                write: |d, m, off, _, v| d.channel(true).rw(m).write(off + 4, v as u8),
-                imp: byte,
-                ..Ops::default()
-            },
-        ];
-        for (base, (command, table)) in [0u64, 8].into_iter().zip(first.into_iter().zip(second)) {
+        macro_rules! part {
+            ($channel:literal, $offset:literal) => {
+                Ops::<PciIde> {
+                    read: |d, m, off, _| d.bmdma($channel).ro(m).read(off + $offset).into(),
+                    write: |d, m, off, _, v| d.write_bmdma(m, $channel, off + $offset, v as u8),
+                    imp: byte,
+                    ..Ops::default()
+                }
+            };
+        }
+        let parts = [(part!(0, 0), part!(0, 4)), (part!(1, 0), part!(1, 4))];
+        for (base, (command, table)) in [0u64, 8].into_iter().zip(parts) {
             all.add_subregion(m, base, &MemoryRegion::io(self, "piix-bmdma", 4, command));
             all.add_subregion(m, base + 4, &MemoryRegion::io(self, "bmdma", 4, table));
         }
         all
+    }
+
+    /// Registers of a channel's command block and of its control port.
+    fn legacy_ops(channel: usize) -> [Ops<PciIde>; 2] {
+        let any = Sizes::new(1, 4);
+        macro_rules! ops {
+            ($channel:literal) => {
+                [
+                    Ops {
+                        read: |d: &PciIde, m, off, size| d.read_command(m, $channel, off, size),
+                        write: |d, m, off, size, v| d.write_command(m, $channel, off, size, v),
+                        valid: any.unaligned(),
+                        imp: any.unaligned(),
+                        ..Ops::default()
+                    },
+                    Ops {
+                        read: |d: &PciIde, m, _, _| d.read_control(m, $channel).into(),
+                        write: |d, m, _, _, v| d.write_control(m, $channel, v as u8),
+                        valid: any,
+                        imp: any,
+                        ..Ops::default()
+                    },
+                ]
+            };
+        }
+        if channel == 0 { ops!(0) } else { ops!(1) }
     }
 }
 
@@ -92,8 +301,20 @@ impl DeviceImpl for PciIde {
         if phase == Phase::Enter {
             *self.primary.rw(m) = BmdmaRegs::default();
             *self.secondary.rw(m) = BmdmaRegs::default();
+            *self.channels.rw(m) = Default::default();
             self.config().rw(m).set_word(hw_core::pci::reg::STATUS, STATUS);
         }
+        if phase == Phase::Hold {
+            (0..2).for_each(|n| self.drive_irq(m, n));
+        }
+    }
+
+    fn post_load(&self, m: &mut Locked) -> Result<()> {
+        if self.channels.ro(m).iter().any(|c| c.unit > 1) {
+            return Err(Error::generic("IDE: impossible state"));
+        }
+        (0..2).for_each(|n| self.drive_irq(m, n));
+        self.parent_post_load(m)
     }
 }
 
@@ -111,32 +332,45 @@ impl Piix3Ide {
         c.edit::<PciDeviceClass>().device_id = 0x7010;
         c.edit::<DeviceClass>().hotpluggable = false;
     }
+
+    /// Takes the channels' interrupts from the ISA bus.
+    fn connect_isa(&self) -> Result<()> {
+        let mut found: Option<Ref<IsaBus>> = None;
+        self.scope().root().walk(&mut |o| {
+            if found.is_none() {
+                found = Ref::new(o.clone());
+            }
+        });
+        let isa = found.ok_or("No ISA bus found while piix3-ide requires one")?;
+        *self.lines.write() = IRQS.map(|n| isa.irq(n));
+        Ok(())
+    }
 }
 
 impl DeviceImpl for Piix3Ide {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.parent_realize(m)?;
         self.config().rw(m).set_word(hw_core::pci::reg::STATUS, STATUS);
-        let bmdma = self.bmdma(m);
+        let bmdma = self.bmdma_region(m);
         self.register_bar(m, 4, BarKind::Io, &bmdma)?;
         let bus = self.pci_bus().ok_or("piix3-ide is not on a PCI bus")?;
+        self.connect_isa()?;
         // The legacy ports belong to no device in the tree, as on QEMU.
         let unattached = self.scope().container("/machine/unattached")?;
-        for (command, control) in CHANNELS {
-            for (port, size) in [(command, 8), (control, 1)] {
-                let any = Sizes::new(1, 4);
-                let region = MemoryRegion::io_in(
-                    &*unattached,
-                    self,
-                    "ide",
-                    size,
-                    Ops { valid: any, imp: any, ..Ops::default() },
-                );
+        let base: &PciIde = self;
+        for (channel, (command, control)) in CHANNELS.into_iter().enumerate() {
+            let ports = [(command, 8), (control, 1)];
+            for ((port, size), ops) in ports.into_iter().zip(PciIde::legacy_ops(channel)) {
+                let region = MemoryRegion::io_in(&*unattached, base, "ide", size, ops);
                 bus.io().add_subregion(m, port, &region);
                 self.legacy.write().push(region);
             }
-            IdeBus::create(self, None)?;
+            let ide = IdeBus::create(self, None, channel as u32)?;
+            if let Some(slot) = self.buses.write().get_mut(channel) {
+                *slot = Handle::new(Ref::object(&ide)).unwrap_or_default();
+            }
         }
+        self.core().events.vm_state.add_for(base, PciIde::went_on);
         Ok(())
     }
 

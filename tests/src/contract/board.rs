@@ -178,9 +178,11 @@ impl Board {
         all
     }
 
-    /// With the machine locked.
+    /// With the machine locked. What it asks of drives is done when this returns, so that time has no part in it.
     pub fn locked<R>(&self, f: impl FnOnce(&mut Locked) -> R) -> R {
-        f(&mut self.core().lock())
+        let result = f(&mut self.core().lock());
+        self.vm.blocks.drain();
+        result
     }
 
     /// The machine itself, for what is not here.

@@ -38,6 +38,12 @@ const NEEDS: &[Need] = &[
     Need { type_name: "isa-serial", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-parallel", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-debugcon", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
+    Need {
+        type_name: "ide-hd",
+        args: &["-drive", "if=none,id=x,driver=null-co,size=1M"],
+        props: &[("drive", "x")],
+        why: "a disk is refused without a medium",
+    },
 ];
 
 /// Types that exist as a part of another: part, whole, and why not alone.

@@ -20,6 +20,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("boot", "boot-opts", "order"),
     ("chardev", "chardev", "backend"),
     ("device", "device", "driver"),
+    ("drive", "drive", "file"),
     ("fw_cfg", "fw_cfg", "name"),
     ("global", "global", ""),
     ("icount", "icount", "shift"),
@@ -48,6 +49,7 @@ fn every_option_and_key_is_in_a_row() {
             };
             for (i, item) in args.next().expect("an argument").split(',').enumerate() {
                 let key = item.split_once('=').map_or(if i == 0 { *first } else { "" }, |(k, _)| k);
+                keys.insert((*list, key.to_owned()));
                 keys.insert((*list, key.split('.').next().unwrap_or_default().to_owned()));
             }
         }

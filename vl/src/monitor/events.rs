@@ -48,6 +48,19 @@ const fn event(name: &'static str, data: &'static [Member]) -> EventDef {
 /// Every event this program sends.
 pub static EVENTS: &[EventDef] = &[
     event("ACPI_DEVICE_OST", &[req("info", Ty::Object(OST))]),
+    event(
+        "BLOCK_IO_ERROR",
+        &[
+            req("qom-path", Ty::Str),
+            req("device", Ty::Str),
+            opt("node-name", Ty::Str),
+            req("operation", Ty::Enum(&["read", "write"])),
+            req("action", Ty::Enum(&["ignore", "report", "stop"])),
+            opt("nospace", Ty::Bool),
+            req("reason", Ty::Str),
+        ],
+    ),
+    event("DEVICE_TRAY_MOVED", &[req("device", Ty::Str), req("id", Ty::Str), req("tray-open", Ty::Bool)]),
     event("DEVICE_DELETED", &[opt("device", Ty::Str), req("path", Ty::Str)]),
     event("POWERDOWN", &[]),
     event("RESET", &[req("guest", Ty::Bool), req("reason", CAUSE)]),

@@ -155,6 +155,12 @@ pub struct CommandLine {
     pub globals: Vec<Located<(String, String, String)>>,
     /// `-chardev`.
     pub chardevs: Vec<Located<Opts>>,
+    /// `-blockdev`.
+    pub blockdevs: Vec<Located<block::Opts>>,
+    /// `-drive` and its short forms, in order.
+    pub drives: Vec<Located<Opts>>,
+    /// `-snapshot`.
+    pub snapshot: bool,
     /// `-serial`, in order.
     pub serials: Vec<Located<String>>,
     /// `-parallel`, in order.

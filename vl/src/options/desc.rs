@@ -52,13 +52,15 @@ pub struct Desc {
     pub takes_id: bool,
     /// A word without `=` is an error instead of a switch.
     pub strict: bool,
+    /// Takes other keys as well: options of what the list is about.
+    pub open: bool,
 }
 
 macro_rules! desc {
     ($(#[$doc:meta])* $id:ident = $name:literal, $implied:expr, id $takes_id:literal, strict $strict:literal; $($kind:ident: $($key:literal)*;)*) => {
         $(#[$doc])*
         pub static $id: Desc = Desc {
-            name: $name, implied: $implied, takes_id: $takes_id, strict: $strict,
+            name: $name, implied: $implied, takes_id: $takes_id, strict: $strict, open: false,
             params: &[$($(Param { name: $key, kind: Kind::$kind },)*)*],
         };
     };
@@ -103,6 +105,29 @@ desc! {
               "logtimestamp" "mouse" "name" "tight" "tls-authz" "tls-creds" "tn3270" "websocket";
     Size: "size";
 }
+/// `-blockdev`: all keys are options of the node.
+pub static BLOCKDEV: Desc =
+    Desc { name: "blockdev", implied: Some("driver"), params: &[], takes_id: false, strict: true, open: true };
+
+desc! {
+    /// The keys of [`DRIVE`] that QEMU names.
+    DRIVE_KEYS = "drive", None, id true, strict false;
+    Bool: "auto-read-only" "cache.direct" "cache.no-flush" "cache.writeback" "force-share" "read-only" "snapshot";
+    Text: "aio" "detect-zeroes" "discard" "driver" "file" "format" "if" "media" "node-name" "rerror" "werror";
+    Number: "bus" "index" "unit";
+    NotBuilt: "active" "copy-on-read" "group" "stats-account-failed" "stats-account-invalid" "throttling.bps-read"
+              "throttling.bps-read-max" "throttling.bps-read-max-length" "throttling.bps-total"
+              "throttling.bps-total-max" "throttling.bps-total-max-length" "throttling.bps-write"
+              "throttling.bps-write-max" "throttling.bps-write-max-length" "throttling.group"
+              "throttling.iops-read" "throttling.iops-read-max" "throttling.iops-read-max-length"
+              "throttling.iops-size" "throttling.iops-total" "throttling.iops-total-max"
+              "throttling.iops-total-max-length" "throttling.iops-write" "throttling.iops-write-max"
+              "throttling.iops-write-max-length";
+}
+
+/// `-drive`: keys it does not name are options of the node.
+pub static DRIVE: Desc = Desc { open: true, ..DRIVE_KEYS };
+
 desc! {
     /// `-fw_cfg`.
     FW_CFG = "fw_cfg", Some("name"), id false, strict false;
@@ -176,6 +201,6 @@ impl Desc {
 
 /// Every list, for `query-command-line-options`.
 pub static ALL: &[&Desc] = &[
-    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &FW_CFG, &GLOBAL, &ICOUNT, &MACHINE, &MEMORY, &MON, &MSG, &NAME,
+    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &DRIVE, &FW_CFG, &GLOBAL, &ICOUNT, &MACHINE, &MEMORY, &MON, &MSG, &NAME,
     &OBJECT, &RTC, &RUN_WITH, &SMP, &TRACE,
 ];

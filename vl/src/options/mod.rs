@@ -6,6 +6,7 @@
 pub mod chardev;
 mod command_line;
 pub mod desc;
+pub mod drive;
 pub mod help;
 pub mod opts;
 mod parse;

@@ -58,6 +58,11 @@ pub fn is_id(id: &str) -> bool {
         && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
 }
 
+/// Whether `key` may name an option of something else.
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-._+[]".contains(c))
+}
+
 /// One parsed list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Opts {
@@ -149,6 +154,10 @@ impl Opts {
         }
         if !desc.params.is_empty() {
             let Some(param) = desc.params.iter().find(|p| p.name == key) else {
+                if desc.open && is_key(&key) {
+                    self.pairs.push((key, value));
+                    return Ok(());
+                }
                 let hint = did_you_mean(&key, desc.built().map(|p| p.name));
                 return Err(OptError::Unknown(key, hint));
             };
@@ -162,7 +171,7 @@ impl Opts {
                 Kind::Size if size::size(&value, 1).is_none() => return Err(OptError::Size(key)),
                 _ => {}
             }
-        } else if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || "-._+[]".contains(c)) {
+        } else if !is_key(&key) {
             return Err(OptError::Unknown(key, String::new()));
         }
         self.pairs.push((key, value));

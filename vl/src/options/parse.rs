@@ -1,6 +1,6 @@
 //! Walks the arguments by the table.
 
-use super::command_line::CommandLine;
+use super::command_line::{CommandLine, Located};
 use super::table::{NOT_BUILT, OPTIONS, OptionDef};
 use crate::nearest::nearest;
 
@@ -33,7 +33,9 @@ pub fn parse(args: &[String]) -> Result<Parsed, CommandLineError> {
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let Some(name) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).filter(|n| !n.is_empty()) else {
-            return Err(CommandLineError(format!("disk image '{arg}': drives are not built yet")));
+            // A name alone is the first disk.
+            line.drives.push(Located { at: arg.clone(), value: super::drive::from_short(arg, 0, false) });
+            continue;
         };
         let Some(option) = find(name) else { return Err(unknown(name, arg)) };
         match option.name {
@@ -103,8 +105,7 @@ mod tests {
     fn wrong_options_are_one_line_with_the_nearest() {
         assert_eq!(error(&["-mahcine", "pc"]), "-mahcine: invalid option (did you mean -machine?)");
         assert_eq!(error(&["-m"]), "-m: requires an argument");
-        assert_eq!(error(&["-drive", "x"]), "-drive: this option of QEMU is not built yet");
-        assert_eq!(error(&["disk.img"]), "disk image 'disk.img': drives are not built yet");
+        assert_eq!(error(&["-fda", "x"]), "-fda: this option of QEMU is not built yet");
         assert!(error(&["-m", "12q"]).starts_with("-m 12q: Parameter 'size' expects a non-negative number"));
         assert_eq!(error(&["-boot", "order=cc"]), "-boot order=cc: Boot device 'c' was given twice");
         assert_eq!(error(&["-boot", "ordre=c"]), "-boot ordre=c: Invalid parameter 'ordre' (did you mean 'order'?)");

@@ -2,7 +2,7 @@
 
 use super::command_line::{Accel, CommandLine, FwCfgArg, Located, MonitorArg, MonitorMode, PropArgs, PropInput};
 use super::opts::{OptError, Opts, is_id};
-use super::{desc, size};
+use super::{desc, drive, size};
 use crate::json;
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ pub static OPTIONS: std::sync::LazyLock<Vec<Group>> = std::sync::LazyLock::new(|
     vec![
         ("Standard options", standard()),
         ("Devices", devices()),
+        ("Block devices", block_devices()),
         ("Character devices and monitors", channels()),
         ("Display and network", display()),
         ("Boot", boot()),
@@ -146,6 +147,52 @@ fn devices() -> Vec<OptionDef> {
             fw_cfg,
         ),
     ]
+}
+
+fn block_devices() -> Vec<OptionDef> {
+    let mut all = vec![
+        opt(
+            "blockdev",
+            "[driver=]driver[,node-name=N][,discard=ignore|unmap][,cache.direct=on|off][,cache.no-flush=on|off][,read-only=on|off][,auto-read-only=on|off][,force-share=on|off][,detect-zeroes=on|off|unmap][,driver specific parameters...]",
+            "configure a block backend, as JSON too: file, host_device, null-co, raw",
+            |c, at, t| {
+                c.blockdevs.push(located(at, drive::blockdev(t)?));
+                Ok(())
+            },
+        ),
+        opt(
+            "drive",
+            "[file=file][,if=ide|none][,bus=n][,unit=m][,media=disk|cdrom][,index=i][,format=f][,cache=writethrough|writeback|none|directsync|unsafe][,snapshot=on|off][,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc][,id=name][,aio=threads][,readonly=on|off][,discard=ignore|unmap][,detect-zeroes=on|off|unmap]",
+            "use 'file' as a drive image",
+            |c, at, t| {
+                let mut o = Opts::parse(t, &desc::DRIVE)?;
+                c.warnings.append(&mut o.warnings);
+                c.drives.push(located(at, o));
+                Ok(())
+            },
+        ),
+        opt("snapshot", "", "write to temporary files instead of disk image files", |c, _, _| {
+            c.snapshot = true;
+            Ok(())
+        }),
+    ];
+    let short: [(&str, &str, Apply); 5] = [
+        ("hda", "use 'file' as hard disk 0 image", |c, at, t| short_drive(c, at, t, 0)),
+        ("hdb", "use 'file' as hard disk 1 image", |c, at, t| short_drive(c, at, t, 1)),
+        ("hdc", "use 'file' as hard disk 2 image", |c, at, t| short_drive(c, at, t, 2)),
+        ("hdd", "use 'file' as hard disk 3 image", |c, at, t| short_drive(c, at, t, 3)),
+        ("cdrom", "use 'file' as CD-ROM image", |c, at, t| short_drive(c, at, t, 4)),
+    ];
+    all.extend(short.into_iter().map(|(name, help, apply)| opt(name, "file", help, apply)));
+    all
+}
+
+/// Row `n` of [`drive::SHORT`].
+fn short_drive(c: &mut CommandLine, at: &str, file: &str, n: usize) -> Result<(), OptError> {
+    if let Some((_, index, cdrom)) = drive::SHORT.get(n) {
+        c.drives.push(located(at, drive::from_short(file, *index, *cdrom)));
+    }
+    Ok(())
 }
 
 fn channels() -> Vec<OptionDef> {
@@ -346,10 +393,7 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("add-fd", true),
     ("audio", true),
     ("audiodev", true),
-    ("blockdev", true),
-    ("cdrom", true),
     ("compat", true),
-    ("drive", true),
     ("dtb", true),
     ("dump-vmstate", true),
     ("enable-sync-profile", false),
@@ -358,10 +402,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("fsdev", true),
     ("full-screen", false),
     ("gdb", true),
-    ("hda", true),
-    ("hdb", true),
-    ("hdc", true),
-    ("hdd", true),
     ("incoming", true),
     ("iscsi", true),
     ("k", true),
@@ -385,7 +425,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("set", true),
     ("shim", true),
     ("smbios", true),
-    ("snapshot", false),
     ("spice", true),
     ("tpmdev", true),
     ("usb", false),

@@ -12,6 +12,7 @@ macro_rules! rows {
     };
 }
 
+mod blocks;
 mod boot;
 mod chardevs;
 mod devices;
@@ -21,7 +22,7 @@ mod process;
 
 /// The options of all rows.
 pub fn all() -> impl Iterator<Item = &'static [&'static str]> {
-    [process::ROWS, machine::ROWS, boot::ROWS, devices::ROWS, monitors::ROWS, chardevs::ROWS]
+    [process::ROWS, machine::ROWS, boot::ROWS, devices::ROWS, blocks::ROWS, monitors::ROWS, chardevs::ROWS]
         .into_iter()
         .flatten()
         .copied()

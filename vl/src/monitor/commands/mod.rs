@@ -1,5 +1,6 @@
 //! The QMP commands: a table of name, arguments, reply and handler. `query-commands` and `query-qmp-schema` are made from it.
 
+mod blocks;
 mod chardevs;
 mod devices;
 mod input;
@@ -57,6 +58,7 @@ static COMMANDS: &[&[Command]] = &[
     devices::COMMANDS,
     machine::COMMANDS,
     chardevs::COMMANDS,
+    blocks::COMMANDS,
     memory::COMMANDS,
     input::COMMANDS,
     pointer::COMMANDS,

@@ -1,0 +1,86 @@
+//! The drives that `-drive if=ide` and its short forms put on the board, and what CMOS says of disks.
+//! Source: Ralf Brown's CMOS list (12H, 19H-2CH), SeaBIOS `rtc.h` (39H).
+
+use crate::ide::bus::{IDE_UNITS, IdeBus};
+use crate::ide::drive::Kind;
+use crate::rtc::mc146818rtc::Mc146818Rtc;
+use block::{Blocks, Interface};
+use hw_core::{Bus, Core, Device, Locked, qdev::find_bus};
+use qom::{Ref, Result, Scope};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Channels of the controller.
+const CHANNELS: u32 = 2;
+
+fn channel(scope: &Arc<Scope>, n: u32) -> Option<Ref<Bus>> {
+    find_bus(scope, &format!("ide.{n}")).ok()
+}
+
+/// Makes the drives.
+///
+/// # Errors
+/// What a drive says of its image.
+pub fn create(scope: &Arc<Scope>, m: &mut Locked) -> Result<()> {
+    let Some(core) = scope.ext_arc::<Core>() else { return Ok(()) };
+    let blocks = Blocks::of(&core);
+    for n in 0..CHANNELS {
+        for unit in 0..IDE_UNITS {
+            let (Some(drive), Some(bus)) = (blocks.drive_at(Interface::Ide, n, unit), channel(scope, n)) else {
+                continue;
+            };
+            let cdrom = drive.legacy().is_some_and(|l| l.cdrom);
+            let dev: Ref<Device> = scope.object_new_as(if cdrom { "ide-cd" } else { "ide-hd" })?;
+            dev.set_str("drive", drive.name())?;
+            dev.set("unit", json!(unit))?;
+            dev.realize_on(m, &bus)?;
+        }
+    }
+    Ok(())
+}
+
+/// Firmware's names of the drives that have a place in the boot order, in that order.
+pub fn boot_order(scope: &Arc<Scope>) -> Vec<String> {
+    let mut found = vec![];
+    for n in 0..CHANNELS {
+        let Some(bus) = channel(scope, n).and_then(|b| Ref::<IdeBus>::new(Ref::object(&b).clone())) else { continue };
+        for unit in 0..IDE_UNITS {
+            if let Some(d) = bus.unit(unit)
+                && let Some(index) = d.boot_index()
+            {
+                found.push((index, format!("{}/disk@{unit}", d.fw_path())));
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(|f| f.1).collect()
+}
+
+/// Writes the types and geometries of the first channel's disks, and how firmware translates those of all.
+pub fn set_cmos(scope: &Arc<Scope>, rtc: &Mc146818Rtc, m: &mut Locked) {
+    let (mut types, mut translations) = (0u8, 0u8);
+    for n in 0..CHANNELS {
+        let Some(bus) = channel(scope, n).and_then(|b| Ref::<IdeBus>::new(Ref::object(&b).clone())) else { continue };
+        for unit in 0..IDE_UNITS {
+            let Some(info) = bus.unit(unit).map(|d| d.info()).filter(|i| i.kind == Kind::Hd) else { continue };
+            let (cyls, heads, secs) = info.chs;
+            // No translation below 1024 cylinders, else LBA.
+            let small = cyls <= 1024 && heads <= 16 && secs <= 63;
+            translations |= u8::from(!small) << (2 * (n * 2 + unit));
+            if n != 0 {
+                continue;
+            }
+            types |= if unit == 0 { 0xf0 } else { 0x0f };
+            let [lo, hi] = (cyls as u16).to_le_bytes();
+            let (kind, base) = if unit == 0 { (0x19, 0x1b) } else { (0x1a, 0x24) };
+            rtc.set_cmos(m, kind, 47); // user defined
+            let many = if heads > 8 { 1 << 3 } else { 0 };
+            let bytes = [lo, hi, heads as u8, 0xff, 0xff, 0xc0 | many, lo, hi, secs as u8];
+            for (at, v) in (base..).zip(bytes) {
+                rtc.set_cmos(m, at, v);
+            }
+        }
+    }
+    rtc.set_cmos(m, 0x12, types);
+    rtc.set_cmos(m, 0x39, translations);
+}

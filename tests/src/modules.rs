@@ -1,0 +1,73 @@
+//! Kernel modules for guests: which there are, what each needs, in the order they are loaded.
+
+use crate::packages;
+use anyhow::{Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn all(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(dir).with_context(|| format!("{} holds no modules", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            all(&path, found)?;
+        } else if let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".ko")) {
+            found.insert(name.replace('-', "_"), path);
+        }
+    }
+    Ok(())
+}
+
+/// What the `.modinfo` section says after `depends=`.
+fn depends(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|w| w == KEY) else { return vec![] };
+    let text: Vec<u8> = module[at + KEY.len()..].iter().copied().take_while(|b| *b != 0).collect();
+    String::from_utf8_lossy(&text).split(',').filter(|n| !n.is_empty()).map(|n| n.replace('-', "_")).collect()
+}
+
+/// The modules `names` of Debian's cloud kernel with all they need, each as file name and contents, in loading order.
+///
+/// # Errors
+/// The package cannot be fetched, or has no such module.
+pub fn with_needs(names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    let kernel = packages::kernel()?;
+    let root = kernel.parent().and_then(Path::parent).context("a kernel in /boot")?.join("lib/modules");
+    let mut files = BTreeMap::new();
+    all(&root, &mut files)?;
+    let mut order: Vec<(String, Vec<u8>)> = vec![];
+    let built_in = built_in(&root)?;
+    for name in names.iter().filter(|n| !built_in.contains(&n.replace('-', "_"))) {
+        load(&files, name, &mut order).with_context(|| format!("module {name}"))?;
+    }
+    Ok(order)
+}
+
+/// Modules that are part of the kernel itself.
+fn built_in(root: &Path) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for version in std::fs::read_dir(root)? {
+        let list = std::fs::read_to_string(version?.path().join("modules.builtin"))?;
+        let stems = list.lines().filter_map(|l| Path::new(l).file_stem()?.to_str());
+        names.extend(stems.map(|n| n.replace('-', "_")));
+    }
+    Ok(names)
+}
+
+fn load(files: &BTreeMap<String, PathBuf>, name: &str, order: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    let file = format!("{name}.ko");
+    if order.iter().any(|(n, _)| *n == file) {
+        return Ok(());
+    }
+    let path = files.get(name).with_context(|| format!("there is no {name}.ko"))?;
+    let data = std::fs::read(path)?;
+    for need in depends(&data) {
+        load(files, &need, order)?;
+    }
+    order.push((file, data));
+    Ok(())
+}
+
+/// The shell commands that load `modules`, which lie in `/bin`.
+pub fn commands(modules: &[(String, Vec<u8>)]) -> String {
+    modules.iter().fold(String::new(), |t, (name, _)| t + &format!("insmod /bin/{name} || echo NO {name}\n"))
+}

@@ -1,0 +1,78 @@
+//! Linux's own drivers on IDE disks and CD drives, and firmware that boots from them.
+
+use std::path::Path;
+use std::time::Duration;
+use tests::guest::{Guest, Linux};
+use tests::modules;
+
+/// Longest run of a guest: the tests of this file run at once, on as few as two busy cores.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// A guest that loads drivers, libata with `options`, and then runs `script`.
+fn linux(name: &str, options: &str, script: &str) -> Linux {
+    let needed = modules::with_needs(&["ata_piix", "sd_mod", "sr_mod", "isofs", "ext4"]).expect("modules");
+    let files: Vec<(&str, &[u8])> = needed.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
+    let script = format!(
+        "{}\
+         for i in $(seq 100); do [ -b /dev/sda ] && break; sleep 0.1; done\n\
+         {script}\ndmesg | grep -iE 'ata[0-9.:]+ |error|exception' | grep -v Kernel\n",
+        modules::commands(&needed).replace("libata.ko", &format!("libata.ko {options}"))
+    );
+    Linux::amd64_with(name, &script, &files).expect("the packages")
+}
+
+fn run(linux: &Linux, args: &[&str]) -> String {
+    let mut all = linux.args("");
+    all.extend(["-m", "512", "-no-reboot"].iter().chain(args).map(|a| (*a).to_owned()));
+    let (code, console) = Guest::ours(&all).finish(LIMIT);
+    assert_eq!(code, Some(0), "{console}");
+    for bad in ["NO ", "exception", "I/O error", "failed command"] {
+        assert!(!console.contains(bad), "{bad}: {console}");
+    }
+    console
+}
+
+/// A file with nothing in it.
+fn empty(path: &Path, size: u64) {
+    std::fs::File::create(path).and_then(|f| f.set_len(size)).expect("an image");
+}
+
+fn value<'a>(console: &'a str, key: &str) -> &'a str {
+    console.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {console}")).trim()
+}
+
+const WRITE: &str = "\
+    echo MODEL $(cat /sys/block/sda/device/model)\n\
+    mke2fs /dev/sda >/dev/null\n\
+    mount -t ext4 /dev/sda /tmp || echo NO mount\n\
+    dd if=/dev/urandom of=/tmp/data bs=64k count=200 2>/dev/null\n\
+    for i in $(seq 200); do echo $i > /tmp/f$i; done; rm /tmp/f1??\n\
+    echo SUM $(md5sum < /tmp/data)\n\
+    umount /tmp; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/sda /tmp\n\
+    echo AGAIN $(md5sum < /tmp/data)\n\
+    umount /tmp; sync";
+const READ: &str = "\
+    mount -t ext4 /dev/sda /tmp || echo NO mount\n\
+    echo SUM $(md5sum < /tmp/data)\necho FILES $(ls /tmp/f* | wc -l) $(cat /tmp/f42)\numount /tmp\n\
+    echo MODE $(cat /sys/class/ata_device/dev1.0/dma_mode)";
+
+#[test]
+fn what_linux_writes_to_a_disk_is_there_after_a_reboot() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("d");
+    empty(&image, 64 << 20);
+    let (write, read) = (linux("ide-write.cpio", "", WRITE), linux("ide-read.cpio", "", READ));
+    let drive = format!("file={},format=raw,cache=none", image.display());
+    let first = run(&write, &["-drive", &drive]);
+    assert_eq!(value(&first, "MODEL"), "QEMU HARDDISK");
+    assert!(first.contains("UDMA/100"), "{first}");
+    let sum = value(&first, "SUM").to_owned();
+    assert_eq!(value(&first, "AGAIN"), sum);
+    let second = run(&read, &["-drive", &drive.replace("none", "writethrough")]);
+    assert_eq!((value(&second, "SUM"), value(&second, "FILES")), (sum.as_str(), "100 42"));
+    // By the data register instead of the bus master.
+    let console = run(&linux("ide-pio.cpio", "dma=0", READ), &["-drive", &drive]);
+    assert_eq!(value(&console, "SUM"), sum);
+    let modes = (value(&second, "MODE"), value(&console, "MODE"));
+    assert!(modes.0.contains("DMA") && !modes.1.contains("DMA"), "{modes:?}");
+}

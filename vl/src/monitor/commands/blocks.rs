@@ -1,0 +1,296 @@
+//! Commands about block nodes, drives and their media.
+
+use super::{Args, Command, command};
+use crate::monitor::error::{QmpError, QmpResult};
+use crate::monitor::schema::{Member, Ty, Union, opt, req};
+use crate::vm::Vm;
+use block::{Backend, Opts};
+use serde_json::json;
+use std::sync::Arc;
+
+const CHILD: Ty = Ty::Object(&[req("child", Ty::Str), req("node-name", Ty::Str)]);
+const ZEROES: Ty = Ty::Enum(&["off", "on", "unmap"]);
+const IMAGE: Ty = Ty::Object(&[
+    req("filename", Ty::Str),
+    req("format", Ty::Str),
+    opt("dirty-flag", Ty::Bool),
+    opt("actual-size", Ty::Int),
+    req("virtual-size", Ty::Int),
+    opt("cluster-size", Ty::Int),
+]);
+const CACHE: Ty = Ty::Object(&[req("writeback", Ty::Bool), req("direct", Ty::Bool), req("no-flush", Ty::Bool)]);
+const NODE: Ty = Ty::Object(&[
+    req("file", Ty::Str),
+    req("node-name", Ty::Str),
+    req("ro", Ty::Bool),
+    req("drv", Ty::Str),
+    req("backing_file_depth", Ty::Int),
+    req("children", Ty::List(&CHILD)),
+    req("active", Ty::Bool),
+    req("encrypted", Ty::Bool),
+    req("detect_zeroes", ZEROES),
+    req("bps", Ty::Int),
+    req("bps_rd", Ty::Int),
+    req("bps_wr", Ty::Int),
+    req("iops", Ty::Int),
+    req("iops_rd", Ty::Int),
+    req("iops_wr", Ty::Int),
+    req("image", IMAGE),
+    req("cache", CACHE),
+    req("write_threshold", Ty::Int),
+]);
+const DRIVE: Ty = Ty::Object(&[
+    req("device", Ty::Str),
+    opt("qdev", Ty::Str),
+    req("type", Ty::Str),
+    req("removable", Ty::Bool),
+    req("locked", Ty::Bool),
+    opt("inserted", NODE),
+    opt("tray_open", Ty::Bool),
+    opt("io-status", Ty::Enum(&["ok", "failed", "nospace"])),
+]);
+const STATS: Ty = Ty::Object(&[
+    req("rd_bytes", Ty::Int),
+    req("wr_bytes", Ty::Int),
+    req("zone_append_bytes", Ty::Int),
+    req("unmap_bytes", Ty::Int),
+    req("rd_operations", Ty::Int),
+    req("wr_operations", Ty::Int),
+    req("zone_append_operations", Ty::Int),
+    req("flush_operations", Ty::Int),
+    req("unmap_operations", Ty::Int),
+    req("rd_total_time_ns", Ty::Int),
+    req("wr_total_time_ns", Ty::Int),
+    req("zone_append_total_time_ns", Ty::Int),
+    req("flush_total_time_ns", Ty::Int),
+    req("unmap_total_time_ns", Ty::Int),
+    req("wr_highest_offset", Ty::Int),
+    req("rd_merged", Ty::Int),
+    req("wr_merged", Ty::Int),
+    req("zone_append_merged", Ty::Int),
+    req("unmap_merged", Ty::Int),
+    opt("idle_time_ns", Ty::Int),
+    req("failed_rd_operations", Ty::Int),
+    req("failed_wr_operations", Ty::Int),
+    req("failed_zone_append_operations", Ty::Int),
+    req("failed_flush_operations", Ty::Int),
+    req("failed_unmap_operations", Ty::Int),
+    req("invalid_rd_operations", Ty::Int),
+    req("invalid_wr_operations", Ty::Int),
+    req("invalid_zone_append_operations", Ty::Int),
+    req("invalid_flush_operations", Ty::Int),
+    req("invalid_unmap_operations", Ty::Int),
+    req("account_invalid", Ty::Bool),
+    req("account_failed", Ty::Bool),
+]);
+const DRIVE_STATS: Ty =
+    Ty::Object(&[opt("device", Ty::Str), opt("qdev", Ty::Str), opt("node-name", Ty::Str), req("stats", STATS)]);
+const AIO: Ty = Ty::Enum(&["threads"]);
+const FILE: &[Member] = &[req("filename", Ty::Str), opt("locking", Ty::Enum(&["auto", "off", "on"])), opt("aio", AIO)];
+const CACHE_OPTIONS: Ty = Ty::Object(&[opt("direct", Ty::Bool), opt("no-flush", Ty::Bool)]);
+
+/// Names of the drivers.
+fn drivers() -> Vec<&'static str> {
+    block::driver::all().iter().map(|d| d.name).collect()
+}
+
+static ADD: Union = Union {
+    base: &[
+        req("driver", Ty::Words(drivers)),
+        opt("node-name", Ty::Str),
+        opt("discard", Ty::Enum(&["ignore", "unmap"])),
+        opt("cache", CACHE_OPTIONS),
+        opt("read-only", Ty::Bool),
+        opt("auto-read-only", Ty::Bool),
+        opt("force-share", Ty::Bool),
+        opt("detect-zeroes", ZEROES),
+    ],
+    tag: "driver",
+    variants: &[
+        ("file", FILE),
+        ("host_device", FILE),
+        ("null-co", &[opt("size", Ty::Int), opt("latency-ns", Ty::Int), opt("read-zeroes", Ty::Bool)]),
+        ("raw", &[req("file", Ty::Any), opt("offset", Ty::Int), opt("size", Ty::Int)]),
+    ],
+};
+
+const BY_NAME: &[Member] = &[opt("device", Ty::Str), opt("id", Ty::Str)];
+
+pub(super) static COMMANDS: &[Command] = &[
+    command("query-block", &[opt("flat", Ty::Bool)], Some(Ty::List(&DRIVE)), |vm, _| Ok(vm.blocks.query_block())),
+    command("query-named-block-nodes", &[opt("flat", Ty::Bool)], Some(Ty::List(&NODE)), |vm, _| {
+        Ok(vm.blocks.query_nodes())
+    }),
+    command("query-blockstats", &[opt("query-nodes", Ty::Bool)], Some(Ty::List(&DRIVE_STATS)), |vm, args| {
+        Ok(vm.blocks.query_stats(args.bool("query-nodes")))
+    }),
+    Command {
+        name: "blockdev-add",
+        args: &[],
+        union: Some(&ADD),
+        open: false,
+        ret: None,
+        features: &[],
+        run: |vm, args| {
+            vm.blocks.blockdev_add(Opts::json(args.0.clone()))?;
+            Ok(json!({}))
+        },
+    },
+    command("blockdev-del", &[req("node-name", Ty::Str)], None, |vm, args| {
+        vm.blocks.blockdev_del(args.str("node-name"))?;
+        Ok(json!({}))
+    }),
+    command("eject", &[opt("device", Ty::Str), opt("id", Ty::Str), opt("force", Ty::Bool)], None, |vm, args| {
+        let drive = removable(vm, args)?;
+        open_tray(&drive, args.bool("force"))?;
+        remove(vm, &drive)?;
+        Ok(json!({}))
+    }),
+    command(
+        "blockdev-open-tray",
+        &[opt("device", Ty::Str), opt("id", Ty::Str), opt("force", Ty::Bool)],
+        None,
+        |vm, args| {
+            let drive = removable(vm, args)?;
+            if drive.tray().is_none() {
+                return Err(QmpError::generic(format!("Device '{}' does not have a tray", label(&drive))));
+            }
+            match drive.tray() {
+                Some((false, true)) if !args.bool("force") => {
+                    // The guest decides.
+                    if let Some(media) = drive.media() {
+                        media.request_eject(false);
+                    }
+                }
+                _ => open_tray(&drive, true)?,
+            }
+            Ok(json!({}))
+        },
+    ),
+    command("blockdev-close-tray", BY_NAME, None, |vm, args| {
+        let drive = removable(vm, args)?;
+        if let Some(media) = drive.media() {
+            media.move_tray(false);
+        }
+        Ok(json!({}))
+    }),
+    command("blockdev-remove-medium", &[req("id", Ty::Str)], None, |vm, args| {
+        let drive = removable(vm, args)?;
+        remove(vm, &drive)?;
+        Ok(json!({}))
+    }),
+    command("blockdev-insert-medium", &[req("id", Ty::Str), req("node-name", Ty::Str)], None, |vm, args| {
+        let drive = removable(vm, args)?;
+        let name = args.str("node-name");
+        let node = vm.blocks.find_node(name).ok_or_else(|| QmpError::generic(format!("Node '{name}' not found")))?;
+        if drive.root().is_some() {
+            return Err(QmpError::generic(format!("There already is a medium in device '{}'", label(&drive))));
+        }
+        insert(vm, &drive, &node)?;
+        Ok(json!({}))
+    }),
+    command(
+        "blockdev-change-medium",
+        &[
+            opt("device", Ty::Str),
+            opt("id", Ty::Str),
+            req("filename", Ty::Str),
+            opt("format", Ty::Str),
+            opt("force", Ty::Bool),
+            opt("read-only-mode", Ty::Enum(&["read-only", "read-write", "retain"])),
+        ],
+        None,
+        change_medium,
+    ),
+];
+
+fn label(drive: &Backend) -> String {
+    let named = Some(drive.name().to_owned()).filter(|n| !n.is_empty());
+    named.or_else(|| drive.qdev()).unwrap_or_default()
+}
+
+/// The drive that `device` (its name) or `id` (the device's) says.
+fn find(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
+    let none = |name: &str| QmpError { class: "DeviceNotFound", desc: format!("Device '{name}' not found") };
+    match (args.opt_str("device"), args.opt_str("id")) {
+        (Some(name), None) => vm.blocks.backend(name).ok_or_else(|| none(name)),
+        (None, Some(id)) => vm.blocks.backend_of_device(id).ok_or_else(|| none(id)),
+        _ => Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
+    }
+}
+
+fn removable(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
+    let drive = find(vm, args)?;
+    if drive.is_removable() {
+        return Ok(drive);
+    }
+    Err(QmpError::generic(format!("Device '{}' is not removable", label(&drive))))
+}
+
+/// Opens the tray, unless the guest has locked it.
+fn open_tray(drive: &Backend, force: bool) -> QmpResult<()> {
+    let Some(media) = drive.media() else { return Ok(()) };
+    match drive.tray() {
+        Some((false, true)) if !force => {
+            media.request_eject(false);
+            let text = format!(
+                "Device '{}' is locked and force was not specified, wait for tray to open and try again",
+                label(drive)
+            );
+            Err(QmpError::generic(text))
+        }
+        Some((true, _)) => Ok(()),
+        _ => {
+            media.request_eject(true);
+            Ok(())
+        }
+    }
+}
+
+fn remove(vm: &Vm, drive: &Backend) -> QmpResult<()> {
+    if drive.is_attached() && drive.tray().is_some_and(|t| !t.0) {
+        return Err(QmpError::generic(format!("Tray of device '{}' is not open", label(drive))));
+    }
+    if drive.root().is_none() {
+        return Ok(());
+    }
+    vm.blocks.drain();
+    drive.set_root(None)?;
+    if let Some(media) = drive.media() {
+        media.changed();
+    }
+    Ok(())
+}
+
+fn insert(vm: &Vm, drive: &Backend, node: &Arc<block::Node>) -> QmpResult<()> {
+    if drive.is_attached() && drive.tray().is_some_and(|t| !t.0) {
+        return Err(QmpError::generic(format!("Tray of device '{}' is not open", label(drive))));
+    }
+    vm.blocks.drain();
+    drive.set_root(Some(node))?;
+    if let Some(media) = drive.media() {
+        media.changed();
+    }
+    Ok(())
+}
+
+fn change_medium(vm: &Arc<Vm>, args: Args<'_>) -> QmpResult {
+    let drive = removable(vm, args)?;
+    let read_only = match args.opt_str("read-only-mode") {
+        Some("read-only") => true,
+        Some("read-write") => false,
+        _ => drive.wants_read_only(),
+    };
+    let mut opts = Opts::default();
+    if let Some(format) = args.opt_str("format") {
+        opts.or_insert("driver", format);
+    }
+    let node = vm.blocks.open_image(Some(args.str("filename")), opts, read_only, false)?;
+    open_tray(&drive, args.bool("force"))?;
+    remove(vm, &drive)?;
+    insert(vm, &drive, &node)?;
+    if let Some(media) = drive.media() {
+        media.move_tray(false);
+    }
+    Ok(json!({}))
+}

@@ -1,0 +1,171 @@
+//! `-drive`, `-blockdev` and the short forms of `-drive`, understood.
+
+use super::desc;
+use super::opts::{OptError, Opts};
+use crate::json;
+use block::{DriveConfig, ErrorPolicy, Interface};
+use serde_json::Value;
+
+fn other(text: impl Into<String>) -> OptError {
+    OptError::Other(text.into())
+}
+
+fn generic(e: &qom::Error) -> OptError {
+    other(e.to_string())
+}
+
+/// `-blockdev`: JSON or a list whose first item may be the driver.
+///
+/// # Errors
+/// Neither.
+pub fn blockdev(text: &str) -> Result<block::Opts, OptError> {
+    if text.starts_with('{') {
+        return match json::from_str(text).map_err(|e| other(e.to_string()))? {
+            Value::Object(map) => Ok(block::Opts::json(map)),
+            _ => Err(other("expected a JSON object")),
+        };
+    }
+    let o = Opts::parse(text, &desc::BLOCKDEV)?;
+    block::Opts::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).map_err(|e| generic(&e))
+}
+
+/// The short forms: option, place, kind of medium.
+pub const SHORT: [(&str, u32, bool); 5] =
+    [("hda", 0, false), ("hdb", 1, false), ("hdc", 2, false), ("hdd", 3, false), ("cdrom", 2, true)];
+
+/// The list that a short form stands for.
+pub fn from_short(file: &str, index: u32, cdrom: bool) -> Opts {
+    let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    let media = if cdrom { "cdrom" } else { "disk" };
+    let mut pairs = vec![pair("if", "ide"), pair("index", &index.to_string()), pair("media", media)];
+    if !file.is_empty() {
+        pairs.push(pair("file", file));
+    }
+    Opts { pairs, ..Opts::default() }
+}
+
+/// What `cache=` sets: write cache, direct, no flush.
+fn cache_mode(word: &str) -> Option<(bool, bool, bool)> {
+    Some(match word {
+        "none" | "off" => (true, true, false),
+        "writeback" => (true, false, false),
+        "unsafe" => (true, false, true),
+        "writethrough" => (false, false, false),
+        "directsync" => (false, true, false),
+        _ => return None,
+    })
+}
+
+/// Understands a list; `snapshot`: `-snapshot` was given.
+///
+/// # Errors
+/// A value that is none, or something that is not built.
+pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
+    let number = |key: &str| -> Result<Option<u32>, OptError> {
+        o.number(key)?.map(|n| u32::try_from(n).map_err(|_| OptError::Number(key.into()))).transpose()
+    };
+    let interface = match o.get("if") {
+        None | Some("ide") => Interface::Ide,
+        Some("none") => Interface::None,
+        Some(word @ ("floppy" | "virtio" | "scsi" | "sd" | "mtd" | "pflash" | "xen")) => {
+            return Err(other(format!("if={word} is not built yet (accepted: ide, none)")));
+        }
+        Some(word) => return Err(other(format!("unsupported bus type '{word}'"))),
+    };
+    let cdrom = match o.get("media") {
+        None | Some("disk") => false,
+        Some("cdrom") => true,
+        Some(word) => return Err(other(format!("'{word}' invalid media"))),
+    };
+    let mut pairs: Vec<(String, String)> = vec![];
+    let mut write_cache = true;
+    if let Some(word) = o.get("cache") {
+        let (wce, direct, no_flush) = cache_mode(word).ok_or_else(|| other("invalid cache option"))?;
+        write_cache = wce;
+        for (key, on) in [("cache.direct", direct), ("cache.no-flush", no_flush)] {
+            pairs.push((key.into(), if on { "on" } else { "off" }.into()));
+        }
+    }
+    if o.get("format").is_some() && o.get("driver").is_some() {
+        return Err(other("Cannot specify both 'driver' and 'format'"));
+    }
+    for (key, value) in &o.pairs {
+        let key = match key.as_str() {
+            "if" | "media" | "cache" | "index" | "bus" | "unit" | "snapshot" | "werror" | "rerror" | "file"
+            | "cache.writeback" => continue,
+            "format" => "driver",
+            "readonly" => "read-only",
+            key => key,
+        };
+        pairs.retain(|p| p.0 != key);
+        pairs.push((key.into(), value.clone()));
+    }
+    let aio = pairs.iter().position(|p| p.0 == "aio").map(|at| pairs.remove(at).1);
+    let file = o.text("file").filter(|f| !f.is_empty());
+    if let (Some(aio), true) = (aio, file.is_some()) {
+        pairs.push(("file.aio".into(), aio));
+    }
+    let action = |key: &str, read: bool| -> Result<block::OnError, OptError> {
+        match o.get(key) {
+            Some(word) => block::on_error(word, read).map_err(|e| generic(&e)),
+            None => Ok(block::OnError::Auto),
+        }
+    };
+    let policy = ErrorPolicy { read: action("rerror", true)?, write: action("werror", false)? };
+    Ok(DriveConfig {
+        id: o.id.clone(),
+        interface,
+        index: number("index")?,
+        bus: number("bus")?,
+        unit: number("unit")?,
+        cdrom,
+        snapshot: o.switch("snapshot")?.unwrap_or(snapshot),
+        write_cache: o.switch("cache.writeback")?.unwrap_or(write_cache),
+        policy,
+        file,
+        opts: block::Opts::keyval(pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).map_err(|e| generic(&e))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<DriveConfig, String> {
+        let o = Opts::parse(text, &desc::DRIVE).map_err(|e| e.to_string())?;
+        drive(&o, false).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn lists_are_understood() {
+        let d =
+            parsed("file=/a,,b,format=raw,if=none,id=x,cache=none,media=cdrom,werror=stop,file.locking=off").unwrap();
+        assert_eq!((d.id.as_deref(), d.file.as_deref(), d.cdrom), (Some("x"), Some("/a,b"), true));
+        assert_eq!((d.interface, d.write_cache, d.policy.write), (Interface::None, true, block::OnError::Stop));
+        let mut opts = d.opts;
+        assert_eq!(opts.take_str("driver").unwrap().as_deref(), Some("raw"));
+        assert_eq!(opts.take_object("cache").unwrap().unwrap().take_bool("direct").unwrap(), Some(true));
+        assert!(!parsed("cache=directsync").unwrap().write_cache);
+        for (bad, message) in [
+            ("if=virtio", "if=virtio is not built yet (accepted: ide, none)"),
+            ("if=usb", "unsupported bus type 'usb'"),
+            ("media=tape", "'tape' invalid media"),
+            ("cache=no", "invalid cache option"),
+            ("rerror=enospc", "'enospc' invalid read error action"),
+            ("format=raw,driver=raw", "Cannot specify both 'driver' and 'format'"),
+            ("copy-on-read=on", "parameter 'copy-on-read' of QEMU is not built yet"),
+        ] {
+            assert_eq!(parsed(bad).unwrap_err(), message);
+        }
+        assert_eq!(drive(&from_short("/d", 2, true), false).unwrap().index, Some(2));
+    }
+
+    #[test]
+    fn nodes_are_json_or_lists() {
+        assert!(blockdev("{\"driver\":\"null-co\",\"node-name\":\"n\"}").unwrap().has("driver"));
+        let mut o = blockdev("raw,node-name=n,file.driver=null-co").unwrap();
+        assert_eq!(o.take_str("driver").unwrap().as_deref(), Some("raw"));
+        assert!(o.take_object("file").unwrap().is_some());
+        assert!(blockdev("{").is_err() && blockdev("{\"driver\":}").is_err());
+    }
+}
