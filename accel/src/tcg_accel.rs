@@ -78,6 +78,12 @@ pub struct TcgAccel {
         desc = "Executions that make a block hot, up to 65535; 0 for the default"
     )]
     threshold: qom::Prop<u16>,
+    #[property(
+        name = "x-torture",
+        type = "int",
+        desc = "Seed for testing the engine: what happens seldom happens all the time; 0 for off"
+    )]
+    torture: qom::Prop<u64>,
     group: OnceLock<Arc<Group>>,
     vcpus: Mutex<FxHashMap<u32, Arc<dyn VcpuThread>>>,
     icount: OnceLock<Arc<Icount>>,
@@ -171,7 +177,10 @@ impl TcgAccel {
             mib => (mib as usize) << 20,
         };
         let quick = if synchronous { 0 } else { default.quick };
-        Some(JitConfig { quick, threshold, cache, synchronous })
+        let torture = self.torture.get();
+        // (Both compilers take all code, one after the other.)
+        let (quick, threshold) = if torture == 0 { (quick, threshold) } else { (1, 1) };
+        Some(JitConfig { quick, threshold, cache, synchronous, torture })
     }
     /// The machine's accelerator, if it is this one.
     pub fn of(cpu: &Cpu) -> Option<Ref<TcgAccel>> {

@@ -22,7 +22,7 @@ const MIXED: (u16, u16) = (1, 3);
 
 fn machine((quick, threshold): (u16, u16)) -> (Arc<Group>, Bare) {
     let group = Group::new();
-    group.set_jit(JitConfig { quick, threshold, cache: CACHE, synchronous: true });
+    group.set_jit(JitConfig { quick, threshold, cache: CACHE, synchronous: true, ..JitConfig::default() });
     let mut m = Bare::in_group(&group, 64, RAM);
     m.set_gpr(4, STACK);
     (group, m)
@@ -174,8 +174,6 @@ fn jumps_into_the_middle_of_instructions() {
         let len: usize = if tier == REGIONS { 10_000 } else { 40_000 };
         let mut bytes = vec![0; len];
         ChaCha8Rng::seed_from_u64(seed as u64).fill_bytes(&mut bytes);
-        // (No repeated instructions: a budget ends between two of their page runs.)
-        bytes.iter_mut().filter(|b| matches!(b, 0xf2 | 0xf3)).for_each(|b| *b = 0x90);
         let (group, mut m) = machine(tier);
         let (other, mut judge) = interpreter();
         for m in [&mut m, &mut judge] {

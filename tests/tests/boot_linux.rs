@@ -42,6 +42,18 @@ fn the_interpreter_alone() {
 }
 
 #[test]
+fn two_cpus_with_all_code_compiled_at_once() {
+    let guest = amd64("jit2.cpio", "echo CPUS $(nproc)");
+    assert!(boot(guest, &["-m", "512", "-smp", "2", "-accel", "tcg,tier=jit"]).contains("CPUS 2"));
+}
+
+#[test]
+fn four_cpus_by_turns() {
+    let guest = amd64("turns.cpio", "echo CPUS $(nproc)");
+    assert!(boot(guest, &["-m", "512", "-smp", "4", "-accel", "tcg,thread=single"]).contains("CPUS 4"));
+}
+
+#[test]
 fn four_cpus() {
     assert!(boot(amd64("four.cpio", "echo CPUS $(nproc)"), &["-m", "512", "-smp", "4"]).contains("CPUS 4"));
 }

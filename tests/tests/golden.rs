@@ -114,7 +114,8 @@ fn the_flat_views_after_the_firmware_are_the_references() {
 }
 
 /// Properties that we have beyond the reference's.
-const OURS: [&str; 2] = ["extra property tcg-accel threshold", "extra property tcg-accel tier"];
+const OURS: [&str; 3] =
+    ["extra property tcg-accel threshold", "extra property tcg-accel tier", "extra property tcg-accel x-torture"];
 
 /// Every type that both have: names, types and defaults of its properties. A type of ours that QEMU has is found by its name, so that new
 /// ones are compared as they come.

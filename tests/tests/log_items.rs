@@ -118,6 +118,15 @@ fn compiled_code_is_shown() {
     assert_eq!(count(&text, "OP:"), count(&text, "OUT: [size="));
     #[cfg(target_arch = "x86_64")]
     assert!(text.contains(" ret"), "{text}");
+    // Quick code as well: its steps, what is often run, the rest.
+    #[cfg(target_arch = "x86_64")]
+    {
+        let text = log(&["-accel", "tcg,tier=jit,x-torture=1", "-d", "op,out_asm"]);
+        assert!(text.contains("OP:\n-- guest addr 0x00000000000f000d quick\n v0 = "), "{text}");
+        let out = text.split("-- guest addr 0x00000000000f000d quick\n0x").nth(1).expect("code");
+        assert!(out.contains("  -- seldom run\n0x") && out.contains(" jmp "), "{out}");
+        assert_eq!(count(&text, "OP:"), count(&text, "OUT: [size="));
+    }
     let text = log(&["-accel", "tcg,tier=jit", "-d", "op", "-dfilter", "0x1000..0x1fff"]);
     assert_eq!(text, "");
 }

@@ -13,6 +13,7 @@ use super::{
     target::*,
     tier0::{self, reason},
     tlb::{self, Counters, Inner, TlbEntry, read_spot, spot},
+    torture::Torture,
 };
 use std::{
     alloc::Layout,
@@ -84,12 +85,14 @@ pub struct Vcpu<T: Target> {
     /// What logs call it.
     number: u32,
     within: traced::Within,
+    torture: Option<Torture>,
 }
 
 impl<T: Target> Vcpu<T> {
     /// A vCPU of a group, at the state given, with all general and vector registers zero.
     pub fn new(group: &Arc<Group>, bus: Arc<dyn Bus>, state: T::State) -> Vcpu<T> {
         let jit = group.jit::<T>();
+        let torture = jit.as_ref().filter(|j| j.config.torture != 0).map(|j| Torture::new(j.config.torture, 0));
         let no_region = jit.as_ref().map_or(std::ptr::null(), |j| j.no_region);
         let layout = Layout::new::<Env<T>>();
         // SAFETY: the layout is not empty.
@@ -125,11 +128,12 @@ impl<T: Target> Vcpu<T> {
         let owner = Arc::new(Owner(env));
         let reach: Arc<dyn Reach> = owner.clone();
         group.add(&reach);
-        Vcpu { owner, mode_set: false, number: 0, within: traced::Within::default() }
+        Vcpu { owner, mode_set: false, number: 0, within: traced::Within::default(), torture }
     }
-    /// What logs call it.
+    /// What logs call it, and what it is told apart by.
     pub fn set_number(&mut self, number: u32) {
-        self.number = number
+        self.number = number;
+        self.torture = self.torture.as_ref().map(|t| t.of(number))
     }
     pub(super) fn within(&mut self) -> &mut traced::Within {
         &mut self.within
@@ -241,7 +245,11 @@ impl<T: Target> Vcpu<T> {
             if self.hot().budget <= 0 {
                 return Exit::Budget;
             }
-            if let Some(exit) = self.dispatch(env) {
+            let kept = self.torture();
+            let exit = self.dispatch(env);
+            self.hot().budget += kept;
+            self.lend(kept);
+            if let Some(exit) = exit {
                 return exit;
             }
             if self.hot().budget > 0
@@ -275,6 +283,25 @@ impl<T: Target> Vcpu<T> {
         if let Some((_, end)) = unsafe { &mut (*inner(self.env())).counted } {
             *end = end.wrapping_add(n as u64)
         }
+    }
+    /// What comes before a turn of a tortured vCPU; the part of the budget that is kept back meanwhile.
+    fn torture(&mut self) -> i64 {
+        let Some(turn) = self.torture.as_mut().map(Torture::turn) else { return 0 };
+        let env = self.env();
+        // SAFETY: `&mut self`.
+        let (p, n) = unsafe { (&*pages(env), &*inner(env)) };
+        if let (true, Some(jit)) = (turn.full, p.jit()) {
+            jit.pretend_full();
+            jit.relieve(&n.group);
+        }
+        if turn.large {
+            self.owner.shared().ask(request::SHED)
+        }
+        tlb::forget(env, turn.from, turn.forget);
+        let kept = (self.hot().budget - turn.instructions).max(0);
+        self.hot().budget -= kept;
+        self.lend(-kept);
+        kept
     }
     fn requests_changed(&mut self) {
         if !self.mode_set {
@@ -425,7 +452,8 @@ impl<T: Target> Vcpu<T> {
             n.counters.evicted += p.shed(Room::Code, forget)
         }
         if asked & request::SHED != 0 {
-            n.counters.evicted += p.shed(Room::Decoded(n.group.decoded_limit()), forget)
+            let limit = if self.torture.is_some() { p.size().1 as usize } else { n.group.decoded_limit() };
+            n.counters.evicted += p.shed(Room::Decoded(limit), forget)
         }
         if asked & (request::EVICT | request::AGE) != 0 {
             // Regions are entered through their ops again, which tells which of them are used; and nobody knows those that went.
@@ -453,7 +481,7 @@ impl<T: Target> Vcpu<T> {
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         let Some(jit) = p.jit().cloned() else { return };
         let (group, mode) = (n.group.clone(), n.mode);
-        let region = match p.hot(host, n.mode, (pc & 0xfff) as u16, next, (kind, w), fetch) {
+        let region = match p.hot(host, n.mode, pc, next, (kind, w), fetch) {
             Some(HotBlock::Known(r)) => Some(r),
             Some(HotBlock::New(mut q)) => {
                 q.page = pc & !0xfff;
@@ -652,9 +680,11 @@ impl<T: Target> Vcpu<T> {
             let budget = (*h).budget;
             let lent = budget.max(8) - budget;
             (*h).budget += lent;
+            (*h).lent = lent;
             self.lend(lent);
             tier0::run(env, op);
             (*h).budget -= lent;
+            (*h).lent = 0;
             self.lend(-lent);
             (*h).salt = salt;
             (*h).budget != budget || (*h).reason != reason::BUDGET

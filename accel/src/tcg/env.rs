@@ -140,6 +140,9 @@ pub struct Hot {
     pub(crate) cc: u64,
     pub(crate) cc_v: [u64; 3],
     pub(crate) budget: i64,
+    /// What the budget has paid from the rare instruction that runs to its block's end, and what it must give back.
+    pub(crate) paid: i64,
+    pub(crate) lent: i64,
     pub(crate) tlb: *const TlbEntry,
     /// Names the mode and the epoch of valid jump cache entries: a [`salt`] in its place.
     pub(crate) salt: u64,
@@ -163,6 +166,8 @@ impl Hot {
             cc: 0,
             cc_v: [0; 3],
             budget: 0,
+            paid: 0,
+            lent: 0,
             tlb: null(),
             salt: salt::NONE,
             ip: 0,
@@ -183,6 +188,11 @@ impl Hot {
     pub fn defer(&mut self, d: Deferred<u64>) {
         self.cc = (d.w as u64) << 8 | d.kind as u64;
         self.cc_v = d.v;
+    }
+    /// Iterations that the budget covers, at least one, of the rare instruction that runs. Each costs one by
+    /// [`refund`](Self::refund): where an event comes between two of them must not depend on how many are done at once.
+    pub fn iterations(&self) -> u64 {
+        (self.budget + self.paid - self.lent).max(1) as u64
     }
     /// Adds to the instruction budget: what a rare instruction did not use, or (negative) used beyond one.
     pub fn refund(&mut self, n: i64) {

@@ -38,6 +38,7 @@ mod target;
 mod term;
 mod tier0;
 mod tlb;
+mod torture;
 pub mod unit;
 pub mod vector;
 

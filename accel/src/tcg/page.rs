@@ -16,7 +16,7 @@ use super::{
     env::{Op, Run, mark},
     group::Group,
     jit::{
-        self, Jit, Region,
+        self, Jit, JitConfig, Region,
         enter::Trampoline,
         form::{Offsets, Request},
     },
@@ -279,18 +279,19 @@ impl<T: Target> Pages<T> {
             self.enter_at(r.host, r.mode, off)
         }
     }
-    /// What becomes of the hot block at `off`; nothing if it has a region already. `next` is where the next page lies, if that
+    /// What becomes of the hot block at `pc`, in the page at `host`; nothing if it has a region already. `next` is where the next page lies, if that
     /// is known; `flags` is their producer at the moment; `fetch` as for [`attach`](Self::attach).
     pub fn hot(
         &mut self,
         host: usize,
         mode: u32,
-        off: u16,
+        pc: u64,
         next: Option<usize>,
         flags: (u8, W),
         fetch: impl Fn(usize, usize, &mut [u8]),
     ) -> Option<HotBlock> {
         let config = self.jit.as_ref()?.0.config;
+        let off = (pc & 0xfff) as u16;
         let op = self.map.get(&(host, mode))?.ops.get(off)?;
         // SAFETY: a live op, and no handler runs.
         if self.warm != 0 && unsafe { op.as_ref() }.form & mark::QUICK == 0 {
@@ -299,7 +300,7 @@ impl<T: Target> Pages<T> {
                 (*op.as_ptr()).form |= mark::QUICK;
                 (*op.as_ptr()).heat = config.threshold
             }
-            if !self.quicken(host, mode, off, flags) {
+            if !self.quicken(host, mode, pc, flags) {
                 // (There was no room. It asks again.)
                 // SAFETY: as above.
                 unsafe {
@@ -311,7 +312,11 @@ impl<T: Target> Pages<T> {
         }
         let jit = &self.jit.as_ref()?.0;
         // (It must be entered before it can get hot again. What is compiled at once is not asked for a second time soon.)
-        let heat = if config.synchronous { 0 } else { config.threshold.max(2) };
+        let heat = match config {
+            JitConfig { synchronous: true, .. } => 0,
+            JitConfig { torture: 0, .. } => config.threshold.max(2),
+            _ => 64,
+        };
         // SAFETY: a live op, and no handler runs.
         unsafe { (*op.as_ptr()).heat = heat };
         if self.patched.contains_key(&op.as_ptr().cast_const()) {
@@ -355,10 +360,11 @@ impl<T: Target> Pages<T> {
             unsafe { (*op.as_ptr()).heat = heat }
         }
     }
-    /// Gives the block at `off` of a page code of the quick compiler; `flags` is their producer at the moment. False if there
+    /// Gives the block at `pc`, in the page at `host`, code of the quick compiler; `flags` is their producer at the moment. False if there
     /// is no room for it.
     #[cfg(target_arch = "x86_64")]
-    fn quicken(&mut self, host: usize, mode: u32, off: u16, flags: (u8, W)) -> bool {
+    fn quicken(&mut self, host: usize, mode: u32, pc: u64, flags: (u8, W)) -> bool {
+        let off = (pc & 0xfff) as u16;
         let Some(jit) = self.jit.as_ref().map(|j| j.0.clone()) else { return true };
         let Some(page) = self.map.get_mut(&(host, mode)) else { return true };
         let Some(op) = page.ops.get(off).filter(|_| !page.crossings.contains(&off)) else { return true };
@@ -395,9 +401,14 @@ impl<T: Target> Pages<T> {
                     let off = unsafe { (*op).off } & 0xfff;
                     page_ops.get(off).is_some_and(|o| o.as_ptr().cast_const() == op).then_some(off)
                 };
-                let Some(code) = page.pieces.add(&jit, &quick.common, &code, block, offset, (n, started)) else {
+                let pc = pc & !0xfff | u64::from(rest[0].off & 0xfff);
+                let made = (n, started, pc);
+                let Some(code) = page.pieces.add(&jit, &quick.common, &code, block, offset, made) else {
                     return false;
                 };
+                if jit.shows_steps(pc) {
+                    quick.show_steps(pc)
+                }
                 // SAFETY: a live op, and no handler runs; the code has the calling convention of a handler, and lives as long
                 // as the op.
                 let own = unsafe {
@@ -412,7 +423,7 @@ impl<T: Target> Pages<T> {
         true
     }
     #[cfg(not(target_arch = "x86_64"))]
-    fn quicken(&mut self, _: usize, _: u32, _: u16, _: (u8, W)) -> bool {
+    fn quicken(&mut self, _: usize, _: u32, _: u64, _: (u8, W)) -> bool {
         true
     }
     /// The op at `off` of a page, if it is decoded.

@@ -982,10 +982,12 @@ unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareSt
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.
         tlb::count(env, (*op).n as i64);
         let mut cpu = Cpu { hot: &mut *hot(env), state: &mut *state(env), op: op_fields, mem: Mem(env, PhantomData) };
-        let r = T::rare(&mut cpu, form);
         let n = (*op).n as i64;
+        cpu.hot.paid = n;
+        let r = T::rare(&mut cpu, form);
         RareStep::Stopped(match r {
-            Rare::Next if tlb::must_leave(env) => {
+            // (A repeated one may have used what was paid for those behind it.)
+            Rare::Next if tlb::must_leave(env) || (*hot(env)).budget < 0 => {
                 (*hot(env)).budget += n - 1;
                 stop(env, op_fields.next_ip, reason::LOOKUP, 0)
             }

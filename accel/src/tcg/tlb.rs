@@ -327,6 +327,13 @@ fn boxed<V: Copy, const N: usize>(v: V) -> Box<[V; N]> {
     }
 }
 
+/// The running regime's entries from an index on are filled anew when they are needed.
+pub(crate) fn forget<T: Target>(env: NonNull<Env<T>>, from: usize, n: usize) {
+    for i in (0..n).map(|i| from.wrapping_add(i) % TLB) {
+        // SAFETY: `tlb` points at as many entries of the env, which are atomics.
+        unsafe { (*(*hot(env)).tlb.add(i)).clear(i) }
+    }
+}
 fn clear_list<T: Target>(env: NonNull<Env<T>>, regime: usize, list: &mut Vec<u16>) {
     // SAFETY: the TLB is made of atomics.
     let tlb = unsafe { &(&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[regime] };

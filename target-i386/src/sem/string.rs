@@ -41,23 +41,25 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Str, rep: Rep) -> Outcome {
     if count == 0 {
         return Ok(Rare::Next);
     }
+    let now = count.min(cpu.hot.iterations());
     // A single step ends after each iteration.
     let stepped = cpu.state.eflags & TF != 0;
     let (done, stop) = match op {
         _ if stepped => (0, false),
-        Str::Cmps | Str::Scas => compare_run(cpu, f.w, op, rep, mask, count),
-        _ => (bulk(cpu, f.w, op, mask, count), false),
+        Str::Cmps | Str::Scas => compare_run(cpu, f.w, op, rep, mask, now),
+        _ => (bulk(cpu, f.w, op, mask, now), false),
     };
     if done != 0 {
-        cpu.hot.refund(-(done.min(1 << 20) as i64));
+        cpu.hot.refund(-(done as i64));
         set(cpu, RCX, mask, count - done);
         return Ok(if stop || done == count { Rare::Next } else { again(cpu) });
     }
     let apart = cpu.hot.regs[RDI.index()].wrapping_sub(cpu.hot.regs[RSI.index()]) & mask;
     let upward = step(cpu, f.w) == u64::from(f.w.bytes());
     let plain = upward && op != Str::Lods && (op != Str::Movs || apart >= 0x1000);
-    for i in 1..=SLICE.min(count) {
+    for i in 1..=SLICE.min(now) {
         one(cpu, f.w, op, mask)?;
+        cpu.hot.refund(-1);
         set(cpu, RCX, mask, count - i);
         let stop = match op {
             Str::Cmps | Str::Scas => {

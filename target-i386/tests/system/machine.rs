@@ -136,7 +136,7 @@ impl Machine {
     /// The same with regions, compiled at once.
     pub fn long_jit(threshold: u16) -> Machine {
         let group = Group::new();
-        group.set_jit(JitConfig { quick: 0, threshold, cache: 1 << 20, synchronous: true });
+        group.set_jit(JitConfig { quick: 0, threshold, cache: 1 << 20, synchronous: true, ..JitConfig::default() });
         Machine::in_group(group, cpuid(true)).into_long()
     }
     fn into_long(mut self) -> Machine {

@@ -60,6 +60,8 @@ pub enum Drive {
     Regions,
     /// Every block gets quick code when it is first entered.
     Quick,
+    /// Both, and what happens seldom happens all the time; the seed.
+    Torture(u64),
 }
 
 /// The interpreter.
@@ -85,9 +87,11 @@ impl Guest {
         if let Some((quick, threshold)) = match drive {
             Drive::Regions => Some((0, 1)),
             Drive::Quick => Some((1, u16::MAX)),
+            Drive::Torture(_) => Some((1, 1)),
             _ => None,
         } {
-            group.set_jit(JitConfig { quick, threshold, synchronous: true, ..JitConfig::default() });
+            let torture = if let Drive::Torture(seed) = drive { seed } else { 0 };
+            group.set_jit(JitConfig { quick, threshold, torture, synchronous: true, ..JitConfig::default() });
         }
         let state = CpuState::new(Arc::new(cpuid()));
         let vcpu = Vcpu::new(&group, bus.clone(), state);
@@ -153,6 +157,7 @@ impl Executor for Guest {
             Drive::Step => "interpreter, single steps",
             Drive::Regions => "regions",
             Drive::Quick => "quick code",
+            Drive::Torture(_) => "torture",
         }
     }
     fn layout(&self) -> Layout {
@@ -187,7 +192,7 @@ impl Executor for Guest {
         self.vcpu.set_pc(start);
 
         let exit = match self.drive {
-            Drive::Run | Drive::Loop | Drive::Regions | Drive::Quick => self.vcpu.run(10_000),
+            Drive::Run | Drive::Loop | Drive::Regions | Drive::Quick | Drive::Torture(_) => self.vcpu.run(10_000),
             // Repeated instructions take several steps; everything ends in a handler.
             Drive::Step => {
                 let mut steps = (0..10_000).map(|_| self.vcpu.step());

@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: runs too long for `cargo test`, which has a short form of each. A run that fails panics with what it saw.
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, bail, ensure};
 use std::{
     process::Command,
     sync::{
@@ -30,9 +30,11 @@ struct Options {
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 3] = [
+const RUNS: [Run; 5] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
+    ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
+    ("torture", "the oracle's cases and sequences under torture, all and more of them (--seed=N)", torture),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
@@ -97,6 +99,56 @@ fn sleep(_: &Options) -> Result<()> {
     }
     done.store(true, Relaxed);
     busy.into_iter().for_each(|t| t.join().expect("a spinning thread"));
+    Ok(())
+}
+
+/// Boots a guest, which says how many CPUs it has; what it said.
+fn boot(linux: &Linux, cpus: &str, args: &[&str]) -> Result<String> {
+    let mut command = Command::new(crate::release_binary()?);
+    command.args(linux.args("")).args(["-m", "512", "-no-reboot", "-smp", cpus]).args(args);
+    let mut guest = Guest::start(command)?;
+    guest.line(&format!("CPUS {cpus}"), LIMIT);
+    let (code, console) = guest.finish(LIMIT);
+    assert_eq!(code, Some(0), "{console}");
+    Ok(console)
+}
+
+fn tiers(_: &Options) -> Result<()> {
+    let linux = Linux::amd64("tiers.cpio", "echo CPUS $(nproc)")?;
+    for accel in ["tier=interp", "tier=jit", "tier=auto"] {
+        for threads in ["multi", "single"] {
+            for cpus in ["1", "2", "4"] {
+                let accel = format!("tcg,{accel},thread={threads}");
+                let started = std::time::Instant::now();
+                boot(&linux, cpus, &["-accel", &accel])?;
+                println!("  {accel}, {cpus} CPUs: {:.1} s", started.elapsed().as_secs_f64());
+            }
+        }
+    }
+    // (The kernel's time stamps are part of what is compared.)
+    for cpus in ["1", "2", "4"] {
+        let mut said = vec![];
+        for tier in ["auto", "auto", "interp", "jit"] {
+            let accel = format!("tcg,tier={tier}");
+            let icount = ["-accel", &accel, "-icount", "shift=3,sleep=off", "-rtc", "clock=vm,base=2026-01-01"];
+            said.push((tier, boot(&linux, cpus, &icount)?));
+            println!("  icount, {tier}, {cpus} CPUs: {} lines", said[said.len() - 1].1.lines().count());
+        }
+        let (_, first) = &said[0];
+        for (tier, other) in &said[1..] {
+            let differs = first.lines().zip(other.lines()).find(|(a, b)| a != b);
+            assert!(first == other, "{cpus} CPUs, {tier}: {differs:?}");
+        }
+    }
+    Ok(())
+}
+
+fn torture(options: &Options) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["test", "-p", "oracle", "--test", "interpreter", "torture", "--", "--nocapture"]);
+    command.env("ORACLE_SEED", options.seed.to_string()).env("ORACLE_TIMES", "10");
+    ensure!(command.status()?.success(), "seed {}", options.seed);
     Ok(())
 }
 

@@ -151,6 +151,16 @@ impl Code {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len())
         }
     }
+    /// The first `n` bytes of it, or all; by whoever may write them.
+    pub fn read(&self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n.min(self.len())];
+        // SAFETY: inside the mapping, and the range belongs to this piece, which nobody writes meanwhile.
+        unsafe {
+            let from = self.cache.write.as_ptr().cast::<u8>().add(self.offset());
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len())
+        }
+        bytes
+    }
     /// Makes the jump whose distance ends at `end` go to an address in the cache.
     pub fn link(&self, end: usize, to: *const u8) {
         let d = to.addr().wrapping_sub(self.start().addr() + end) as u32;

@@ -67,10 +67,12 @@ pub struct JitConfig {
     pub cache: usize,
     /// Compile at once, on the vCPU's thread: what runs where does not depend on time.
     pub synchronous: bool,
+    /// Seed of what vCPUs are tortured with: short turns, forgotten translations, evictions. 0 for no torture.
+    pub torture: u64,
 }
 impl Default for JitConfig {
     fn default() -> Self {
-        JitConfig { quick: 128, threshold: 8192, cache: 128 << 20, synchronous: false }
+        JitConfig { quick: 128, threshold: 8192, cache: 128 << 20, synchronous: false, torture: 0 }
     }
 }
 
@@ -399,6 +401,10 @@ impl Jit {
         }
         Some(r)
     }
+    /// Steps that the quick compiler recorded are shown (`-d op`).
+    pub fn shows_steps(&self, pc: u64) -> bool {
+        wanted!("op") && self.insight.covers(pc)
+    }
     /// Room for code of the quick compiler: what is often run, or what is not.
     pub fn reserve(&self, len: usize, cold: bool) -> Option<Code> {
         self.noted(self.cache.reserve(len, cold))
@@ -412,8 +418,17 @@ impl Jit {
         place
     }
     /// Code of the quick compiler is in its place.
-    pub fn name_quick(&self, place: &Code, code: &[u8]) {
-        self.insight.placed(place.start() as u64, code, || "quick".to_owned())
+    pub fn name_quick(&self, place: &Code, code: &[u8], pc: u64) {
+        self.insight.placed(place.start() as u64, code, || format!("guest-{pc:#x}-quick"))
+    }
+    /// Shows it (`-d out_asm`), complete with its jumps: what is often run, then the rest.
+    pub fn show_quick(&self, [hot, cold]: [&Code; 2], [n, m]: [usize; 2], pc: u64) {
+        if wanted!("out_asm") && self.insight.covers(pc) {
+            let text = |c: &Code, n| insight::host::disassemble(&c.read(n), c.start() as u64);
+            let (hot, cold) = (text(hot, n), text(cold, m));
+            let size = n + m;
+            tracing::trace!(target: "out_asm", "OUT: [size={size}]\n  -- guest addr {pc:#018x} quick\n{hot}  -- seldom run\n{cold}");
+        }
     }
     /// The quick compiler has made code since `started`.
     pub fn made_quick(&self, instructions: usize, bytes: usize, started: Instant) {
@@ -421,6 +436,10 @@ impl Jit {
         for (n, by) in self.stats.quick.iter().zip(by) {
             n.fetch_add(by, Relaxed);
         }
+    }
+    /// From now on the cache is full, until [`relieve`](Self::relieve).
+    pub fn pretend_full(&self) {
+        self.full.store(true, Release)
     }
     /// If the cache is full, drops what has not been used for longest, a quarter of the regions and of each vCPU's quick
     /// code; now and then before, looks what is used. Must be asked after whatever may have placed code. Says whether it was

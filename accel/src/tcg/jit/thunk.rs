@@ -17,6 +17,7 @@ use super::super::{
     unit::hold,
     vector::native::Fpcr,
 };
+use super::form::LONGEST;
 use std::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 /// An instruction that a region calls.
@@ -211,8 +212,12 @@ unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>)
         let (ip, why, with) = loop {
             tlb::count(env, 1);
             let mut cpu = Cpu { hot: &mut *h, state: &mut *state(env), op: at, mem: Mem(env, PhantomData) };
+            cpu.hot.paid = 1;
             match T::rare(&mut cpu, (*item).form) {
-                Rare::Next if tlb::must_leave(env) => break (at.next_ip, reason::LOOKUP, 0),
+                // (A repeated one may have used what the region looked for when it was entered.)
+                Rare::Next if tlb::must_leave(env) || (*h).budget < LONGEST as i64 => {
+                    break (at.next_ip, reason::LOOKUP, 0);
+                }
                 Rare::Next => return 0,
                 Rare::To(ip) => break (ip, reason::MODE, 0),
                 Rare::Again => {

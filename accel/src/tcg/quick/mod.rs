@@ -146,4 +146,10 @@ impl Quick {
         let head = head.map(|op| (op, first.n));
         (n, self.emitter.emit(&self.piece, end, &layout::<T>(mode), own, head).ok())
     }
+    /// Shows what was recorded last (`-d op`); `pc` is its address.
+    pub fn show_steps(&self, pc: u64) {
+        let steps = self.piece.steps.iter().enumerate();
+        let text: String = steps.map(|(n, step)| format!(" v{n} = {step:?}\n")).collect();
+        tracing::trace!(target: "op", "OP:\n-- guest addr {pc:#018x} quick\n{text}");
+    }
 }

@@ -41,7 +41,7 @@ pub(in super::super) struct Pieces {
 }
 impl Pieces {
     /// Takes the code of `n` instructions, made since `started`, for the block at an offset or for the middle of one; `offset`
-    /// gives that of the block a way leads to. Where handlers enter it, or nothing if there is no room.
+    /// gives that of the block a way leads to, `pc` is the address it is called after. Where handlers enter it, or nothing if there is no room.
     pub fn add(
         &mut self,
         jit: &Jit,
@@ -49,13 +49,13 @@ impl Pieces {
         code: &Code,
         block: Option<u16>,
         offset: impl Fn(Way) -> Option<u16>,
-        (n, started): (usize, Instant),
+        (n, started, pc): (usize, Instant, u64),
     ) -> Option<*const u8> {
         let (hot, cold) = (jit.reserve(code.hot.len(), false)?, jit.reserve(code.cold.len(), true)?);
         hot.write(0, &code.hot);
         cold.write(0, &code.cold);
-        jit.name_quick(&hot, &code.hot);
-        jit.name_quick(&cold, &code.cold);
+        jit.name_quick(&hot, &code.hot, pc);
+        jit.name_quick(&cold, &code.cold, pc);
         for &(end, to) in &code.across {
             hot.link(end, cold.at(to))
         }
@@ -65,6 +65,7 @@ impl Pieces {
         for (part, list) in [(&hot, &code.stubs_hot), (&cold, &code.stubs_cold)] {
             list.iter().for_each(|&(end, what)| part.link(end, common.at(what)))
         }
+        jit.show_quick([&hot, &cold], [code.hot.len(), code.cold.len()], pc);
         // (A page has 4096 offsets, and a piece 64 instructions.)
         let number = self.placed.len() as u16;
         let enter = hot.at(code.handler);

@@ -82,6 +82,7 @@ rows! {
         assert_eq!(q.run("query-accelerators", json!({}))["enabled"], "tcg");
         assert_eq!(get(&mut q, "/machine", "type"), "none-machine");
     }
+    accel_torture: ["-accel", "tcg,x-torture=7", "-S"] |r| { r.none(); }
     accel_tier: ["-accel", "tcg,tier=jit,threshold=7,tb-size=8,split-wx=on", "-S"] |r| { r.none(); }
     accel_tb_size: ["-accel", "tcg,tb-size=2048"] |r| {
         let args = r.with(&["-machine", "none"]);
