@@ -88,6 +88,9 @@ pub struct Vcpu<T: Target> {
     torture: Option<Torture>,
 }
 
+/// Bytes of decoded code that are kept though little of it is used.
+const RESTING: usize = 4 << 20;
+
 impl<T: Target> Vcpu<T> {
     /// A vCPU of a group, at the state given, with all general and vector registers zero.
     pub fn new(group: &Arc<Group>, bus: Arc<dyn Bus>, state: T::State) -> Vcpu<T> {
@@ -329,7 +332,7 @@ impl<T: Target> Vcpu<T> {
                 self.attach(&r)
             }
         }
-        if asked & (request::EVICT | request::AGE | request::SHED) != 0 {
+        if asked & (request::EVICT | request::AGE | request::SHED | request::REST) != 0 {
             self.make_room(asked)
         }
         if asked & request::DROP != 0 {
@@ -454,6 +457,10 @@ impl<T: Target> Vcpu<T> {
         if asked & request::SHED != 0 {
             let limit = if self.torture.is_some() { p.size().1 as usize } else { n.group.decoded_limit() };
             n.counters.evicted += p.shed(Room::Decoded(limit), forget)
+        }
+        let decoded = p.size().1 as usize;
+        if asked & request::REST != 0 && decoded > RESTING {
+            n.counters.evicted += p.shed(Room::Decoded(decoded), forget)
         }
         if asked & (request::EVICT | request::AGE) != 0 {
             // Regions are entered through their ops again, which tells which of them are used; and nobody knows those that went.

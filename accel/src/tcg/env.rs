@@ -55,6 +55,8 @@ pub(crate) mod request {
     pub const AGE: u32 = 64;
     /// Too much is kept of decoded code: drop what has not been used for longest.
     pub const SHED: u32 = 128;
+    /// Nothing got hot for a while: drop a part of decoded code, what has not been used for longest.
+    pub const REST: u32 = 256;
 }
 impl Shared {
     pub fn ask(&self, what: u32) {

@@ -533,6 +533,8 @@ impl Jit {
 
 /// How long the compiler waits for another request before it gives back what it does not need to wait on.
 const IDLE: Duration = Duration::from_secs(1);
+/// Times that it is until everything has been given back.
+const STAGES: u32 = 3;
 
 /// Gives the host what was freed, from all threads' heaps: what they hold is what was needed at once while a guest starts.
 fn trim() {
@@ -546,7 +548,7 @@ fn trim() {
 
 /// The compiler's thread: the request that was asked for most comes first.
 fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
-    let mut busy = false;
+    let mut left = 0;
     loop {
         let Some(j) = jit.upgrade() else { return };
         let mut queue = j.queue.lock();
@@ -554,19 +556,24 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
             if j.stop.load(Acquire) {
                 return;
             }
-            if !busy {
+            if left == 0 {
                 j.wake.wait(&mut queue);
             } else if j.wake.wait_for(&mut queue, IDLE).timed_out() && queue.waiting.is_empty() {
+                left -= 1;
                 queue.waiting.shrink_to_fit();
-                busy = false;
-                MutexGuard::unlocked(&mut queue, || {
-                    j.compiler.lock().rest();
-                    j.cache.rest();
-                    trim()
+                // (What is used in between is looked at twice, and stays.)
+                MutexGuard::unlocked(&mut queue, || match left {
+                    0 => trim(),
+                    1 => _ = group.upgrade().map(|g| g.ask_all(request::REST)),
+                    _ => {
+                        j.compiler.lock().rest();
+                        j.cache.rest();
+                        _ = group.upgrade().map(|g| g.ask_all(request::AGE));
+                    }
                 })
             }
         }
-        busy = true;
+        left = STAGES;
         if j.stop.load(Acquire) {
             return;
         }
