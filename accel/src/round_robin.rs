@@ -12,8 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Instructions that a vCPU runs before it lets another one run.
+/// Instructions that a vCPU runs before it lets another one run, and at most some more: turns of one length could end in one
+/// place of a loop for ever, where it holds the lock that all others wait for.
 const TURN: u64 = 200_000;
+/// The length of turn number `n`.
+const fn length(n: u64) -> u64 {
+    // (Fractions of multiples of the golden ratio spread evenly.)
+    TURN + (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54)
+}
 
 /// A vCPU of the thread.
 #[derive(Clone)]
@@ -115,7 +121,7 @@ impl RoundRobin {
     fn run(&self, icount: Option<Arc<Icount>>) {
         let counted = icount.as_deref();
         // Whose turn it is, and instructions left of it.
-        let (mut turn, mut left) = (0, TURN);
+        let (mut turn, mut left, mut turns) = (0, TURN, 0);
         let mut idle = None;
         while let Some(members) = self.members() {
             let Some(core) = members.first().map(|m| Core::of(&*m.cpu)) else { return };
@@ -147,7 +153,8 @@ impl RoundRobin {
                 end_rest(core, c, i)
             }
             if m.number != turn || left == 0 {
-                (turn, left) = (m.number, TURN)
+                turns += 1;
+                (turn, left) = (m.number, length(turns))
             }
             let deadline = clock.and_then(|c| Some(c.until(core.clocks.deadline_of(ClockType::Virtual)?)));
             let (exit, done) = m.thread.turn(&m.cpu, deadline.map_or(left, |d| d.min(left)));
