@@ -413,7 +413,7 @@ impl Backend {
         self.pool.run(Box::new(move || this.work(ticket, work)));
     }
 
-    fn work(self: &Arc<Self>, ticket: u64, mut work: Work) {
+    fn work(self: Arc<Self>, ticket: u64, mut work: Work) {
         let result = perform(&work.node, &mut work.request);
         let op = &work.request.op;
         {
@@ -436,7 +436,10 @@ impl Backend {
         for (ticket, work) in next {
             self.launch(ticket, work);
         }
-        self.pool.end(work.done, Outcome { result, data: work.request.data });
+        let (pool, done, data) = (self.pool.clone(), work.done, work.request.data);
+        // Whoever hears of the end may delete the drive and its node at once: this thread must hold neither then.
+        drop((work.node, self));
+        pool.end(done, Outcome { result, data });
     }
 
     /// What it did.

@@ -151,6 +151,19 @@ fn images_are_locked_against_other_users() {
 }
 
 #[test]
+fn the_end_of_a_request_ends_its_use_of_the_node() {
+    let (blocks, f) = (Blocks::default(), image(512));
+    // The worker is slow to return from the announcement of the end.
+    blocks.set_wake(|| std::thread::sleep(std::time::Duration::from_millis(50)));
+    blocks.blockdev_add(opts(json!({"driver": "file", "filename": path(&f), "node-name": "f"}))).unwrap();
+    let b = blocks.anonymous(blocks.find_node("f").as_ref()).unwrap();
+    assert!(run(&blocks, &b, Request::read(0, 512)).result.is_ok());
+    drop(b);
+    blocks.blockdev_del("f").unwrap();
+    assert!(blocks.nodes().is_empty());
+}
+
+#[test]
 fn nodes_are_added_used_and_deleted() {
     let (blocks, f) = (Blocks::default(), image(8192));
     let add = |v: Value| blocks.blockdev_add(opts(v));
