@@ -78,6 +78,28 @@ struct Named {
     owned: Option<Arc<Node>>,
 }
 
+/// What an image says of its backing file.
+pub(crate) struct Backing<'a> {
+    /// Name of the image.
+    pub image: &'a str,
+    /// Name of the backing file, as the image has it.
+    pub name: Option<&'a str>,
+    /// Its format.
+    pub format: Option<&'a str>,
+}
+
+/// Longest chain of backing files.
+const MAX_CHAIN: usize = 200;
+
+/// A name that an image has of another file, as seen from here: relative names are relative to the image's folder.
+pub(crate) fn beside(image: &str, name: &str) -> String {
+    let protocol = name.split_once(':').is_some_and(|(p, _)| !p.contains('/'));
+    match image.rsplit_once('/') {
+        Some((folder, _)) if !protocol && !name.starts_with('/') => format!("{folder}/{name}"),
+        _ => name.to_owned(),
+    }
+}
+
 type Report = Arc<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Default)]
@@ -259,6 +281,72 @@ impl Blocks {
                 .ok_or_else(|| Error::generic(format!("Cannot find device='' nor node-name='{name}'"))),
             Some(Child::Inline(inner)) => self.open_node(inner, Some(parent)),
         }
+    }
+
+    /// A child that an image names: the option's, or the file of that name beside the image.
+    pub(crate) fn open_beside(
+        &self,
+        opts: &mut Opts,
+        key: &str,
+        parent: &Common,
+        image: &str,
+        name: Option<&str>,
+    ) -> Result<Option<Arc<Node>>> {
+        if opts.has(key) {
+            return self.open_child(opts, key, parent).map(Some);
+        }
+        let Some(name) = name else { return Ok(None) };
+        let mut file = with_file(Opts::default(), &beside(image, name))?;
+        self.open_child(&mut file, "file", parent).map(Some)
+    }
+
+    /// The backing file: the option's (null: none), else the one that the image names, read-only.
+    pub(crate) fn open_backing(&self, opts: &mut Opts, top: &Common, named: &Backing<'_>) -> Result<Option<Arc<Node>>> {
+        if opts.take_null("backing") {
+            return Ok(None);
+        }
+        let (mut inner, mut name) = (opts.empty(), named.name);
+        match opts.take_child("backing")? {
+            Some(Child::Reference(node)) if node.is_empty() => return Ok(None),
+            Some(Child::Reference(node)) => {
+                let found = self.find_node(&node);
+                return found
+                    .map(Some)
+                    .ok_or_else(|| Error::generic(format!("Cannot find device='' nor node-name='{node}'")));
+            }
+            Some(Child::Inline(options)) => {
+                inner = options;
+                if inner.has("file") {
+                    name = None;
+                }
+            }
+            None if name.is_none() => return Ok(None),
+            None => {}
+        }
+        let failed = |e: Error| Error::generic(format!("Could not open backing file: {e}"));
+        let mut parent = Common { read_only: true, auto_read_only: false, probed: false, ..top.clone() };
+        parent.detect_zeroes = crate::node::DetectZeroes::Off;
+        parent.chain.push(std::fs::canonicalize(named.image).unwrap_or_else(|_| named.image.into()));
+        if parent.chain.len() > MAX_CHAIN {
+            return Err(Error::generic(format!("Backing chain of '{}' is too long", named.image)));
+        }
+        let full = name.map(|n| beside(named.image, n));
+        if let Some(full) = &full {
+            if std::fs::canonicalize(full).is_ok_and(|path| parent.chain.contains(&path)) {
+                return Err(Error::generic(format!("Backing file '{full}' of image '{}' creates a loop", named.image)));
+            }
+            if let (Some(format), false) = (named.format, inner.has("driver")) {
+                inner.or_insert("driver", format);
+            }
+            inner = with_file(inner, full).map_err(failed)?;
+        }
+        let format = inner.take_str("driver")?;
+        let common = Common::take(&mut inner, Some(&parent))?;
+        let node = match format {
+            Some(format) => Self::find_driver(&format, true).and_then(|def| self.open_with(def, common, inner)),
+            None => self.probe(common, inner, full.as_deref().unwrap_or_default()),
+        };
+        node.map(Some).map_err(failed)
     }
 
     /// `blockdev-add`, `-blockdev`.

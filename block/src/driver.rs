@@ -48,7 +48,16 @@ pub trait Driver: Send + Sync {
         _ = (offset, len);
         Ok(())
     }
-    /// Makes what was written stable.
+    /// Changes the size; what is new reads as zeros.
+    ///
+    /// # Errors
+    /// It cannot, or as the host says.
+    fn resize(&self, len: u64) -> io::Result<()> {
+        _ = len;
+        Err(io::Error::from_raw_os_error(libc::ENOTSUP))
+    }
+    /// Makes what was written stable. Also called when flushes are off (`no-flush`), of formats: what they keep in memory must reach the
+    /// node below.
     ///
     /// # Errors
     /// As the host says.

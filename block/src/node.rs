@@ -5,6 +5,7 @@ use crate::options::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 bitflags::bitflags! {
@@ -84,6 +85,8 @@ pub struct Common {
     pub force_share: bool,
     /// The format was guessed from the contents.
     pub probed: bool,
+    /// Images whose backing file this is, and theirs: none of them may come again below.
+    pub chain: Vec<PathBuf>,
 }
 
 impl Common {
@@ -120,6 +123,7 @@ impl Common {
             },
             force_share: opts.take_bool("force-share")?.unwrap_or(inherited.force_share),
             probed: false,
+            chain: inherited.chain,
         };
         if common.force_share && !common.read_only {
             return Err(Error::generic("force-share=on can only be used with read-only images"));
@@ -243,7 +247,17 @@ impl Node {
     /// # Errors
     /// As the host says.
     pub fn flush(&self) -> io::Result<()> {
-        if self.common.read_only || self.common.cache.no_flush { Ok(()) } else { self.driver.flush() }
+        let skip = self.common.read_only || (self.common.cache.no_flush && self.def.protocol);
+        if skip { Ok(()) } else { self.driver.flush() }
+    }
+
+    /// Changes the size.
+    ///
+    /// # Errors
+    /// Read-only, a driver that cannot, or as the host says.
+    pub fn resize(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
+        self.driver.resize(len)
     }
 
     fn writable(&self) -> io::Result<()> {

@@ -8,8 +8,32 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// `ImageInfo`.
-fn image_info(node: &Node) -> Value {
+/// The node of the backing file.
+fn backing(node: &Node) -> Option<Arc<Node>> {
+    node.driver().children().into_iter().find(|(role, _)| *role == "backing").map(|(_, n)| n)
+}
+
+/// Nodes of the backing chain below a node, the nearest first.
+fn chain(node: &Node) -> Vec<Arc<Node>> {
+    std::iter::successors(backing(node), |n| backing(n)).collect()
+}
+
+/// `ImageInfo`; `backing`: with those of the backing chain.
+fn image_info(node: &Node, backing: bool) -> Value {
+    let below = if backing { chain(node) } else { vec![] };
+    let mut info = below.iter().rev().fold(None, |inner, n| Some(with_backing(one_image(n), inner)));
+    info = Some(with_backing(one_image(node), info));
+    info.unwrap_or_default()
+}
+
+fn with_backing(mut info: Value, below: Option<Value>) -> Value {
+    if let (Some(below), Some(map)) = (below, info.as_object_mut()) {
+        map.insert("backing-image".into(), below);
+    }
+    info
+}
+
+fn one_image(node: &Node) -> Value {
     let mut v = json!({
         "filename": node.driver().filename(),
         "format": node.driver_name(),
@@ -25,30 +49,35 @@ fn image_info(node: &Node) -> Value {
     v
 }
 
-/// `BlockDeviceInfo`. `writeback`: of the drive above, if there is one.
-fn device_info(node: &Node, writeback: bool) -> Value {
+/// `BlockDeviceInfo`. `writeback`: of the drive above, if there is one; `flat`: without the images of the backing chain.
+fn device_info(node: &Node, writeback: bool, flat: bool) -> Value {
     let c = node.common();
+    let below = chain(node);
     let children = node.driver().children();
     let children: Vec<Value> = children.iter().map(|(role, n)| json!({"child": role, "node-name": n.name()})).collect();
-    json!({
+    let mut v = json!({
         "file": node.driver().filename(),
         "node-name": node.name(),
         "ro": node.is_read_only(),
         "drv": node.driver_name(),
-        "backing_file_depth": 0,
+        "backing_file_depth": below.len(),
         "children": children,
         "active": true,
         "encrypted": false,
         "detect_zeroes": c.detect_zeroes.name(),
         "bps": 0, "bps_rd": 0, "bps_wr": 0,
         "iops": 0, "iops_rd": 0, "iops_wr": 0,
-        "image": image_info(node),
+        "image": image_info(node, !flat),
         "cache": {"writeback": writeback, "direct": c.cache.direct, "no-flush": c.cache.no_flush},
         "write_threshold": 0,
-    })
+    });
+    if let (Some(first), Some(map)) = (below.first(), v.as_object_mut()) {
+        map.insert("backing_file".into(), first.driver().filename().into());
+    }
+    v
 }
 
-fn block_info(b: &Backend) -> Value {
+fn block_info(b: &Backend, flat: bool) -> Value {
     let tray = b.tray();
     let mut v = json!({
         "device": b.name(),
@@ -65,7 +94,7 @@ fn block_info(b: &Backend) -> Value {
         put("qdev", b.qdev().map(Value::from));
         put("tray_open", tray.map(|t| t.0.into()));
         put("io-status", b.io_status().map(Value::from));
-        put("inserted", b.root().map(|n| device_info(&n, b.write_cache())));
+        put("inserted", b.root().map(|n| device_info(&n, b.write_cache(), flat)));
     }
     v
 }
@@ -113,14 +142,14 @@ impl Blocks {
         self.backends().into_iter().filter(|b| !b.name().is_empty() || b.is_attached()).collect()
     }
 
-    /// `query-block`.
-    pub fn query_block(&self) -> Value {
-        self.shown().iter().map(|b| block_info(b)).collect()
+    /// `query-block`; `flat`: without the images of backing chains.
+    pub fn query_block(&self, flat: bool) -> Value {
+        self.shown().iter().map(|b| block_info(b, flat)).collect()
     }
 
-    /// `query-named-block-nodes`.
-    pub fn query_nodes(&self) -> Value {
-        self.nodes().iter().map(|n| device_info(n, true)).collect()
+    /// `query-named-block-nodes`; `flat`: without the images of backing chains.
+    pub fn query_nodes(&self, flat: bool) -> Value {
+        self.nodes().iter().map(|n| device_info(n, true, flat)).collect()
     }
 
     /// `query-blockstats`; `nodes`: of nodes, not drives.

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod golden;
 pub mod guest;
 pub mod guest_programs;
+pub mod images;
 pub mod initramfs;
 pub mod modules;
 pub mod packages;

@@ -149,6 +149,11 @@ impl Driver for HostFile {
         }
     }
 
+    fn resize(&self, len: u64) -> io::Result<()> {
+        Self::range(0, len)?;
+        if self.device { Err(io::Error::from_raw_os_error(libc::ENOTSUP)) } else { self.file.set_len(len) }
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }

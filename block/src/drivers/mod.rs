@@ -4,6 +4,7 @@ mod direct;
 mod file;
 mod null;
 pub mod probe;
+mod qcow2;
 mod raw;
 mod snapshot;
 

@@ -92,6 +92,13 @@ impl Driver for Raw {
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.node().discard(self.at(offset, len)?, len)
     }
+    fn resize(&self, len: u64) -> io::Result<()> {
+        if self.size.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::ENOTSUP)); // a window of a given size
+        }
+        let whole = len.checked_add(self.offset).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))?;
+        self.file.node().resize(whole)
+    }
     fn flush(&self) -> io::Result<()> {
         self.file.node().flush()
     }

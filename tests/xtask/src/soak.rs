@@ -21,6 +21,9 @@ const ROUNDS: usize = 50;
 /// What the process may grow by over them, in KiB: 20 a reset.
 const GROWTH: u64 = 1024;
 
+/// Sequences on images.
+const SEQUENCES: u64 = 500;
+
 /// `--seed=N` and `--seconds=N`, for runs that are random.
 struct Options {
     seed: u64,
@@ -30,11 +33,12 @@ struct Options {
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 5] = [
+const RUNS: [Run; 6] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
     ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
     ("torture", "the oracle's cases and sequences under torture, all and more of them (--seed=N)", torture),
+    ("images", "500 random sequences on qcow2 images agree with the peer's tools (--seed=N)", images),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
@@ -59,6 +63,15 @@ pub fn run(args: &[&str]) -> Result<()> {
             println!("{name}: {what}");
             run(&options)?;
         }
+    }
+    Ok(())
+}
+
+fn images(o: &Options) -> Result<()> {
+    let peer = tests::packages::peer()?;
+    println!("  seeds from {}", o.seed);
+    for n in 0..SEQUENCES {
+        tests::images::sequence(&peer, o.seed + n)?;
     }
     Ok(())
 }

@@ -17,13 +17,46 @@ const IMAGE: Ty = Ty::Object(&[
     opt("actual-size", Ty::Int),
     req("virtual-size", Ty::Int),
     opt("cluster-size", Ty::Int),
+    opt("backing-filename", Ty::Str),
+    opt("full-backing-filename", Ty::Str),
+    opt("backing-filename-format", Ty::Str),
+    opt("snapshots", Ty::List(&SNAPSHOT)),
+    // Another of these: descriptions of types are finite.
+    opt("backing-image", Ty::Any),
+    opt("format-specific", SPECIFIC),
 ]);
+const SNAPSHOT: Ty = Ty::Object(&[
+    req("id", Ty::Str),
+    req("name", Ty::Str),
+    req("vm-state-size", Ty::Int),
+    req("date-sec", Ty::Int),
+    req("date-nsec", Ty::Int),
+    req("vm-clock-sec", Ty::Int),
+    req("vm-clock-nsec", Ty::Int),
+    opt("icount", Ty::Int),
+]);
+const QCOW2: Ty = Ty::Object(&[
+    req("compat", Ty::Str),
+    opt("data-file", Ty::Str),
+    opt("data-file-raw", Ty::Bool),
+    opt("extended-l2", Ty::Bool),
+    opt("lazy-refcounts", Ty::Bool),
+    opt("corrupt", Ty::Bool),
+    req("refcount-bits", Ty::Int),
+    req("compression-type", Ty::Enum(&["zlib", "zstd"])),
+]);
+const SPECIFIC: Ty = Ty::Union(&Union {
+    base: &[req("type", Ty::Enum(&["qcow2"]))],
+    tag: "type",
+    variants: &[("qcow2", &[req("data", QCOW2)])],
+});
 const CACHE: Ty = Ty::Object(&[req("writeback", Ty::Bool), req("direct", Ty::Bool), req("no-flush", Ty::Bool)]);
 const NODE: Ty = Ty::Object(&[
     req("file", Ty::Str),
     req("node-name", Ty::Str),
     req("ro", Ty::Bool),
     req("drv", Ty::Str),
+    opt("backing_file", Ty::Str),
     req("backing_file_depth", Ty::Int),
     req("children", Ty::List(&CHILD)),
     req("active", Ty::Bool),
@@ -110,6 +143,16 @@ static ADD: Union = Union {
         ("file", FILE),
         ("host_device", FILE),
         ("null-co", &[opt("size", Ty::Int), opt("latency-ns", Ty::Int), opt("read-zeroes", Ty::Bool)]),
+        (
+            "qcow2",
+            &[
+                req("file", Ty::Any),
+                opt("backing", Ty::Any),
+                opt("data-file", Ty::Any),
+                opt("l2-cache-size", Ty::Int),
+                opt("pass-discard-request", Ty::Bool),
+            ],
+        ),
         ("raw", &[req("file", Ty::Any), opt("offset", Ty::Int), opt("size", Ty::Int)]),
     ],
 };
@@ -117,9 +160,11 @@ static ADD: Union = Union {
 const BY_NAME: &[Member] = &[opt("device", Ty::Str), opt("id", Ty::Str)];
 
 pub(super) static COMMANDS: &[Command] = &[
-    command("query-block", &[opt("flat", Ty::Bool)], Some(Ty::List(&DRIVE)), |vm, _| Ok(vm.blocks.query_block())),
-    command("query-named-block-nodes", &[opt("flat", Ty::Bool)], Some(Ty::List(&NODE)), |vm, _| {
-        Ok(vm.blocks.query_nodes())
+    command("query-block", &[opt("flat", Ty::Bool)], Some(Ty::List(&DRIVE)), |vm, args| {
+        Ok(vm.blocks.query_block(args.bool("flat")))
+    }),
+    command("query-named-block-nodes", &[opt("flat", Ty::Bool)], Some(Ty::List(&NODE)), |vm, args| {
+        Ok(vm.blocks.query_nodes(args.bool("flat")))
     }),
     command("query-blockstats", &[opt("query-nodes", Ty::Bool)], Some(Ty::List(&DRIVE_STATS)), |vm, args| {
         Ok(vm.blocks.query_stats(args.bool("query-nodes")))
