@@ -24,6 +24,8 @@ pub enum Interface {
     Ide,
     /// A drive of the board's floppy controller.
     Floppy,
+    /// A disk on virtio, which comes with its function.
+    Virtio,
 }
 
 impl Interface {
@@ -33,6 +35,7 @@ impl Interface {
             Self::None => "none",
             Self::Ide => "ide",
             Self::Floppy => "floppy",
+            Self::Virtio => "virtio",
         }
     }
 

@@ -21,3 +21,4 @@ pub mod qtest_diff;
 pub mod reset_guest;
 pub mod rom;
 pub mod schema;
+pub mod virtio;

@@ -117,7 +117,7 @@ fn accelerators_are_passed_over_and_kvm_alone_is_an_error_with_a_way_out() {
 #[test]
 fn globals_that_fit_nothing_only_warn() {
     for (global, text) in [
-        ("virtio-blk-pci.scsi=off", "virtio-blk-pci.scsi has invalid class name"),
+        ("virtio-gpu-pci.xres=1", "virtio-gpu-pci.xres has invalid class name"),
         ("isa-debug-exit.iobase=3", "isa-debug-exit.iobase=3 not used"),
     ] {
         let quit = "{'execute':'qmp_capabilities'}{'execute':'quit'}";

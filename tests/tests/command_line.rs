@@ -88,7 +88,7 @@ fn wrong_values_say_what_would_be_accepted() {
         (&["-machine", "none", "-device", "{'driver':1}"], "Invalid parameter type for 'driver', expected: string"),
         (&["-machine", "none", "-object", "{'qom-type':'memory-backend-ram'}"], "Parameter 'id' is missing"),
         (&["-icount", "shift=0,rr=record"], "not built yet"),
-        (&["-drive", "file=x,if=virtio"], "not built yet"),
+        (&["-drive", "file=x,if=scsi"], "not built yet"),
         (&["-drive", "file=/none,format=raw"], "Could not open '/none': No such file or directory"),
         (&["-nic", "user"], "not built yet"),
         (&["-display", "gtk"], "expected none"),

@@ -456,6 +456,10 @@ fn firmware_boots_from_a_disk() {
     assert!(twice.stderr.contains("The bootindex 1 has already been used"), "{}", twice.stderr);
     bytes.copy_within(77 * 512..78 * 512, 99 * 512);
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    // From a disk on virtio, alone and as the better of two.
+    assert_eq!(boot(&["-drive", &format!("file={},format=raw,if=virtio", path.display())]), [b'B', 77]);
+    let devices = ["-device", "ide-hd,drive=n,bootindex=2", "-device", "virtio-blk-pci,drive=d,bootindex=1"];
+    assert_eq!(boot(&[&second[..], &devices].concat()), [b'B', 77]);
 }
 
 #[test]

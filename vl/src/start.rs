@@ -513,10 +513,17 @@ fn create_text_consoles(vm: &Vm) -> Result<()> {
     waiting.into_iter().try_for_each(|fixed| ui::create_text_console(vm.scope(), fixed).map(drop)).map_err(at(""))
 }
 
-/// `-device`.
+/// `-device`, then the functions of `-drive if=virtio`.
 fn create_devices(vm: &Vm) -> Result<()> {
     for d in vm.options.devices.iter().filter(|d| !d.value.help) {
         device_add(vm, &d.value).map_err(at(&d.at))?;
+    }
+    let on_virtio = |b: &&Arc<block::Backend>| b.legacy().is_some_and(|l| l.interface == block::Interface::Virtio);
+    for drive in vm.blocks.backends().iter().filter(on_virtio) {
+        let props = [("drive".to_owned(), Value::from(drive.name()))].into_iter().collect();
+        let add = DeviceAdd { driver: "virtio-blk", props, ..DeviceAdd::default() };
+        let made = hw_core::device_add(vm.scope(), &mut vm.core().lock(), &add);
+        made.map_err(at(&format!("-drive {}", drive.name())))?;
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! The drives that `-drive if=ide` and its short forms put on the board, and what CMOS says of disks.
 //! Source: Ralf Brown's CMOS list (12H, 19H-2CH), SeaBIOS `rtc.h` (39H).
 
-use crate::ide::bus::{IDE_UNITS, IdeBus};
+use crate::ide::bus::{IDE_UNITS, IdeBus, IdeDevice};
 use crate::ide::drive::Kind;
 use crate::rtc::mc146818rtc::Mc146818Rtc;
+use crate::virtio::blk::VirtioBlk;
 use block::{Blocks, Interface};
 use hw_core::{Bus, Core, Device, Locked, qdev::find_bus};
-use qom::{Ref, Result, Scope};
+use qom::{Error, ObjRef, Ref, Result, Scope};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -39,21 +40,41 @@ pub fn create(scope: &Arc<Scope>, m: &mut Locked) -> Result<()> {
     Ok(())
 }
 
-/// Firmware's names of the drives that have a place in the boot order, in that order.
-pub fn boot_order(scope: &Arc<Scope>) -> Vec<String> {
+/// Place in the boot order of a realized device that has one, and firmware's name of what it boots.
+fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
+    let (index, dev, suffix): (_, &Device, _) = if let Some(d) = o.cast::<IdeDevice>() {
+        (d.boot_index()?, d, format!("disk@{}", d.unit.get()))
+    } else if let Some(d) = o.cast::<VirtioBlk>() {
+        (d.boot_index()?, d, "disk@0,0".to_owned())
+    } else {
+        return None;
+    };
+    dev.is_realized().then(|| (index, format!("{}/{suffix}", dev.fw_path())))
+}
+
+fn boot_entries(scope: &Arc<Scope>) -> Vec<(i32, String)> {
     let mut found = vec![];
-    for n in 0..CHANNELS {
-        let Some(bus) = channel(scope, n).and_then(|b| Ref::<IdeBus>::new(Ref::object(&b).clone())) else { continue };
-        for unit in 0..IDE_UNITS {
-            if let Some(d) = bus.unit(unit)
-                && let Some(index) = d.boot_index()
-            {
-                found.push((index, format!("{}/disk@{unit}", d.fw_path())));
-            }
-        }
-    }
+    scope.root().walk(&mut |o| found.extend(boot_entry(o)));
     found.sort();
-    found.into_iter().map(|f| f.1).collect()
+    found
+}
+
+/// Firmware's names of the devices that have a place in the boot order, in that order.
+pub fn boot_order(scope: &Arc<Scope>) -> Vec<String> {
+    boot_entries(scope).into_iter().map(|f| f.1).collect()
+}
+
+/// Whether a device may have this place in the boot order.
+///
+/// # Errors
+/// Another one has it.
+pub fn check_boot_index(scope: &Arc<Scope>, index: Option<i32>) -> Result<()> {
+    match index {
+        Some(n) if boot_entries(scope).iter().any(|e| e.0 == n) => {
+            Err(Error::generic(format!("The bootindex {n} has already been used")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the types and geometries of the first channel's disks, and how firmware translates those of all.

@@ -271,16 +271,7 @@ impl DeviceImpl for IdeDevice {
             return Err(Error::generic(format!("IDE unit {unit} is in use")));
         }
         self.unit.set(unit);
-        if let Some(index) = self.boot_index() {
-            let mut used = false;
-            self.scope().root().walk(&mut |o| {
-                let other = o.cast::<IdeDevice>().filter(|d| d.is_realized());
-                used |= other.is_some_and(|d| d.boot_index() == Some(index));
-            });
-            if used {
-                return Err(Error::generic(format!("The bootindex {index} has already been used")));
-            }
-        }
+        crate::i386::drives::check_boot_index(self.scope(), self.boot_index())?;
         for (name, size) in
             [("logical_block_size", &self.logical_block_size), ("physical_block_size", &self.physical_block_size)]
         {

@@ -18,7 +18,7 @@ const STEPS: usize = 100;
 /// What goes wrong, or is left behind.
 pub fn hotplug(class: &'static Class) -> Result<bool, String> {
     let creatable = class.get::<DeviceClass>().is_some_and(|d| d.user_creatable && d.hotpluggable);
-    if !creatable {
+    if !creatable || types::is_part(class.name()) {
         return Ok(false);
     }
     let (mut args, props) = types::needs(class.name());
@@ -67,7 +67,10 @@ pub fn hotplug(class: &'static Class) -> Result<bool, String> {
 /// # Errors
 /// What goes wrong, or is left behind.
 pub fn unrealize(class: &'static Class) -> Result<bool, String> {
-    if types::is_cpu(class) || !class.get::<DeviceClass>().is_some_and(|d| d.user_creatable) {
+    if types::is_cpu(class)
+        || types::is_part(class.name())
+        || !class.get::<DeviceClass>().is_some_and(|d| d.user_creatable)
+    {
         return Ok(false);
     }
     let name = class.name();

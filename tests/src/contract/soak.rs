@@ -47,7 +47,14 @@ pub fn full_board() -> Result<Board, String> {
         let creatable = c.get::<DeviceClass>().is_some_and(|d| d.user_creatable);
         creatable && c.is_a("pci-device") && c.name() != "VGA" && plain.devices_of(c.name()).is_empty()
     });
-    args.extend(extra.flat_map(|c| ["-device".to_owned(), c.name().to_owned()]));
+    for (n, class) in extra.enumerate() {
+        // Each with things of its own: what one calls `x` is `xN` here.
+        let (needed, props) = types::needs(class.name());
+        let own = |text: &str| if text == "x" { format!("x{n}") } else { text.replace("id=x", &format!("id=x{n}")) };
+        args.extend(needed.iter().map(|a| own(a)));
+        let props: String = props.iter().map(|(k, v)| format!(",{k}={}", own(v))).collect();
+        args.extend(["-device".to_owned(), format!("{}{props}", class.name())]);
+    }
     Board::pc(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 

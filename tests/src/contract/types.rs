@@ -34,21 +34,29 @@ struct Need {
 const NO_CHANNEL: &str = "a port is refused without a character device";
 const CHANNEL: &[&str] = &["-chardev", "null,id=c"];
 
+const NO_MEDIUM: &str = "a disk is refused without a medium";
+const DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M"];
+
 const NEEDS: &[Need] = &[
     Need { type_name: "isa-serial", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-parallel", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-debugcon", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
-    Need {
-        type_name: "ide-hd",
-        args: &["-drive", "if=none,id=x,driver=null-co,size=1M"],
-        props: &[("drive", "x")],
-        why: "a disk is refused without a medium",
-    },
+    Need { type_name: "ide-hd", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need { type_name: "virtio-blk-pci", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need { type_name: "virtio-blk-pci-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need { type_name: "virtio-blk-pci-non-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
 ];
 
 /// Types that exist as a part of another: part, whole, and why not alone.
-const PARTS: &[(&str, &str, &str)] =
-    &[("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own")];
+const PARTS: &[(&str, &str, &str)] = &[
+    ("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own"),
+    ("virtio-blk-device", "virtio-blk-pci", "a virtio bus comes with its device"),
+];
+
+/// Whether the type exists as a part of another, with which it comes and goes.
+pub fn is_part(name: &str) -> bool {
+    PARTS.iter().any(|p| p.0 == name)
+}
 
 /// Arguments that type `name` needs besides the board's, and properties of the device.
 pub fn needs(name: &str) -> (&'static [&'static str], &'static [(&'static str, &'static str)]) {

@@ -67,8 +67,9 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
     let interface = match o.get("if") {
         None | Some("ide") => Interface::Ide,
         Some("none") => Interface::None,
-        Some(word @ ("floppy" | "virtio" | "scsi" | "sd" | "mtd" | "pflash" | "xen")) => {
-            return Err(other(format!("if={word} is not built yet (accepted: ide, none)")));
+        Some("virtio") => Interface::Virtio,
+        Some(word @ ("floppy" | "scsi" | "sd" | "mtd" | "pflash" | "xen")) => {
+            return Err(other(format!("if={word} is not built yet (accepted: ide, virtio, none)")));
         }
         Some(word) => return Err(other(format!("unsupported bus type '{word}'"))),
     };
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(opts.take_object("cache").unwrap().unwrap().take_bool("direct").unwrap(), Some(true));
         assert!(!parsed("cache=directsync").unwrap().write_cache);
         for (bad, message) in [
-            ("if=virtio", "if=virtio is not built yet (accepted: ide, none)"),
+            ("if=scsi", "if=scsi is not built yet (accepted: ide, virtio, none)"),
             ("if=usb", "unsupported bus type 'usb'"),
             ("media=tape", "'tape' invalid media"),
             ("cache=no", "invalid cache option"),

@@ -1,0 +1,553 @@
+//! A disk, type `virtio-blk-device`. Source: virtio 1.2 §5.2. Requests: [`super::blk_request`].
+//! Not modelled: secure erase, lifetime, zones; SCSI commands of legacy drivers; `iothread`; translated geometries.
+//!
+//! A request is a value that is part of the state until its chain goes back to the driver. So one that failed under `werror=stop` is
+//! made again when the machine goes on, and one that was in flight when state was saved is made again where it is loaded.
+
+use super::blk_request::{HEADER, ID, Limits, RANGE, SECTOR, Status, Work, parse};
+use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
+use super::ring::{Chain, MAX_SIZE, total};
+use block::{Action, Backend, DriveSlot, ErrorPolicy, OnError, Op, Outcome, Request};
+use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, RunState, events::VmState};
+use parking_lot::Mutex;
+use qom::{Class, Error, Handle, Level, Object, OnOffAuto, Prop, Property, Result, Size};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Features. §5.2.3
+mod f {
+    pub const SEG_MAX: u64 = 1 << 2;
+    pub const GEOMETRY: u64 = 1 << 4;
+    pub const RO: u64 = 1 << 5;
+    pub const BLK_SIZE: u64 = 1 << 6;
+    pub const FLUSH: u64 = 1 << 9;
+    pub const TOPOLOGY: u64 = 1 << 10;
+    pub const CONFIG_WCE: u64 = 1 << 11;
+    pub const MQ: u64 = 1 << 12;
+    pub const DISCARD: u64 = 1 << 13;
+    pub const WRITE_ZEROES: u64 = 1 << 14;
+}
+
+/// Properties for features: name, bit.
+const FEATURES: [(&str, u64); 3] =
+    [("config-wce", f::CONFIG_WCE), ("discard", f::DISCARD), ("write-zeroes", f::WRITE_ZEROES)];
+/// Place of the write cache in the configuration space.
+const WCE: usize = 32;
+/// `num-queues` without a value: one a CPU.
+const AUTO_QUEUES: u16 = u16::MAX;
+/// Most sectors of a request, as QEMU's block layer has it.
+const MAX_SECTORS: u32 = 0x3f_ffff;
+/// Bytes that one request moves at a time: bounds what a guest can make us hold.
+const CHUNK: u64 = 1 << 20;
+
+/// A request at work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Pending {
+    queue: usize,
+    chain: Chain,
+    work: Work,
+    /// Bytes done.
+    done: u64,
+}
+
+/// The requests at work, by the order they came.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Requests {
+    next: u64,
+    pending: BTreeMap<u64, Pending>,
+    /// What the driver said of the write cache.
+    write_cache: Option<bool>,
+}
+
+/// Type `virtio-blk-device`.
+#[derive(Object)]
+#[qom(name = "virtio-blk-device", parent = VirtioDevice, methods(DeviceClass, VirtioDeviceClass),
+    class_init = VirtioBlk::class_init, instance_init = VirtioBlk::instance_init)]
+pub struct VirtioBlk {
+    parent: VirtioDevice,
+    #[property]
+    drive: DriveSlot,
+    #[property]
+    serial: Prop<String>,
+    #[property(default = 0)]
+    cyls: Prop<u32>,
+    #[property(default = 0)]
+    heads: Prop<u32>,
+    #[property(default = 0)]
+    secs: Prop<u32>,
+    #[property(default = 0)]
+    lcyls: Prop<u32>,
+    #[property(default = 0)]
+    lheads: Prop<u32>,
+    #[property(default = 0)]
+    lsecs: Prop<u32>,
+    #[property(name = "share-rw", default = false)]
+    share_rw: Prop<bool>,
+    #[property(name = "write-cache", default = OnOffAuto::Auto)]
+    write_cache: Prop<OnOffAuto>,
+    #[property(default = OnError::Auto)]
+    rerror: Prop<OnError>,
+    #[property(default = OnError::Auto)]
+    werror: Prop<OnError>,
+    #[property(name = "account-failed", default = OnOffAuto::Auto)]
+    account_failed: Prop<OnOffAuto>,
+    #[property(name = "account-invalid", default = OnOffAuto::Auto)]
+    account_invalid: Prop<OnOffAuto>,
+    #[property(name = "backend_defaults", default = OnOffAuto::Auto)]
+    backend_defaults: Prop<OnOffAuto>,
+    #[property(name = "logical_block_size", default = Size(0))]
+    logical_block_size: Prop<Size>,
+    #[property(name = "physical_block_size", default = Size(0))]
+    physical_block_size: Prop<Size>,
+    #[property(name = "min_io_size", default = Size(0))]
+    min_io_size: Prop<Size>,
+    #[property(name = "opt_io_size", default = Size(0))]
+    opt_io_size: Prop<Size>,
+    #[property(name = "discard_granularity", default = Size(u32::MAX as u64))]
+    discard_granularity: Prop<Size>,
+    #[property(name = "report-discard-granularity", default = true)]
+    report_discard_granularity: Prop<bool>,
+    #[property(name = "request-merging", default = true)]
+    request_merging: Prop<bool>,
+    #[property(name = "num-queues", default = AUTO_QUEUES)]
+    num_queues: Prop<u16>,
+    #[property(name = "queue-size", default = 256)]
+    queue_size: Prop<u16>,
+    #[property(name = "seg-max-adjust", default = true)]
+    seg_max_adjust: Prop<bool>,
+    #[property(name = "max-discard-sectors", default = MAX_SECTORS)]
+    max_discard: Prop<u32>,
+    #[property(name = "max-write-zeroes-sectors", default = MAX_SECTORS)]
+    max_zeroes: Prop<u32>,
+    #[property(name = "x-enable-wce-if-config-wce", default = true)]
+    wce_if_config: Prop<bool>,
+    bootindex: Prop<i32>,
+    #[state]
+    requests: MachineCell<Requests>,
+    /// Requests that failed and wait for the machine to go on.
+    held: Mutex<BTreeSet<u64>>,
+    /// Write cache as it was before a driver changed it.
+    original_wce: AtomicBool,
+    /// Counts resets and loads: what was submitted before has no request any more.
+    epoch: AtomicU64,
+}
+
+impl VirtioBlk {
+    fn class_init(c: &mut Class) {
+        let d = c.edit::<DeviceClass>();
+        d.categories = vec![Category::Storage];
+        let v = c.edit::<VirtioDeviceClass>();
+        (v.device_id, v.name) = (2, "virtio-blk");
+        for (name, bit) in FEATURES {
+            VirtioDevice::feature_property(c, name, bit, true);
+        }
+        c.property(Property::computed::<i32>("bootindex").getter(|d: &VirtioBlk| Ok(d.bootindex.get() - 1)).setter(
+            |d: &VirtioBlk, n: i32| {
+                d.bootindex.set(n.saturating_add(1));
+                Ok(())
+            },
+        ));
+        c.property(Property::new("stats-intervals", "list").reader(|_| Ok(json!([]))).default_value(json!([])));
+        super::device::iothread_properties(c, true);
+    }
+
+    fn instance_init(&self) -> Result<()> {
+        self.want(FEATURES.iter().fold(0, |all, f| all | f.1));
+        Ok(())
+    }
+
+    /// Position in the boot order, if it has one.
+    pub fn boot_index(&self) -> Option<i32> {
+        Some(self.bootindex.get() - 1).filter(|n| *n >= 0)
+    }
+
+    /// The drive.
+    pub fn backend(&self) -> Option<Arc<Backend>> {
+        self.drive.get()
+    }
+
+    fn block_size(&self) -> u64 {
+        self.logical_block_size.get().0.max(SECTOR)
+    }
+
+    fn limits(&self, backend: &Backend) -> Limits {
+        Limits {
+            len: backend.len(),
+            block: self.block_size(),
+            read_only: backend.is_read_only(),
+            discard: self.wants(f::DISCARD),
+            write_zeroes: self.wants(f::WRITE_ZEROES),
+            max_discard: self.max_discard.get(),
+            max_zeroes: self.max_zeroes.get(),
+        }
+    }
+
+    /// Cylinders, heads and sectors per track.
+    fn geometry(&self, len: u64) -> (u32, u32, u32) {
+        match (self.cyls.get(), self.heads.get(), self.secs.get()) {
+            (0, 0, 0) => ((len / SECTOR / (16 * 63)).clamp(2, 16383) as u32, 16, 63),
+            chosen => chosen,
+        }
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        for (name, size) in
+            [("logical_block_size", &self.logical_block_size), ("physical_block_size", &self.physical_block_size)]
+        {
+            match size.get().0 {
+                0 => size.set(Size(SECTOR)),
+                n if n.is_power_of_two() && (SECTOR..=2 << 20).contains(&n) => {}
+                _ => return Err(Error::generic(format!("{name} must be a power of 2 between 512 and 2097152"))),
+            }
+        }
+        let logical = self.block_size();
+        if logical > self.physical_block_size.get().0 {
+            return Err(Error::generic("logical_block_size > physical_block_size not supported"));
+        }
+        let granularity = self.discard_granularity.get().0;
+        for (name, n) in [
+            ("min_io_size", self.min_io_size.get().0),
+            ("opt_io_size", self.opt_io_size.get().0),
+            ("discard_granularity", if granularity == u64::from(u32::MAX) { 0 } else { granularity }),
+        ] {
+            if !n.is_multiple_of(logical) {
+                return Err(Error::generic(format!("{name} must be a multiple of logical_block_size")));
+            }
+            if n > u64::from(u32::MAX) {
+                return Err(Error::generic(format!("{name} must be at most {}", u32::MAX)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_properties(&self) -> Result<()> {
+        if [&self.lcyls, &self.lheads, &self.lsecs].iter().any(|p| p.get() != 0) {
+            return Err(Error::generic("translated geometries (lcyls, lheads, lsecs) are not built yet"));
+        }
+        if [&self.account_failed, &self.account_invalid].iter().any(|p| p.get() == OnOffAuto::Off) {
+            return Err(Error::generic("account-failed=off and account-invalid=off are not built yet"));
+        }
+        match (self.cyls.get(), self.heads.get(), self.secs.get()) {
+            (0, 0, 0) | (1..=65535, 1..=255, 1..=255) => {}
+            _ => return Err(Error::generic("cyls must be between 1 and 65535, heads and secs between 1 and 255")),
+        }
+        self.check_sizes()?;
+        if self.num_queues.get() == AUTO_QUEUES {
+            let cpus = Machine::of(self.scope()).map_or(1, |m| m.topology().cpus);
+            self.num_queues.set(cpus.clamp(1, super::device::MAX_QUEUES as u32) as u16);
+        }
+        let (queues, size) = (self.num_queues.get(), self.queue_size.get());
+        if queues == 0 {
+            return Err(Error::generic("num-queues property must be larger than 0"));
+        }
+        if usize::from(queues) > super::device::MAX_QUEUES {
+            return Err(Error::generic(format!("num-queues property must be at most {}", super::device::MAX_QUEUES)));
+        }
+        if self.seg_max_adjust.get() && size <= 2 {
+            return Err(Error::generic(format!("invalid queue-size property ({size}), must be > 2")));
+        }
+        if !size.is_power_of_two() || size > MAX_SIZE {
+            return Err(Error::generic(format!(
+                "invalid queue-size property ({size}), must be a power of 2 (max {MAX_SIZE})"
+            )));
+        }
+        for (name, n) in [("max-discard-sectors", &self.max_discard), ("max-write-zeroes-sectors", &self.max_zeroes)] {
+            if !(1..=MAX_SECTORS).contains(&n.get()) {
+                return Err(Error::generic(format!(
+                    "invalid {name} property ({}), must be between 1 and {MAX_SECTORS}",
+                    n.get()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the drive.
+    fn claim(&self) -> Result<()> {
+        let backend = self.drive.claim(self, false, self.share_rw.get())?;
+        if backend.root().is_none() {
+            self.drive.release();
+            return Err(Error::generic("Device needs media, but drive is empty"));
+        }
+        let policy = |own: OnError, old: OnError| if own == OnError::Auto { old } else { own };
+        let old = backend.policy();
+        backend.set_policy(ErrorPolicy {
+            read: policy(self.rerror.get(), old.read),
+            write: policy(self.werror.get(), old.write),
+        });
+        match self.write_cache.get() {
+            OnOffAuto::Auto => {}
+            on => backend.set_write_cache(on == OnOffAuto::On),
+        }
+        self.original_wce.store(backend.write_cache(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sets the write cache as the driver says, or as it was.
+    fn set_write_cache(&self, m: &mut Locked, on: Option<bool>) {
+        self.requests.rw(m).write_cache = on;
+        if let Some(backend) = self.drive.get().filter(|b| b.is_attached()) {
+            backend.set_write_cache(on.unwrap_or_else(|| self.original_wce.load(Ordering::Relaxed)));
+        }
+    }
+
+    // ---- requests ----
+
+    /// Takes a request from a queue.
+    fn begin(&self, m: &mut Locked, queue: usize, chain: Chain) {
+        let Some(backend) = self.drive.get() else { return };
+        let mut head = [0; HEADER + RANGE];
+        let n = self.read_from(m, &chain.readable, 0, &mut head);
+        let head = head.get(..n).unwrap_or_default();
+        let parsed = parse(&self.limits(&backend), head, total(&chain.readable), total(&chain.writable));
+        match parsed {
+            Err(e) => self.set_broken(m, &e.to_string()),
+            Ok(Err(status)) => self.complete(m, queue, &chain, status),
+            Ok(Ok(Work::Id)) => {
+                let mut id = self.serial.get().into_bytes();
+                id.push(0);
+                id.truncate(ID.min(total(&chain.writable).saturating_sub(1) as usize));
+                self.write_to(m, &chain.writable, 0, &id);
+                self.complete(m, queue, &chain, Status::Ok);
+            }
+            Ok(Ok(work)) => {
+                let requests = self.requests.rw(m);
+                let ticket = requests.next;
+                requests.next += 1;
+                requests.pending.insert(ticket, Pending { queue, chain, work, done: 0 });
+                self.run(m, ticket);
+            }
+        }
+    }
+
+    /// Starts a request's next piece.
+    fn run(&self, m: &mut Locked, ticket: u64) {
+        let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
+        let Some(backend) = self.drive.get() else { return };
+        let done = p.done;
+        let request = match p.work {
+            Work::Read { offset, len } => {
+                Request::read(offset.saturating_add(done), len.saturating_sub(done).min(CHUNK) as usize)
+            }
+            Work::Write { offset, len } => {
+                let mut data = vec![0; len.saturating_sub(done).min(CHUNK) as usize];
+                self.read_from(m, &p.chain.readable, (HEADER as u64).saturating_add(done), &mut data);
+                Request::write(offset.saturating_add(done), data)
+            }
+            Work::Flush | Work::Id => Request::flush(),
+            Work::Discard { offset, len } => Request::discard(offset, len),
+            Work::Zeroes { offset, len, unmap } => {
+                Request { op: Op::WriteZeroes { len, unmap, fua: false }, offset, data: vec![] }
+            }
+        };
+        let moved = request.len();
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let me: Handle<VirtioBlk> = self.this();
+        backend.submit(
+            request,
+            Box::new(move |outcome| {
+                let Some(d) = me.upgrade() else { return };
+                let m = &mut d.core().lock();
+                if d.epoch.load(Ordering::Relaxed) == epoch {
+                    d.ended(m, ticket, moved, outcome);
+                }
+            }),
+        );
+    }
+
+    /// A piece of a request has ended.
+    fn ended(&self, m: &mut Locked, ticket: u64, moved: u64, outcome: Outcome) {
+        // A reset of the queue may have taken the request away meanwhile.
+        let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
+        if let Err(e) = &outcome.result {
+            let action = self.drive.get().map_or(Action::Report, |b| b.failed(self.core(), p.work.reads(), e));
+            match action {
+                Action::Stop => _ = self.held.lock().insert(ticket),
+                Action::Ignore => self.advance(m, ticket, p, moved),
+                Action::Report => self.finish(m, ticket, &p, Status::Error),
+            }
+            return;
+        }
+        if p.work.reads() {
+            self.write_to(m, &p.chain.writable, p.done, &outcome.data);
+        }
+        self.advance(m, ticket, p, moved);
+    }
+
+    fn advance(&self, m: &mut Locked, ticket: u64, mut p: Pending, moved: u64) {
+        p.done = p.done.saturating_add(moved);
+        match p.work {
+            Work::Read { len, .. } | Work::Write { len, .. } if p.done < len => {
+                self.requests.rw(m).pending.insert(ticket, p);
+                self.run(m, ticket);
+            }
+            _ => self.finish(m, ticket, &p, Status::Ok),
+        }
+    }
+
+    fn finish(&self, m: &mut Locked, ticket: u64, p: &Pending, status: Status) {
+        self.requests.rw(m).pending.remove(&ticket);
+        self.complete(m, p.queue, &p.chain, status);
+    }
+
+    /// Gives a request back to the driver.
+    fn complete(&self, m: &mut Locked, queue: usize, chain: &Chain, status: Status) {
+        let room = total(&chain.writable);
+        self.write_to(m, &chain.writable, room.saturating_sub(1), &[status as u8]);
+        self.push(m, queue, chain, u32::try_from(room).unwrap_or(u32::MAX));
+        self.interrupt(m, queue);
+    }
+
+    /// Makes all requests at work once more.
+    fn run_all(&self, m: &mut Locked) {
+        let all: Vec<u64> = self.requests.ro(m).pending.keys().copied().collect();
+        all.into_iter().for_each(|ticket| self.run(m, ticket));
+    }
+
+    fn went_on(&self, m: &mut Locked, state: &VmState) {
+        if !state.running {
+            return;
+        }
+        if let Some(b) = self.drive.get() {
+            b.reset_io_status();
+        }
+        let held = std::mem::take(&mut *self.held.lock());
+        held.into_iter().for_each(|ticket| self.run(m, ticket));
+    }
+}
+
+impl VirtioImpl for VirtioBlk {
+    fn features(&self, offered: u64) -> u64 {
+        let Some(backend) = self.drive.get() else { return offered };
+        let mut all = offered | f::SEG_MAX | f::GEOMETRY | f::TOPOLOGY | f::BLK_SIZE;
+        if backend.write_cache() || (self.wce_if_config.get() && all & f::CONFIG_WCE != 0) {
+            all |= f::FLUSH;
+        }
+        if backend.is_read_only() {
+            all |= f::RO;
+        }
+        if self.num_queues.get() > 1 {
+            all |= f::MQ;
+        }
+        all
+    }
+
+    /// §5.2.4; as long as the features that need it.
+    fn config(&self, _m: &Locked) -> Vec<u8> {
+        let Some(backend) = self.drive.get() else { return vec![] };
+        let (len, block) = (backend.len(), self.block_size());
+        let (cyls, heads, secs) = self.geometry(len);
+        let segments = u32::from(if self.seg_max_adjust.get() { self.queue_size.get() } else { 128 }) - 2;
+        let exponent = (self.physical_block_size.get().0.max(block) / block).trailing_zeros();
+        let granularity = self.discard_granularity.get().0;
+        let aligned = match granularity {
+            n if n == u64::from(u32::MAX) || !self.report_discard_granularity.get() => block,
+            n => n,
+        };
+        let mut c = (len / SECTOR).to_le_bytes().to_vec();
+        c.extend(0u32.to_le_bytes()); // size_max: no limit
+        c.extend(segments.to_le_bytes());
+        c.extend((cyls as u16).to_le_bytes());
+        c.extend([heads as u8, (u64::from(secs) & !(block / SECTOR - 1)) as u8]);
+        c.extend((block as u32).to_le_bytes());
+        c.extend([exponent as u8, 0]);
+        c.extend(((self.min_io_size.get().0 / block) as u16).to_le_bytes());
+        c.extend(((self.opt_io_size.get().0 / block) as u32).to_le_bytes());
+        c.extend([backend.write_cache().into(), 0]);
+        c.extend(self.num_queues.get().to_le_bytes());
+        let (discard, zeroes) = (self.wants(f::DISCARD), self.wants(f::WRITE_ZEROES));
+        let ranges = if discard { [self.max_discard.get(), 1, (aligned / SECTOR) as u32] } else { [0; 3] };
+        if discard || zeroes {
+            c.extend(ranges.iter().flat_map(|w| w.to_le_bytes()));
+        }
+        if zeroes {
+            c.extend([self.max_zeroes.get(), 1].iter().flat_map(|w| w.to_le_bytes()));
+            c.push(1); // may unmap
+        }
+        c
+    }
+
+    fn set_config(&self, m: &mut Locked, at: usize, bytes: &[u8]) {
+        if let Some(on) = WCE.checked_sub(at).and_then(|n| bytes.get(n))
+            && self.offered() & f::CONFIG_WCE != 0
+        {
+            self.set_write_cache(m, Some(*on != 0));
+        }
+    }
+
+    fn handle_queue(&self, m: &mut Locked, n: usize) {
+        while let Some(chain) = self.pop(m, n) {
+            self.begin(m, n, chain);
+        }
+    }
+
+    fn status_changed(&self, m: &mut Locked, new: u8) {
+        // A driver that cannot switch the write cache has one if it can flush it. §5.2.5.1
+        if new & status::DRIVER_OK != 0 && !self.has_feature(m, f::CONFIG_WCE) {
+            let on = self.has_feature(m, f::FLUSH);
+            self.set_write_cache(m, Some(on));
+        }
+    }
+
+    fn stop(&self, m: &mut Locked, queue: Option<usize>) {
+        match queue {
+            None => {
+                *self.requests.rw(m) = Requests::default();
+                self.epoch.fetch_add(1, Ordering::Relaxed);
+                self.held.lock().clear();
+                self.set_write_cache(m, None);
+            }
+            Some(n) => {
+                let pending = &mut self.requests.rw(m).pending;
+                pending.retain(|_, p| p.queue != n);
+                self.held.lock().retain(|ticket| pending.contains_key(ticket));
+            }
+        }
+    }
+}
+
+impl DeviceImpl for VirtioBlk {
+    fn realize(&self, m: &mut Locked) -> Result<()> {
+        if self.drive.get().is_none() {
+            return Err(Error::generic("drive property not set"));
+        }
+        self.check_properties()?;
+        crate::i386::drives::check_boot_index(self.scope(), self.boot_index())?;
+        self.claim()?;
+        self.set_queues(m, std::iter::repeat_n(self.queue_size.get(), self.num_queues.get().into()));
+        if let Err(e) = self.parent_realize(m) {
+            self.drive.release();
+            return Err(e);
+        }
+        self.core().events.vm_state.add_for(self, VirtioBlk::went_on);
+        Ok(())
+    }
+
+    fn unrealize(&self, m: &mut Locked) {
+        self.parent_unrealize(m);
+        self.drive.release();
+    }
+
+    fn post_load(&self, m: &mut Locked) -> Result<()> {
+        let queues = usize::from(self.num_queues.get());
+        let r = self.requests.ro(m);
+        if r.pending.iter().any(|(ticket, p)| *ticket >= r.next || p.queue >= queues) {
+            return Err(Error::generic("virtio-blk: impossible state"));
+        }
+        self.parent_post_load(m)?;
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        let cache = self.requests.ro(m).write_cache;
+        self.set_write_cache(m, cache);
+        self.held.lock().clear();
+        if self.core().requests.state() == RunState::IoError {
+            let all: BTreeSet<u64> = self.requests.ro(m).pending.keys().copied().collect();
+            *self.held.lock() = all;
+        } else {
+            self.run_all(m);
+        }
+        Ok(())
+    }
+}
