@@ -5,7 +5,11 @@ use accel::tcg::{Group, JitConfig, JitCounters};
 use iced_x86::code_asm::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+use std::time::Duration;
 use target_i386::{exception::Exception, testing::*};
 
 const CODE: u64 = 0x1_0000;
@@ -125,6 +129,43 @@ fn more_code_than_ops_may_take() {
     assert!(c.evicted > N / 32, "{c:?}");
     // The loop's own page and the function it calls all the time stay: what is decoded once more is what went.
     assert!(c.decoded < 2 * N + 100, "{c:?}");
+}
+
+#[test]
+fn what_rests_gives_back_memory() {
+    const N: u64 = 4_500;
+    for tier in [None, Some(REGIONS), Some(QUICK)] {
+        let (group, mut m) = tier.map_or_else(interpreter, machine);
+        group.set_decoded_limit(RAM);
+        functions(&mut m, N);
+        let want = caller(&mut m, N);
+        assert_eq!((m.run(u64::MAX), m.gpr(0)), (END, want), "{tier:?}");
+        let before = m.counters();
+        group.rest();
+        // (It is seen to before the next instruction.)
+        m.set_pc(CODE);
+        m.run(1);
+        let after = m.counters();
+        // (Some MiB are kept anyway. There is less where the code cache is full of quick code.)
+        let most = (before.decoded_bytes * 6 / 10).max(4 << 20);
+        assert!(after.decoded_bytes < most, "{tier:?}: {before:?} {after:?}");
+        assert!(tier == Some(QUICK) || after.evicted > before.evicted + 50, "{tier:?}: {after:?}");
+        // At any time.
+        let done = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !done.load(Relaxed) {
+                    group.rest();
+                    std::thread::sleep(Duration::from_millis(3))
+                }
+            });
+            m.set_gpr(0, 0);
+            m.set_pc(CODE);
+            let got = (m.run(u64::MAX), m.gpr(0));
+            done.store(true, Relaxed);
+            assert_eq!(got, (END, want), "{tier:?}");
+        });
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     page::{HotBlock, Pages, Room},
     target::*,
     tier0::{self, reason},
-    tlb::{self, Counters, Inner, TlbEntry, read_spot, spot},
+    tlb::{self, Counters, Inner, read_spot, spot},
     torture::Torture,
 };
 use std::{
@@ -22,7 +22,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*},
+        atomic::{AtomicI64, AtomicU32, Ordering::*},
     },
 };
 
@@ -96,7 +96,6 @@ impl<T: Target> Vcpu<T> {
     pub fn new(group: &Arc<Group>, bus: Arc<dyn Bus>, state: T::State) -> Vcpu<T> {
         let jit = group.jit::<T>();
         let torture = jit.as_ref().filter(|j| j.config.torture != 0).map(|j| Torture::new(j.config.torture, 0));
-        let no_region = jit.as_ref().map_or(std::ptr::null(), |j| j.no_region);
         let layout = Layout::new::<Env<T>>();
         // SAFETY: the layout is not empty.
         let p = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Env<T>>();
@@ -111,17 +110,8 @@ impl<T: Target> Vcpu<T> {
             };
             (&raw mut (*p).shared).write(shared);
             (&raw mut (*p).hot).write(UnsafeCell::new(Hot::new()));
-            for r in 0..tlb::REGIMES {
-                for i in 0..tlb::TLB {
-                    let t = || AtomicU64::new(tlb::invalid(i));
-                    let e = TlbEntry { read: t(), write: t(), exec: t(), addend: AtomicU64::new(0) };
-                    (&raw mut (*p).tlb[r][i]).write(e)
-                }
-            }
-            for i in 0..JC {
-                let e = JcEntry { key: JcEntry::<T>::NONE, op: std::ptr::null(), code: no_region, entry: 0 };
-                UnsafeCell::raw_get(&raw const (*p).jc).cast::<JcEntry<T>>().add(i).write(e)
-            }
+            // (All other entries, and those of the jump cache, are invalid as zeros, and take no memory before they are used.)
+            (&raw const (*p).tlb).as_ref().expect("env").iter().for_each(|r| r[0].clear(0));
             (&raw mut (*p).state).write(UnsafeCell::new(state));
             (&raw mut (*p).inner).write(UnsafeCell::new(Inner::new(bus, group.clone())));
             (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new(group.looped(), jit)));
@@ -460,7 +450,13 @@ impl<T: Target> Vcpu<T> {
         }
         let decoded = p.size().1 as usize;
         if asked & request::REST != 0 && decoded > RESTING {
-            n.counters.evicted += p.shed(Room::Decoded(decoded), forget)
+            // (Half of it: a quarter of the limit is left free.)
+            n.counters.evicted += p.shed(Room::Decoded(decoded / 3 * 2), forget)
+        }
+        if asked & request::REST != 0 {
+            p.rest();
+            // SAFETY: as above.
+            unsafe { tlb::rest(env) }
         }
         if asked & (request::EVICT | request::AGE) != 0 {
             // Regions are entered through their ops again, which tells which of them are used; and nobody knows those that went.

@@ -55,7 +55,8 @@ pub(crate) mod request {
     pub const AGE: u32 = 64;
     /// Too much is kept of decoded code: drop what has not been used for longest.
     pub const SHED: u32 = 128;
-    /// Nothing got hot for a while: drop a part of decoded code, what has not been used for longest.
+    /// Nothing got hot for a while: drop a part of decoded code, what has not been used for longest, and what is only kept to
+    /// be fast.
     pub const REST: u32 = 256;
 }
 impl Shared {
@@ -120,7 +121,7 @@ pub(crate) struct JcEntry<T: Target> {
     pub entry: u64,
 }
 impl<T: Target> JcEntry<T> {
-    /// Key of an entry that no address matches: no salt is zero.
+    /// Key of an entry that no address matches: no salt is zero. (So an entry of zeros is none.)
     pub const NONE: u64 = 0;
 }
 /// Entries of the jump cache.
@@ -267,6 +268,22 @@ unsafe impl<T: Target> Send for Env<T> {}
 // SAFETY: as above.
 unsafe impl<T: Target> Sync for Env<T> {}
 
+/// Gives the host the whole pages of memory whose contents are not needed: each byte is as it was afterwards, or zero.
+/// # Safety
+/// The memory is live, nobody else uses it, and zero bytes are values of its type.
+pub(crate) unsafe fn discard<V: ?Sized>(what: *mut V) {
+    const PAGE: usize = 4096;
+    // SAFETY: live, as demanded of the caller.
+    let len = unsafe { size_of_val(&*what) };
+    let first = what.cast::<u8>();
+    let skip = first.align_offset(PAGE);
+    let whole = len.saturating_sub(skip) & !(PAGE - 1);
+    if whole != 0 {
+        // (The host may refuse: then it keeps the memory.)
+        // SAFETY: pages wholly within the memory. A private mapping has zeros then, another keeps what it has.
+        let _ = unsafe { rustix::mm::madvise(first.add(skip).cast(), whole, rustix::mm::Advice::LinuxDontNeed) };
+    }
+}
 #[inline(always)]
 pub(crate) fn hot<T: Target>(env: NonNull<Env<T>>) -> *mut Hot {
     // SAFETY: only forms a pointer; `env` is live.

@@ -193,6 +193,10 @@ impl Group {
     pub(crate) fn ask_all(&self, what: u32) {
         self.each(|v| v.shared().ask(what))
     }
+    /// The guest rests: vCPUs give back memory of what can be made again, half of the code they decoded and what makes look-ups fast.
+    pub fn rest(&self) {
+        self.ask_all(request::REST)
+    }
     /// What vCPUs keep of the code they decoded takes so many bytes at most, all together; if less is used than one needs to
     /// get on (1 MiB each), that much.
     pub fn set_decoded_limit(&self, bytes: usize) {

@@ -20,6 +20,7 @@
 //! | `host` | host-instruction thunks: vectors, x87 |
 
 pub mod bus;
+mod cells;
 mod engine;
 mod env;
 mod group;

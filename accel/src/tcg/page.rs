@@ -13,7 +13,8 @@ mod evict;
 pub(crate) use evict::Room;
 
 use super::{
-    env::{Op, Run, mark},
+    cells::Cells,
+    env::{Op, Run, discard, mark},
     group::Group,
     jit::{
         self, Jit, JitConfig, Region,
@@ -21,7 +22,7 @@ use super::{
         form::{Offsets, Request},
     },
     ops::*,
-    runs::Runs,
+    runs::{Place, Runs},
     target::{Decoded, End, Target},
     tier0::{cross, exec_dyn, leave, link, paused, rare, straddle},
 };
@@ -30,8 +31,8 @@ use std::{ptr::NonNull, sync::Arc};
 
 /// A block that was entered this part of the times that make it hot, or less often, is not worth compiling with others.
 const COLD: u16 = 32;
-/// Longest run, in instructions and in bytes.
-const RUN: usize = 64;
+/// Longest run, in instructions (each may need another op, and they need one at the end) and in bytes.
+const RUN: usize = 63;
 const BYTES: usize = 512;
 
 /// One decoded page.
@@ -84,6 +85,8 @@ impl<T: Target> Clone for Patch<T> {
     }
 }
 impl<T: Target> Copy for Patch<T> {}
+/// In a looped vCPU the handlers that its ops stand for.
+type Looped<T> = Option<FxHashMap<*const Op<T>, Run<T>>>;
 /// The decoded pages of a vCPU.
 pub(crate) struct Pages<T: Target> {
     /// All forms seen, by the index in their ops.
@@ -92,10 +95,11 @@ pub(crate) struct Pages<T: Target> {
     handlers: FxHashMap<(T::Form, bool), Run<T>>,
     pairs: FxHashMap<(T::Form, T::Form, bool), Run<T>>,
     map: FxHashMap<(usize, u32), Box<Page<T>>>,
+    /// Where ops of pages are.
+    cells: Cells,
     modes: Vec<u32>,
     single: Box<[Option<Single<T>>]>,
-    /// In a looped vCPU the handlers that its ops stand for.
-    looped: Option<FxHashMap<*const Op<T>, Run<T>>>,
+    looped: Looped<T>,
     jit: Option<(Arc<Jit>, Trampoline)>,
     /// Ops that enter regions.
     patched: FxHashMap<*const Op<T>, Patch<T>>,
@@ -110,21 +114,15 @@ pub(crate) struct Pages<T: Target> {
     bytes: usize,
     next_look: usize,
     /// Ops that were looked up last, by [`Found::slot`].
-    found: Box<[Option<Found<T>>]>,
+    found: Box<[Found<T>]>,
 }
-/// An op that was looked up.
+/// An op that was looked up; none if it is null.
 struct Found<T: Target> {
     at: usize,
     mode: u32,
-    op: NonNull<Op<T>>,
-    page: NonNull<Page<T>>,
+    op: *const Op<T>,
+    page: *mut Page<T>,
 }
-impl<T: Target> Clone for Found<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T: Target> Copy for Found<T> {}
 /// Ops that are remembered.
 const FOUND: usize = 16384;
 impl<T: Target> Found<T> {
@@ -171,6 +169,7 @@ impl<T: Target> Pages<T> {
             handlers: T::FORMS.iter().copied().zip(rows(h.forms)).collect(),
             pairs: T::PAIRS.iter().copied().zip(rows(h.pairs)).collect(),
             map: FxHashMap::default(),
+            cells: Cells::default(),
             modes: Vec::new(),
             single: (0..SINGLES).map(|_| None).collect(),
             looped: looped.then(FxHashMap::default),
@@ -182,20 +181,13 @@ impl<T: Target> Pages<T> {
             made: 0,
             bytes: 0,
             next_look: 0,
-            found: vec![None; FOUND].into_boxed_slice(),
+            // SAFETY: integers and pointers may be zero.
+            found: unsafe { Box::new_zeroed_slice(FOUND).assume_init() },
         }
     }
     /// The handler that an op of a looped vCPU stands for.
     pub fn looped(&self, op: &Op<T>) -> Run<T> {
         self.looped.as_ref().and_then(|l| l.get(&(op as *const Op<T>))).copied().unwrap_or(op.run)
-    }
-    /// Puts pauses between the ops of a looped vCPU.
-    fn pause(&mut self, ops: &mut [Op<T>]) {
-        let Some(list) = &mut self.looped else { return };
-        for op in ops {
-            list.insert(op, op.run);
-            op.run = paused::<T>;
-        }
     }
     /// Tier 1.
     pub fn jit(&self) -> Option<&Arc<Jit>> {
@@ -433,24 +425,26 @@ impl<T: Target> Pages<T> {
     /// The same for a jump cache entry, which is forgotten when the page is dropped.
     pub fn jump(&mut self, host: usize, mode: u32, off: u16, entry: u16) -> Option<*const Op<T>> {
         let at = host | off as usize;
-        let found = &mut self.found[Found::<T>::slot(at)];
-        let mut f = match found {
-            Some(f) if (f.at, f.mode) == (at, mode) => *f,
-            _ => {
-                let page = self.map.get_mut(&(host, mode))?;
-                let f = Found { at, mode, op: page.ops.get(off)?, page: NonNull::from(&mut **page) };
-                *found.insert(f)
-            }
-        };
+        let f = &mut self.found[Found::<T>::slot(at)];
+        if f.op.is_null() || (f.at, f.mode) != (at, mode) {
+            let page = self.map.get_mut(&(host, mode))?;
+            *f = Found { at, mode, op: page.ops.get(off)?.as_ptr(), page: &raw mut **page }
+        }
         // SAFETY: what is found is forgotten when its page is dropped; nobody else has a reference to it.
-        let (jumps, limit) = unsafe { &mut f.page.as_mut().jumps };
+        let (jumps, limit) = unsafe { &mut (*f.page).jumps };
         if jumps.len() == *limit {
             jumps.sort_unstable();
             jumps.dedup();
             *limit = 64.max(2 * jumps.len())
         }
         jumps.push(entry);
-        Some(f.op.as_ptr())
+        Some(f.op)
+    }
+    /// Gives the host memory that is free, and that of what was looked up last.
+    pub fn rest(&mut self) {
+        self.cells.rest();
+        // SAFETY: an entry of zeros is none, and those left are as they were.
+        unsafe { discard(&raw mut *self.found) }
     }
     /// Drops all decodings of a page; `forget` is called for jump cache entries that may be of it.
     pub fn drop_page(&mut self, host: usize, mut forget: impl FnMut(usize)) -> bool {
@@ -464,7 +458,7 @@ impl<T: Target> Pages<T> {
         any
     }
     fn drop_one(&mut self, key: (usize, u32), forget: &mut impl FnMut(usize)) -> bool {
-        let Some(page) = self.map.remove(&key) else { return false };
+        let Some(mut page) = self.map.remove(&key) else { return false };
         for op in &page.patched {
             self.patched.remove(op);
         }
@@ -474,11 +468,13 @@ impl<T: Target> Pages<T> {
         page.jumps.0.iter().for_each(|&j| forget(j.into()));
         for (off, _) in page.ops.iter() {
             let found = &mut self.found[Found::<T>::slot(key.0 | off as usize)];
-            if found.is_some_and(|f| f.at & !0xfff == key.0) {
-                *found = None
+            if found.at & !0xfff == key.0 {
+                found.op = std::ptr::null()
             }
         }
         self.bytes -= page.bytes;
+        // SAFETY: no handler runs; nothing leads there any more (above; `forget`).
+        unsafe { page.ops.release(&mut self.cells) };
         true
     }
     /// The page at `host` is to be dropped with the one at `next`.
@@ -490,7 +486,8 @@ impl<T: Target> Pages<T> {
     }
     /// Drops everything. The caller invalidates the jump cache.
     pub fn clear(&mut self) {
-        self.map.clear();
+        // SAFETY: no handler runs, and nothing that leads there outlives this function or the jump cache.
+        self.map.drain().for_each(|(_, mut p)| unsafe { p.ops.release(&mut self.cells) });
         self.patched.clear();
         if let Some(looped) = &mut self.looped {
             looped.clear()
@@ -498,7 +495,7 @@ impl<T: Target> Pages<T> {
         (self.bytes, self.next_look) = (0, 0);
         self.single.iter_mut().for_each(|s| *s = None);
         self.followers.clear();
-        self.found.fill(None);
+        self.found.iter_mut().for_each(|f| f.op = std::ptr::null());
     }
     fn form_id(&mut self, f: T::Form) -> u16 {
         if let Some(&id) = self.form_ids.get(&f) {
@@ -632,6 +629,7 @@ impl<T: Target> Pages<T> {
     }
 
     fn build(&mut self, host: usize, mode: u32, off: u16, items: Vec<Item<T::Form>>, after: After) {
+        const { assert!(2 * RUN < Runs::<T>::LONGEST) }
         let mut ops: Vec<Op<T>> = Vec::with_capacity(items.len() + 8);
         let mut n = 0u8;
         for i in items.iter().rev() {
@@ -670,8 +668,6 @@ impl<T: Target> Pages<T> {
                 _ => None,
             });
         }
-        let mut ops = ops.into_boxed_slice();
-        self.pause(&mut ops);
         let number = self.made;
         let page = self.map.entry((host, mode)).or_insert_with(|| {
             self.made += 1;
@@ -692,24 +688,22 @@ impl<T: Target> Pages<T> {
                 heat: 0,
             })
         });
-        evict::count(&mut page.bytes, &mut self.bytes, &ops);
+        let first = page.push(&ops, &mut self.cells, &mut self.bytes, &mut self.looped);
         let runs = &mut page.ops;
-        let run = runs.push(ops);
-        let first = runs.place(run, 0);
         if items.is_empty() {
             runs.insert(&[(off, first)])
         } else {
-            let new: Vec<_> = items.iter().enumerate().map(|(k, i)| (i.off, runs.place(run, k))).collect();
+            let new: Vec<_> = items.iter().enumerate().map(|(k, i)| (i.off, first.after(k))).collect();
             runs.insert(&new)
         }
         for (k, stub) in stubs.into_iter().enumerate() {
             let (End::Goto(to) | End::If(to)) = items[k].d.end else { continue };
-            let branch = runs.place(run, k);
+            let branch = first.after(k);
             let known = inside(to).and_then(|t| runs.get(t));
             if let Some(t) = inside(to).filter(|_| known.is_none()) {
                 runs.wait(t, branch)
             }
-            let target = known.or(stub.map(|s| runs.at(runs.place(run, s)))).expect("a stub where nothing is known");
+            let target = known.or(stub.map(|s| runs.at(first.after(s)))).expect("a stub where nothing is known");
             // SAFETY: an op of the run just made.
             unsafe { (*runs.at(branch).as_ptr()).imm = target.as_ptr() as u64 }
         }
@@ -787,16 +781,13 @@ impl<T: Target> Pages<T> {
         if let End::Goto(to) | End::If(to) = d.end {
             ops.push(Self::stub(leave::<T>, to, mode))
         }
-        let mut ops = ops.into_boxed_slice();
-        if let [_, op, _, target] = &mut ops[..] {
-            op.imm = target as *const Op<T> as u64
-        }
-        self.pause(&mut ops);
         let page = self.map.get_mut(&(host, mode))?;
-        evict::count(&mut page.bytes, &mut self.bytes, &ops);
+        let first = page.push(&ops, &mut self.cells, &mut self.bytes, &mut self.looped);
         let runs = &mut page.ops;
-        let run = runs.push(ops);
-        let first = runs.place(run, 0);
+        if ops.len() == 4 {
+            // SAFETY: an op of the run just made.
+            unsafe { (*runs.at(first.after(1)).as_ptr()).imm = runs.at(first.after(3)).as_ptr() as u64 }
+        }
         let ops = runs.at(first).as_ptr();
         runs.insert(&[(off, first)]);
         page.crossings.push(off);
@@ -832,7 +823,7 @@ impl<T: Target> Pages<T> {
             _ => 0,
         };
         let mut ops = Box::new([op, next, Self::stub(leave::<T>, to, mode)]);
-        self.pause(&mut ops[..]);
+        pause(&mut self.looped, &mut ops[..]);
         let ops = Box::into_raw(ops);
         if matches!(d.end, End::Goto(_) | End::If(_)) {
             // SAFETY: just made.
@@ -848,6 +839,14 @@ impl<T: Target> Pages<T> {
     /// The instruction of an op made by [`single`](Self::single) ends its block.
     pub fn ends_block(&self, op: *const Op<T>) -> bool {
         self.single.iter().flatten().any(|s| std::ptr::eq(s.ops.as_ptr().cast(), op) && s.ends)
+    }
+}
+/// Puts pauses between the ops of a looped vCPU.
+fn pause<T: Target>(looped: &mut Looped<T>, ops: &mut [Op<T>]) {
+    let Some(list) = looped else { return };
+    for op in ops {
+        list.insert(op, op.run);
+        op.run = paused::<T>;
     }
 }
 /// An offset as one of its page, if it is.

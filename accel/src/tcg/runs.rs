@@ -1,58 +1,100 @@
-//! The ops of a decoded page: runs, which are boxed slices, and where in them the op for an offset is.
+//! The ops of a decoded page: runs, which are neighbours in a cell of memory, and where the op for an offset is.
 //!
 //! A guest's working set is some hundred thousand instructions, so what is known of one is kept small: six bytes beside its
 //! op, sorted by offset.
 #![expect(unsafe_code, reason = "ops are reached by pointer")]
 
-use super::{env::Op, target::Target};
+use super::{
+    cells::{Cells, SIZES},
+    env::Op,
+    target::Target,
+};
 use std::ptr::NonNull;
 
-/// An op, by its run and its place there.
+/// An op, by its cell and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    run: u16,
+    cell: u16,
     op: u16,
+}
+impl Place {
+    /// The op so many behind it in its run.
+    pub fn after(self, n: usize) -> Place {
+        Place { op: self.op + n as u16, ..self }
+    }
 }
 /// Where an offset is in a sorted list, or would be.
 fn find(entries: &[(u16, Place)], off: u16) -> Result<usize, usize> {
     entries.binary_search_by_key(&off, |e| e.0)
 }
 
+/// Ops that are neighbours.
+struct Cell<T: Target> {
+    first: NonNull<Op<T>>,
+    size: usize,
+    used: usize,
+}
+impl<T: Target> Cell<T> {
+    const ROOM: [usize; SIZES.len()] = [SIZES[0] / size_of::<Op<T>>(), SIZES[1] / size_of::<Op<T>>()];
+    fn room(&self) -> usize {
+        Self::ROOM[self.size] - self.used
+    }
+}
+
 /// The ops of a page.
 pub(super) struct Runs<T: Target> {
-    runs: Vec<NonNull<[Op<T>]>>,
+    cells: Vec<Cell<T>>,
     /// Where the op for an offset is, by offset.
     entries: Vec<(u16, Place)>,
     /// Branches that go to an offset which is not decoded yet.
     waiting: Vec<(u16, Place)>,
 }
 impl<T: Target> Runs<T> {
+    /// Most ops of a run.
+    pub const LONGEST: usize = Cell::<T>::ROOM[1];
     /// No op.
     pub fn new() -> Runs<T> {
-        Runs { runs: Vec::new(), entries: Vec::new(), waiting: Vec::new() }
+        Runs { cells: Vec::new(), entries: Vec::new(), waiting: Vec::new() }
     }
-    /// Takes a run; its number.
-    pub fn push(&mut self, ops: Box<[Op<T>]>) -> usize {
-        let count = ops.len();
-        let first = NonNull::new(Box::into_raw(ops).cast::<Op<T>>()).expect("a box");
-        self.runs.push(NonNull::slice_from_raw_parts(first, count));
-        self.runs.len() - 1
-    }
-    /// The place of an op of a run.
+    /// Takes a run: the place of its first op, and bytes of memory that were needed.
     ///
     /// # Panics
-    /// There is none.
-    pub fn place(&self, run: usize, op: usize) -> Place {
-        assert!(op < self.runs[run].len(), "an op of the run");
-        let small = |n| u16::try_from(n).expect("a page has 4096 offsets, a run some hundred ops");
-        Place { run: small(run), op: small(op) }
+    /// It is longer than [`LONGEST`](Self::LONGEST).
+    pub fn push(&mut self, memory: &mut Cells, ops: &[Op<T>]) -> (Place, usize) {
+        assert!(ops.len() <= Self::LONGEST, "ops that fit into a cell");
+        let (i, bytes) = match self.cells.iter().position(|c| c.room() >= ops.len()) {
+            Some(i) => (i, 0),
+            None => {
+                let size = usize::from(!self.cells.is_empty() || ops.len() > Cell::<T>::ROOM[0]);
+                self.cells.push(Cell { first: memory.take(size).cast(), size, used: 0 });
+                (self.cells.len() - 1, SIZES[size])
+            }
+        };
+        let cell = &mut self.cells[i];
+        let place = Place { cell: u16::try_from(i).expect("a page has 4096 offsets"), op: cell.used as u16 };
+        // SAFETY: there is room for them, which nobody has used.
+        unsafe { cell.first.add(cell.used).copy_from_nonoverlapping(NonNull::from(ops).cast(), ops.len()) }
+        cell.used += ops.len();
+        (place, bytes)
+    }
+    /// Gives the memory of all ops back.
+    ///
+    /// # Safety
+    /// It is of this memory. Nobody uses the ops any more.
+    pub unsafe fn release(&mut self, memory: &mut Cells) {
+        self.entries.clear();
+        self.waiting.clear();
+        for c in self.cells.drain(..) {
+            // SAFETY: as demanded of the caller.
+            unsafe { memory.give(c.size, c.first.cast()) }
+        }
     }
     /// The op at a place of this page.
     pub fn at(&self, p: Place) -> NonNull<Op<T>> {
-        let run = self.runs[p.run as usize];
-        assert!((p.op as usize) < run.len(), "a place of this page");
-        // SAFETY: below the run's length.
-        unsafe { run.cast::<Op<T>>().add(p.op.into()) }
+        let cell = &self.cells[p.cell as usize];
+        assert!((p.op as usize) < cell.used, "a place of this page");
+        // SAFETY: below what is used.
+        unsafe { cell.first.add(p.op.into()) }
     }
     /// The op for an offset.
     pub fn get(&self, off: u16) -> Option<NonNull<Op<T>>> {
@@ -68,7 +110,7 @@ impl<T: Target> Runs<T> {
     }
     /// All ops, those without an instruction included.
     pub fn all(&self) -> impl Iterator<Item = *const Op<T>> {
-        self.runs.iter().flat_map(|r| (0..r.len()).map(|n| r.as_ptr().cast::<Op<T>>().wrapping_add(n).cast_const()))
+        self.cells.iter().flat_map(|c| (0..c.used).map(|n| c.first.as_ptr().wrapping_add(n).cast_const()))
     }
     /// Says where the ops for offsets are, which ascend.
     pub fn insert(&mut self, new: &[(u16, Place)]) {
@@ -106,13 +148,5 @@ impl<T: Target> Runs<T> {
             None => true,
         });
         self.waiting = waiting
-    }
-}
-impl<T: Target> Drop for Runs<T> {
-    fn drop(&mut self) {
-        for r in &self.runs {
-            // SAFETY: made by `Box::into_raw`; no handler runs and the jump cache was invalidated.
-            drop(unsafe { Box::from_raw(r.as_ptr()) })
-        }
     }
 }

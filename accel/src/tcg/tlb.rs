@@ -1,7 +1,8 @@
 //! The soft TLB: filling, flushing, and what stands behind it.
 //!
 //! First level: per regime 8192 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
-//! tag carries the index of the neighbouring entry, so that it differs from every address that selects the entry.
+//! tag is zero, as fresh memory is, or in the first entry of a regime the second page: it differs from every address that
+//! selects the entry.
 //! Pages that need more than a host access (MMIO, stores to code pages, ROM, watchpoints) have that tag invalid.
 //! Second level: *spots*, the results of page walks, valid by generation; also what the walking frame of tier 0 uses. It grows
 //! when as many of them were replaced while they were valid as there are.
@@ -9,12 +10,13 @@
 
 use super::{
     bus::Bus,
-    env::{Env, JC, JcEntry, hot, inner, jc_entry, request},
+    env::{Env, JC, JcEntry, discard, hot, inner, jc_entry, request},
     group::{Counted, Group},
     mem::Phys,
     target::*,
 };
 use std::{
+    cell::UnsafeCell,
     ptr::NonNull,
     sync::{
         Arc,
@@ -56,7 +58,7 @@ impl TlbEntry {
     }
 }
 pub(crate) const fn invalid(index: usize) -> u64 {
-    ((index ^ 1) << 12) as u64
+    if index == 0 { 1 << 12 } else { 0 }
 }
 /// Where write tags of host pages may be: two places per bucket of pages.
 pub(crate) struct WriteTags {
@@ -139,6 +141,7 @@ pub(crate) const fn index(la: u64) -> usize {
 pub(crate) struct Spot {
     /// Linear page, regime in the low bits.
     key: u64,
+    /// (None is zero: so is an entry that was discarded.)
     generation: u64,
     pub pa: u64,
     /// Null: no RAM or ROM here.
@@ -444,6 +447,20 @@ pub(crate) unsafe fn flush_page<T: Target>(env: NonNull<Env<T>>, la: u64) {
                 }
             }
         }
+    }
+}
+/// Gives the host the memory of what is kept only to be fast: the translations and the jump cache.
+/// # Safety
+/// As for [`flush_all`].
+pub(crate) unsafe fn rest<T: Target>(env: NonNull<Env<T>>) {
+    // SAFETY: as demanded of the caller. All entries are invalid after the flush, and zero is; other threads only make tags
+    // invalid. No walk is under way, so that no reference into the second level is live.
+    unsafe {
+        flush_all(env);
+        discard(&raw mut (*env.as_ptr()).tlb);
+        (&raw const (*env.as_ptr()).tlb).as_ref().expect("env").iter().for_each(|r| r[0].clear(0));
+        discard(UnsafeCell::raw_get(&raw const (*env.as_ptr()).jc));
+        discard(&raw mut (&mut (*inner(env)).spots)[..])
     }
 }
 /// Forgets translations and host addresses: the memory map changed.

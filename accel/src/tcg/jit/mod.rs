@@ -564,7 +564,7 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
                 // (What is used in between is looked at twice, and stays.)
                 MutexGuard::unlocked(&mut queue, || match left {
                     0 => trim(),
-                    1 => _ = group.upgrade().map(|g| g.ask_all(request::REST)),
+                    1 => _ = group.upgrade().map(|g| g.rest()),
                     _ => {
                         j.compiler.lock().rest();
                         j.cache.rest();

@@ -21,18 +21,20 @@ pub(crate) enum Room {
 
 /// The part of the limit by which decoded pages grow until it is looked again which are used.
 const LOOKS: usize = 8;
-/// Bytes kept for a run beside its ops, allocation included; and for an op.
-const RUN_KEPT: usize = 32;
+/// Bytes kept beside an op.
 const OP_KEPT: usize = 6;
 
-/// Counts a run's bytes in those of its page and of all.
-pub(super) fn count<T: Target>(page: &mut usize, all: &mut usize, ops: &[Op<T>]) {
-    let n = RUN_KEPT + ops.len() * (size_of::<Op<T>>() + OP_KEPT);
-    *page += n;
-    *all += n
-}
-
 impl<T: Target> Page<T> {
+    /// Takes a run and counts its bytes in those of the page and of all; the place of its first op.
+    pub(super) fn push(&mut self, ops: &[Op<T>], cells: &mut Cells, all: &mut usize, looped: &mut Looped<T>) -> Place {
+        let (first, bytes) = self.ops.push(cells, ops);
+        let bytes = bytes + ops.len() * OP_KEPT;
+        self.bytes += bytes;
+        *all += bytes;
+        // SAFETY: the ops just taken, which nobody else knows of.
+        pause(looped, unsafe { std::slice::from_raw_parts_mut(self.ops.at(first).as_ptr(), ops.len()) });
+        first
+    }
     /// Notes whether it was used since the last look.
     fn look(&mut self) {
         // SAFETY: live ops, and no handler runs.
