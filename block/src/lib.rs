@@ -1,7 +1,7 @@
 //! The block layer: images of the host as nodes of a graph, and the drives that devices own.
 //!
 //! A [`Node`] is one layer of an image: a *protocol* (`file`, `host_device`, `null-co`) reaches bytes of the host, a *format*
-//! (`raw`, `qcow2`) gives them a meaning and has the node below it as a child. Each is made by a [`driver::DriverDef`], found by name in a
+//! (`raw`, `qcow2`; `vdi`, `vhdx`, `vmdk`, `vpc` for reading) gives them a meaning and has the node below it as a child. Each is made by a [`driver::DriverDef`], found by name in a
 //! registry filled at link time, from options shaped as QAPI's `BlockdevOptions`. What a user of a node does with it and
 //! lets others do are its permissions ([`Perm`]); files turn them into locks that other processes see.
 //!
@@ -10,7 +10,7 @@
 //! callbacks run in [`Blocks::deliver`], which the main loop calls with no lock held. Requests whose ranges overlap run in the order
 //! they came. A write is acknowledged when the host has it, a flush or a write with `fua` when the host says it is stable.
 //!
-//! Not here yet: other formats, throttling, copy-on-read, jobs, io_uring. Images that are recognized as a format without a
+//! Not here yet: throttling, copy-on-read, jobs, io_uring. Images that are recognized as a format without a
 //! driver are refused, never taken for raw.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]

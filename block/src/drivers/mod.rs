@@ -2,6 +2,7 @@
 
 mod direct;
 mod file;
+mod foreign;
 mod null;
 pub mod probe;
 mod qcow2;

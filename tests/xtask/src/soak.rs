@@ -11,6 +11,7 @@ use std::{
 };
 use tests::{
     guest::{Guest, Linux},
+    images::kill,
     reset_guest::{self, RESETS},
 };
 
@@ -21,6 +22,8 @@ const ROUNDS: usize = 50;
 /// What the process may grow by over them, in KiB: 20 a reset.
 const GROWTH: u64 = 1024;
 
+/// Kills: a multiple of the six ways to write.
+const KILLS: u64 = 204;
 /// Sequences on images.
 const SEQUENCES: u64 = 500;
 
@@ -33,12 +36,14 @@ struct Options {
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 6] = [
+const RUNS: [Run; 8] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
     ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
     ("torture", "the oracle's cases and sequences under torture, all and more of them (--seed=N)", torture),
     ("images", "500 random sequences on qcow2 images agree with the peer's tools (--seed=N)", images),
+    ("kills", "204 times kill -9 while raw and qcow2 images are written: nothing flushed is lost (--seed=N)", kills),
+    ("crashes", "1000 crashes of the host, 5000 spoiled images (--seed=N)", crashes),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
@@ -74,6 +79,33 @@ fn images(o: &Options) -> Result<()> {
         tests::images::sequence(&peer, o.seed + n)?;
     }
     Ok(())
+}
+
+fn kills(o: &Options) -> Result<()> {
+    let peer = tests::packages::peer()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(["build", "-p", "tests", "--bin", "image-writer"]).status()?;
+    ensure!(status.success(), "building image-writer failed");
+    let program = tests::packages::target_dir().join("debug/image-writer");
+    println!("  seeds from {}", o.seed);
+    let mut writes = 0;
+    for n in 0..KILLS {
+        let format = if n % 2 == 0 { "raw" } else { "qcow2" };
+        let cache = kill::CACHES[(n / 2 % 3) as usize];
+        let one = kill::kill_once(&peer, &program, format, cache, o.seed + n);
+        writes += one.with_context(|| format!("{format}, cache={cache}, seed {}", o.seed + n))?;
+    }
+    println!("  {KILLS} kills, {writes} writes acknowledged as stable, none lost");
+    Ok(())
+}
+
+fn crashes(o: &Options) -> Result<()> {
+    let peer = tests::packages::peer()?;
+    println!("  seeds from {}", o.seed);
+    for n in 0..50 {
+        tests::images::crash::run(&peer, o.seed + n, 20)?;
+    }
+    tests::images::hostile::run(&peer, o.seed, 5000)
 }
 
 fn resets(_: &Options) -> Result<()> {

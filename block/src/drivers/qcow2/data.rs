@@ -82,7 +82,7 @@ impl Qcow2 {
                 Source::Backing => self.read_backing(at, part)?,
                 Source::Host(from) => {
                     // Clusters that begin behind the file are not there; the last one may be cut short.
-                    let last = self.geo.floor(from + len - 1).max(from);
+                    let last = self.geo.floor(from + len - 1);
                     if !self.data().contains(last, 1)? && self.data.is_none() {
                         return Err(eio());
                     }

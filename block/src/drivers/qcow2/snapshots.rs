@@ -10,8 +10,8 @@ use std::io;
 const MAX_TABLE: u64 = 64 << 20;
 /// Bytes of an entry before its variable part.
 const FIXED: u64 = 40;
-/// Read at once: more than an entry has.
-const WINDOW: u64 = 256 << 10;
+/// Most extra data of an entry, QEMU's limit.
+const MAX_EXTRA: u64 = 1024;
 
 /// One snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,15 +55,14 @@ pub(super) fn load(h: &Header, host: &Host) -> io::Result<(Vec<Snapshot>, u64)> 
     let (mut found, mut at) = (vec![], 0u64);
     for _ in 0..h.snapshots {
         let start = h.snapshots_offset.checked_add(at).ok_or_else(eio)?;
-        let left = host.len()?.saturating_sub(start).min(WINDOW);
-        let entry = host.read_all(start, left)?;
-        let extra = u64::from(be32(&entry, 36));
-        let half = |at: usize| u64::from(be32(&entry, at) >> 16);
-        let (id_len, name_len) = (half(12), u64::from(be32(&entry, 12) & 0xffff));
-        let whole = FIXED + extra + id_len + name_len;
-        if left < FIXED || extra > 1024 || whole > left {
+        let fixed = host.read_all(start, FIXED)?;
+        let extra = u64::from(be32(&fixed, 36));
+        let (id_len, name_len) = (u64::from(be32(&fixed, 12) >> 16), u64::from(be32(&fixed, 12) & 0xffff));
+        if extra > MAX_EXTRA {
             return Err(eio());
         }
+        let whole = FIXED + extra + id_len + name_len;
+        let entry = host.read_all(start, whole)?;
         let text = |from: u64, len: u64| {
             let bytes = entry.get(from as usize..(from + len) as usize).unwrap_or_default();
             String::from_utf8_lossy(bytes).into_owned()

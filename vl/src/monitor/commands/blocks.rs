@@ -153,6 +153,10 @@ static ADD: Union = Union {
                 opt("pass-discard-request", Ty::Bool),
             ],
         ),
+        ("vdi", &[req("file", Ty::Any)]),
+        ("vhdx", &[req("file", Ty::Any)]),
+        ("vmdk", &[req("file", Ty::Any)]),
+        ("vpc", &[req("file", Ty::Any)]),
         ("raw", &[req("file", Ty::Any), opt("offset", Ty::Int), opt("size", Ty::Int)]),
     ],
 };
