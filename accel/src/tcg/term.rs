@@ -2,7 +2,7 @@
 
 use super::{
     ops::{Bin, W},
-    tier0::plain_bin,
+    plain::plain_bin,
 };
 
 /// A value plus a constant (64 bits only), or a constant.

@@ -115,7 +115,7 @@ pub unsafe fn rmw(op: Option<Bin>, w: W, p: *mut u8, v: u64) -> u64 {
 unsafe fn rmw_loop(op: Option<Bin>, w: W, p: *mut u8, v: u64) -> u64 {
     let mut old = 0;
     loop {
-        let new = op.map_or(v, |op| super::super::tier0::plain_bin(op, w, old, v)) & w.mask();
+        let new = op.map_or(v, |op| super::super::plain::plain_bin(op, w, old, v)) & w.mask();
         // SAFETY: as demanded of the caller.
         let seen = unsafe { cas(w, p, old, new) };
         if seen == old {

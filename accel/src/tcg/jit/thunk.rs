@@ -10,9 +10,10 @@
 use super::super::ops::Flow;
 use super::super::{
     env::{Env, Op, fault, hot, inner, salt, state},
+    interp::{Interp, entry},
     mem::{Cpu, Mem},
     target::{Access, AnyFamily, Kind, Rare, Target, Who},
-    tier0::{Interp, collect, entry, fields, ip_at, reason, stop},
+    tier0::{collect, fields, ip_at, reason, stop},
     tlb,
     unit::hold,
     vector::native::Fpcr,

@@ -4,9 +4,9 @@ use super::xasm::{knows, knows_shift};
 use crate::tcg::{
     env::Op,
     ops::*,
+    plain::Plain,
     target::{AnyFamily, Target},
     term::fold,
-    tier0::Plain,
     vector::{Fp, FpBin, Vector, XBin, XShift, XShuffle, XUn},
 };
 

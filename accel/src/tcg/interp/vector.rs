@@ -1,11 +1,11 @@
 //! 128-bit formulas in tier 0.
 #![expect(unsafe_code, reason = "the guest's MXCSR lives in the env")]
 
-use super::{
+use super::super::{
     env::hot,
+    interp::Interp,
     ops::W,
     target::Target,
-    tier0::Interp,
     vector::{
         Fp, FpBin, Vector, XBin, XShift, XShuffle, XUn,
         native::{self, Fpcr},
