@@ -15,6 +15,7 @@ pub mod input;
 pub mod intc;
 pub mod isa;
 pub mod misc;
+pub mod net;
 pub mod nvram;
 pub mod pci_host;
 pub mod rtc;

@@ -58,10 +58,18 @@ impl Linux {
     /// # Errors
     /// The packages cannot be fetched.
     pub fn i686(name: &str, script: &str) -> Result<Self> {
+        Self::i686_with(name, script, &[])
+    }
+
+    /// [`Linux::i686`] with further programs in the guest's `/bin`.
+    ///
+    /// # Errors
+    /// The packages cannot be fetched.
+    pub fn i686_with(name: &str, script: &str, programs: &[(&str, &[u8])]) -> Result<Self> {
         Ok(Self {
             firmware: packages::seabios()?,
             kernel: packages::kernel_686()?,
-            initrd: initramfs::cached(name, "i386", Init::Script(script), &[])?,
+            initrd: initramfs::cached(name, "i386", Init::Script(script), programs)?,
         })
     }
 

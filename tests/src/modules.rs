@@ -30,7 +30,18 @@ fn depends(module: &[u8]) -> Vec<String> {
 /// # Errors
 /// The package cannot be fetched, or has no such module.
 pub fn with_needs(names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
-    let kernel = packages::kernel()?;
+    of_kernel(&packages::kernel()?, names)
+}
+
+/// [`with_needs`] of Debian's 32-bit kernel, which has the drivers of real hardware that the cloud kernel leaves out.
+///
+/// # Errors
+/// As [`with_needs`].
+pub fn with_needs_686(names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    of_kernel(&packages::kernel_686()?, names)
+}
+
+fn of_kernel(kernel: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let root = kernel.parent().and_then(Path::parent).context("a kernel in /boot")?.join("lib/modules");
     let mut files = BTreeMap::new();
     all(&root, &mut files)?;

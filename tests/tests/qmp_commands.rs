@@ -141,6 +141,44 @@ fn the_schema_is_qemus_where_both_have_something() {
 }
 
 rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", "-chardev", "null,id=n"]), Qmp::worked;
+    netdev_add = "netdev_add": {
+        q.run("netdev_add", json!({"type": "user", "id": "n", "restrict": true, "hostfwd": [{"str": "udp:127.0.0.1:0-:9"}]}));
+        let twice = q.error("netdev_add", json!({"type": "hubport", "id": "n", "hubid": 1}));
+        assert_eq!(twice.1, "Duplicate ID 'n' for netdev");
+        q.run("device_add", json!({"driver": "e1000", "id": "card", "netdev": "n"}));
+        let used = q.error("device_add", json!({"driver": "e1000", "netdev": "n"}));
+        assert_eq!(used.1, "Property 'e1000.netdev' can't take value 'n', it's in use");
+        assert!(q.hmp("info network").contains("\r\n \\ n: index=0,type=user,net=10.0.2.0,restrict=on\r\n"));
+    }
+    netdev_del = "netdev_del": {
+        q.run("netdev_add", json!({"type": "user", "id": "n"}));
+        q.run("device_add", json!({"driver": "e1000", "id": "card", "netdev": "n"}));
+        assert_eq!(q.error("netdev_del", json!({"id": "card"})).1, "Device 'card' is not a netdev");
+        q.run("netdev_del", json!({"id": "n"}));
+        assert_eq!(q.error("netdev_del", json!({"id": "n"})), ("DeviceNotFound".into(), "Device 'n' not found".into()));
+    }
+    set_link = "set_link": {
+        q.run("netdev_add", json!({"type": "user", "id": "n"}));
+        q.run("device_add", json!({"driver": "e1000", "id": "card", "netdev": "n", "addr": "7"}));
+        assert_eq!(q.error("set_link", json!({"name": "x", "up": true})).0, "DeviceNotFound");
+        // STATUS.LU of the card, by its I/O window.
+        for write in ["o /w 0xcf8 0x80003814", "o /w 0xcfc 0xd000", "o /w 0xcf8 0x80003804", "o /w 0xcfc 1", "o /w 0xd000 8"] {
+            q.hmp(write);
+        }
+        for up in [true, false, true] {
+            q.run("set_link", json!({"name": "n", "up": up}));
+            process::until("the card sees it", || q.hmp("i /w 0xd004").ends_with(if up { "3\r\n" } else { "1\r\n" }));
+        }
+        q.run("set_link", json!({"name": "card", "up": false}));
+        process::until("the card sees it", || q.hmp("i /w 0xd004").ends_with("1\r\n"));
+    }
+    query_rx_filter = "query-rx-filter": {
+        assert_eq!(q.error("query-rx-filter", json!({"name": "x"})).1, "invalid net client name: x");
+        q.run("device_add", json!({"driver": "e1000", "id": "card"}));
+        let none = q.error("query-rx-filter", json!({"name": "card"}));
+        assert_eq!(none.1, "net client(card) doesn't support rx-filter querying");
+        assert_eq!(q.run("query-rx-filter", json!({})), json!([]));
+    }
     qmp_capabilities = "qmp_capabilities": {
         assert_eq!(q.error("qmp_capabilities", json!({})).0, "CommandNotFound");
     }
@@ -559,6 +597,25 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
         q.run("cont", json!({}));
         assert!(q.event("RESUME").get("data").is_none());
     }
+    event_netdev_stream_connected = "NETDEV_STREAM_CONNECTED": {
+        let file = path(q, "s");
+        let addr = json!({"type": "unix", "path": file});
+        q.run("netdev_add", json!({"type": "stream", "id": "n", "server": true, "addr": addr}));
+        let _peer = std::os::unix::net::UnixStream::connect(&file).unwrap();
+        assert_eq!(q.event("NETDEV_STREAM_CONNECTED")["data"], json!({"netdev-id": "n", "addr": addr}));
+    }
+    event_netdev_stream_disconnected = "NETDEV_STREAM_DISCONNECTED": {
+        let file = path(q, "s");
+        let listener = std::os::unix::net::UnixListener::bind(&file).unwrap();
+        let addr = json!({"type": "unix", "path": file});
+        q.run("netdev_add", json!({"type": "stream", "id": "n", "reconnect-ms": 1, "addr": addr}));
+        for _ in 0..2 {
+            let peer = listener.accept().unwrap();
+            q.event("NETDEV_STREAM_CONNECTED");
+            drop(peer);
+            assert_eq!(q.event("NETDEV_STREAM_DISCONNECTED")["data"], json!({"netdev-id": "n"}));
+        }
+    }
     event_rtc_change = "RTC_CHANGE": {
         // The hour register; update in progress is not observed by qtest's clock.
         q.hmp("o /b 0x70 4");
@@ -720,6 +777,38 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
         assert_eq!(q.hmp("qom-set /machine dump-guest-core off"), "");
         assert_eq!(q.hmp("qom-get /machine dump-guest-core"), "false\r\n");
     }
+    hmp_netdev_add = "netdev_add": {
+        assert_eq!(q.hmp("netdev_add user,id=n"), "");
+        assert_eq!(q.hmp("netdev_add user,id=n"), "Error: Duplicate ID 'n' for netdev\r\n");
+    }
+    hmp_netdev_del = "netdev_del": {
+        q.hmp("netdev_add user,id=n");
+        assert_eq!(q.hmp("netdev_del n"), "");
+        assert_eq!(q.hmp("netdev_del n"), "Error: Device 'n' not found\r\n");
+    }
+    hmp_set_link = "set_link": {
+        q.hmp("netdev_add user,id=n");
+        assert_eq!(q.hmp("set_link n off"), "");
+        assert_eq!(q.hmp("set_link n"), "Error: expected: name on|off\r\n");
+    }
+    hmp_hostfwd_add = "hostfwd_add": {
+        assert_eq!(q.hmp("hostfwd_add tcp::1-:2"), "Error: user mode network stack not in use\r\n");
+        q.hmp("netdev_add user,id=n");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+        assert_eq!(q.hmp(&format!("hostfwd_add n tcp:127.0.0.1:{port}-:22")), "");
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let again = q.hmp(&format!("hostfwd_add tcp:127.0.0.1:{port}-:22"));
+        assert!(again.starts_with("Error: Could not set up host forwarding rule"), "{again}");
+    }
+    hmp_hostfwd_remove = "hostfwd_remove": {
+        q.hmp("netdev_add user,id=n");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+        q.hmp(&format!("hostfwd_add tcp:127.0.0.1:{port}-:22"));
+        let rule = format!("tcp:127.0.0.1:{port}");
+        assert_eq!(q.hmp(&format!("hostfwd_remove {rule}")), format!("host forwarding rule for {rule} removed\r\n"));
+        assert_eq!(q.hmp(&format!("hostfwd_remove n {rule}")), format!("host forwarding rule for {rule} not found\r\n"));
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
     hmp_chardev_remove = "chardev-remove": {
         assert_eq!(q.hmp("chardev-remove n"), "");
         assert_eq!(q.hmp("chardev-remove n"), "Error: chardev 'n' not found\r\n");
@@ -744,6 +833,16 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
         assert!(text.starts_with("ide1-cd0: [not inserted]\r\n") && text.contains("\r\n    Removable device: not locked, tray closed"), "{text}");
     }
     info_chardev = "chardev": { assert!(q.hmp("info chardev").contains("serial0: filename=vc\r\n")); }
+    info_network = "network": {
+        assert_eq!(q.hmp("info network"), "");
+        q.hmp("netdev_add user,id=n");
+        assert_eq!(q.hmp("info network"), "n: index=0,type=user,net=10.0.2.0,restrict=off\r\n");
+    }
+    info_usernet = "usernet": {
+        q.hmp("netdev_add user,id=n,hostfwd=udp:127.0.0.1:0-:53");
+        let text = q.hmp("info usernet");
+        assert!(text.starts_with("Hub -1 (n):\r\n  Protocol[State] ") && text.contains("\r\n  UDP[HOST_FORWARD]"), "{text}");
+    }
     info_cpus = "cpus": {
         let text = q.hmp("info cpus");
         assert!(text.starts_with("* CPU #0: thread_id=") && text.contains("\r\n  CPU #1: thread_id="), "{text}");

@@ -37,6 +37,7 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     let unseen = is_unseen(&vm.options, &ports);
     create_chardevs(&vm, &ports)?;
     create_drives(&vm, class)?;
+    create_networks(&vm)?;
     set_machine_properties(&vm, &machine)?;
     configure_accelerator(&vm, &machine)?;
     register_globals(&vm, &machine);
@@ -120,6 +121,20 @@ fn create_drives(vm: &Vm, class: &'static Class) -> Result<()> {
             let config = options::drive::drive(&options::drive::from_short("", index, true), false).map_err(at(""))?;
             blocks.add_drive(config).map_err(at(""))?;
         }
+    }
+    Ok(())
+}
+
+/// `-netdev`, then `-nic` and `-net` in their order. (There is no card by default yet.)
+fn create_networks(vm: &Vm) -> Result<()> {
+    let (line, nets) = (&vm.options, &vm.nets);
+    for netdev in &line.netdevs {
+        nets.netdev_add(netdev.value.clone()).map_err(at(&netdev.at))?;
+    }
+    for nic in &line.nics {
+        let (modern, opts) = &nic.value;
+        let act = if *modern { options::nic::nic } else { options::nic::legacy };
+        act(nets, opts).map_err(at(&nic.at))?;
     }
     Ok(())
 }
@@ -543,6 +558,7 @@ pub(crate) fn device_add(vm: &Vm, args: &PropArgs) -> qom::Result<()> {
 fn finish(vm: &Arc<Vm>, machine: &Ref<Machine>) {
     machine.creation_done(&mut vm.core().lock());
     vm.scope().unused_globals().iter().for_each(|w| vm.warn(w));
+    vm.nets.unconnected().iter().for_each(|w| vm.warn(w));
     vm.reset(ShutdownCause::None);
     let core = vm.core();
     core.requests.set_state(RunState::PreLaunch);

@@ -58,6 +58,8 @@ pub struct Vm {
     pub chardevs: Hub,
     /// Block nodes and drives.
     pub blocks: Arc<block::Blocks>,
+    /// Network clients.
+    pub nets: Arc<net::Nets>,
     /// `vc` character devices without their screens yet: whether their size is fixed.
     pub(crate) text_consoles: Mutex<Vec<bool>>,
     /// QMP and HMP.
@@ -135,6 +137,8 @@ impl Vm {
         });
         let for_blocks = report.clone();
         blocks.set_report(move |text| for_blocks.say(text));
+        let nets = net::Nets::of(&core);
+        nets.set_events(events.clone());
         let world = World::new(core.clone());
         let vm = Arc::new(Self {
             action: Mutex::new(line.action.clone()),
@@ -142,6 +146,7 @@ impl Vm {
             events,
             chardevs,
             blocks,
+            nets,
             text_consoles: Mutex::default(),
             monitors: Monitors::default(),
             slept: AtomicBool::default(),
@@ -153,6 +158,18 @@ impl Vm {
             qtest: Mutex::default(),
             core,
             world,
+        });
+        let weak = Arc::downgrade(&vm);
+        vm.nets.set_event_sink(move |event, data| {
+            if let Some(vm) = weak.upgrade() {
+                vm.emit(event, data);
+            }
+        });
+        let weak = Arc::downgrade(&vm.nets);
+        vm.core.events.vm_state.add(move |_, s| {
+            if let Some(nets) = weak.upgrade() {
+                nets.set_running(s.running);
+            }
         });
         let for_warnings = vm.report.clone();
         vm.core.events.warning.add(move |_, text| for_warnings.say(&format!("warning: {text}")));
@@ -218,6 +235,7 @@ impl Vm {
         self.monitors.close(self.scope());
         self.chardevs.close_all();
         self.blocks.close();
+        self.nets.close();
         self.core.shut_down();
     }
 }

@@ -10,6 +10,7 @@ pub mod kernel_loader;
 pub mod kvmvapic;
 pub mod machine;
 pub mod memory;
+mod nics;
 pub mod pc;
 pub mod topology;
 pub mod versions;

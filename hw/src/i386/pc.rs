@@ -7,6 +7,7 @@ use super::{
     kernel_loader,
     machine::{PcMachine, SouthBridge},
     memory::{self, Split},
+    nics,
     topology::Place,
 };
 use crate::{
@@ -112,6 +113,7 @@ pub fn init(machine: &Machine, m: &mut Locked) -> Result<()> {
     create_display(&pc, m, &host)?;
     create_timers(&pc, m, &isa, &lines)?;
     create_isa_devices(&pc, m, &isa)?;
+    nics::create(machine.scope(), m, &host.root_bus()?)?;
     finish_south_bridge(&pc, m)?;
     set_cmos(&pc, m, split)?;
     let tables = pc.this();

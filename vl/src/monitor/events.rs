@@ -1,5 +1,6 @@
 //! QMP events: which there are, when they happened, how often they are sent.
 
+use super::commands::networks::ADDRESS;
 use super::schema::{Entity, Member, Ty, opt, req};
 use crate::vm::Vm;
 use hw_core::event_loop::HostTimer;
@@ -62,6 +63,8 @@ pub static EVENTS: &[EventDef] = &[
     ),
     event("DEVICE_TRAY_MOVED", &[req("device", Ty::Str), req("id", Ty::Str), req("tray-open", Ty::Bool)]),
     event("DEVICE_DELETED", &[opt("device", Ty::Str), req("path", Ty::Str)]),
+    event("NETDEV_STREAM_CONNECTED", &[req("netdev-id", Ty::Str), req("addr", ADDRESS)]),
+    event("NETDEV_STREAM_DISCONNECTED", &[req("netdev-id", Ty::Str)]),
     event("POWERDOWN", &[]),
     event("RESET", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
     event("RESUME", &[]),

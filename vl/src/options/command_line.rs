@@ -177,7 +177,11 @@ pub struct CommandLine {
     pub nographic: bool,
     /// `-vga`.
     pub vga: Option<Located<String>>,
-    /// `-nic none` or `-net none` (the only forms there are).
+    /// `-netdev`.
+    pub netdevs: Vec<Located<net::Opts>>,
+    /// `-nic` and `-net`, in order; whether it was `-nic`.
+    pub nics: Vec<Located<(bool, Opts)>>,
+    /// `-nic none` or `-net none`: no default card.
     pub no_net: bool,
     /// `-nodefaults`.
     pub nodefaults: bool,

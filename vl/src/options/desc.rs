@@ -109,6 +109,13 @@ desc! {
 pub static BLOCKDEV: Desc =
     Desc { name: "blockdev", implied: Some("driver"), params: &[], takes_id: false, strict: true, open: true };
 
+/// `-netdev`: all keys are options of the backend.
+pub static NETDEV: Desc =
+    Desc { name: "netdev", implied: Some("type"), params: &[], takes_id: false, strict: true, open: true };
+/// `-nic`, `-net`: keys of the card, and of the backend.
+pub static NIC: Desc =
+    Desc { name: "nic", implied: Some("type"), params: &[], takes_id: true, strict: true, open: true };
+
 desc! {
     /// The keys of [`DRIVE`] that QEMU names.
     DRIVE_KEYS = "drive", None, id true, strict false;

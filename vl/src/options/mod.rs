@@ -8,6 +8,7 @@ mod command_line;
 pub mod desc;
 pub mod drive;
 pub mod help;
+pub mod nic;
 pub mod opts;
 mod parse;
 pub mod size;

@@ -2,7 +2,7 @@
 
 use super::command_line::{Accel, CommandLine, FwCfgArg, Located, MonitorArg, MonitorMode, PropArgs, PropInput};
 use super::opts::{OptError, Opts, is_id};
-use super::{desc, drive, size};
+use super::{desc, drive, nic, size};
 use crate::json;
 use serde_json::Value;
 
@@ -259,8 +259,27 @@ fn display() -> Vec<OptionDef> {
             c.vga = Some(located(at, t.to_owned()));
             Ok(())
         }),
-        opt("nic", "none", "no network card (the only form there is yet)", no_net),
-        opt("net", "none", "no network card (the only form there is yet)", no_net),
+        opt(
+            "netdev",
+            "type,id=str[,option[=value][,...]]",
+            "configure a network backend, as JSON too: dgram, hubport, socket, stream, tap, user",
+            |c, at, t| {
+                c.netdevs.push(located(at, nic::netdev(t)?));
+                Ok(())
+            },
+        ),
+        opt(
+            "nic",
+            "[type][,option=value][,model=mn][,mac=macaddr][,id=name] | none",
+            "initialize a network card and connect it to a backend of the given type",
+            |c, at, t| nic(c, at, t, true),
+        ),
+        opt(
+            "net",
+            "nic[,macaddr=mac][,model=type][,netdev=nd] | type[,option=value] | none",
+            "configure or create a network card, or a backend on hub 0 (use -nic if possible)",
+            |c, at, t| nic(c, at, t, false),
+        ),
     ]
 }
 
@@ -409,7 +428,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("mem-path", true),
     ("mem-prealloc", false),
     ("mtdblock", true),
-    ("netdev", true),
     ("no-fd-bootchk", false),
     ("numa", true),
     ("only-migratable", false),
@@ -583,11 +601,13 @@ fn mon(c: &mut CommandLine, at: &str, text: &str) -> Result<(), OptError> {
     Ok(())
 }
 
-fn no_net(c: &mut CommandLine, _: &str, text: &str) -> Result<(), OptError> {
-    if text != "none" {
-        return Err(OptError::Other("network cards are not built yet: only 'none' is accepted".into()));
+fn nic(c: &mut CommandLine, at: &str, text: &str, modern: bool) -> Result<(), OptError> {
+    let o = Opts::parse(text, &desc::NIC)?;
+    if o.get("type") == Some("none") {
+        c.no_net = true;
+        return Ok(());
     }
-    c.no_net = true;
+    c.nics.push(located(at, (modern, o)));
     Ok(())
 }
 

@@ -81,6 +81,4 @@ rows! {
         assert!(r.pc().hmp("info pci").contains("VGA controller"));
         assert!(!Qmp::start(&["-vga", "none", "-accel", "qtest", "-L", firmware()]).hmp("info pci").contains("VGA"));
     }
-    nic: ["-nic", "none"] |r| { assert!(!r.pc().hmp("info pci").contains("Ethernet")); }
-    net: ["-net", "none"] |r| { assert!(!r.pc().hmp("info pci").contains("Ethernet")); }
 }

@@ -18,11 +18,12 @@ mod chardevs;
 mod devices;
 mod machine;
 mod monitors;
+mod nets;
 mod process;
 
 /// The options of all rows.
 pub fn all() -> impl Iterator<Item = &'static [&'static str]> {
-    [process::ROWS, machine::ROWS, boot::ROWS, devices::ROWS, blocks::ROWS, monitors::ROWS, chardevs::ROWS]
+    [process::ROWS, machine::ROWS, boot::ROWS, devices::ROWS, blocks::ROWS, nets::ROWS, monitors::ROWS, chardevs::ROWS]
         .into_iter()
         .flatten()
         .copied()

@@ -8,6 +8,7 @@ mod jit;
 mod machine;
 mod memory;
 mod meta;
+pub(crate) mod networks;
 pub(crate) mod pointer;
 mod qom;
 pub(crate) mod run;
@@ -59,6 +60,7 @@ static COMMANDS: &[&[Command]] = &[
     machine::COMMANDS,
     chardevs::COMMANDS,
     blocks::COMMANDS,
+    networks::COMMANDS,
     memory::COMMANDS,
     input::COMMANDS,
     pointer::COMMANDS,

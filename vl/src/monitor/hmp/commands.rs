@@ -96,6 +96,44 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
         };
         c.vm.scope().resolve(path).map_err(text)?.set_str(property, value).map_err(text)
     }),
+    command(
+        &["netdev_add"],
+        "[user|socket|stream|dgram|tap|hubport],id=str[,prop=value][,...]",
+        "add host network device",
+        |c| {
+            let opts = crate::options::nic::netdev(c.args).map_err(text)?;
+            c.vm.nets.netdev_add(opts).map(drop).map_err(text)
+        },
+    ),
+    command(&["netdev_del"], "id", "remove host network device", |c| {
+        let id = c.args;
+        qmp(c, "netdev_del", json!({"id": id}))
+    }),
+    command(&["set_link"], "name on|off", "change the link status of a network adapter", |c| {
+        let (name, up) = c.args.split_once(' ').ok_or("expected: name on|off")?;
+        let up = crate::options::size::boolean(up.trim()).ok_or("expected: name on|off")?;
+        qmp(c, "set_link", json!({"name": name, "up": up}))
+    }),
+    command(
+        &["hostfwd_add"],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+        "redirect TCP or UDP connections from host to guest (requires -net user)",
+        |c| {
+            let shown = c.vm.nets.host_forward(c.args, true).map_err(text)?;
+            c.out.push_str(&shown);
+            Ok(())
+        },
+    ),
+    command(
+        &["hostfwd_remove"],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+        "remove host-to-guest TCP or UDP redirection",
+        |c| {
+            let shown = c.vm.nets.host_forward(c.args, false).map_err(text)?;
+            c.out.push_str(&shown);
+            Ok(())
+        },
+    ),
     command(&["chardev-remove"], "id", "remove chardev", |c| {
         let id = c.args;
         qmp(c, "chardev-remove", json!({"id": id}))

@@ -57,6 +57,10 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         }
         Ok(())
     }),
+    command(&["network"], "", "show the network state", |c| {
+        c.out.push_str(&c.vm.nets.describe());
+        Ok(())
+    }),
     command(&["pci"], "", "show PCI info", pci::info),
     command(&["pic"], "", "show PIC state", |c| controllers(c, |i, m| i.print_info(m))),
     command(&["irq"], "", "show the interrupts statistics (if available)", |c| {
@@ -88,6 +92,10 @@ pub(super) static ITEMS: &[HmpCommand] = &[
     command(&["version"], "", "show the version of QEMU", |c| {
         let (major, minor, micro) = QEMU_VERSION;
         let _ = writeln!(c.out, "{major}.{minor}.{micro}Qomet {}", env!("CARGO_PKG_VERSION"));
+        Ok(())
+    }),
+    command(&["usernet"], "", "show user network stack connection states", |c| {
+        c.out.push_str(&c.vm.nets.describe_user());
         Ok(())
     }),
 ];

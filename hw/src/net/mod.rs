@@ -1,0 +1,8 @@
+//! Network cards.
+
+pub mod checksum;
+pub mod e1000;
+pub mod e1000_regs;
+pub mod e1000_rx;
+pub mod e1000_tx;
+pub mod eeprom93c46;

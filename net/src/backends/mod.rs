@@ -1,0 +1,7 @@
+//! Backends that are a socket of the host, and hubs.
+
+mod address;
+mod datagram;
+mod hub;
+mod stream;
+mod tap;

@@ -1,0 +1,355 @@
+//! Frames over a stream socket, each after its length in four bytes, the most significant first: `stream`, and `socket` with `connect=`,
+//! `listen=` or a stream's `fd=`. One peer at a time, as on QEMU. Frames that the host does not take at once wait in
+//! memory up to a limit; beyond it they are lost.
+
+use super::address::{Address, connect_stream, listen_stream, plain};
+use crate::backend::BackendDef;
+use crate::client::{Client, End, Frame, MAX_FRAME};
+use crate::nets::Nets;
+use crate::opts::Opts;
+use hw_core::event_loop::{EventLoop, HostTimer, Ready, Watch};
+use parking_lot::Mutex;
+use qom::{Error, Result};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Most bytes that wait for the host.
+const UNSENT: usize = 4 << 20;
+/// Bytes read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Splits a stream into frames.
+#[derive(Default)]
+pub(super) struct Splitter(Vec<u8>);
+
+impl Splitter {
+    /// Adds bytes; the frames that are complete. `None`: a length that no frame has, so the stream is lost.
+    pub fn add(&mut self, bytes: &[u8]) -> Option<Vec<Frame>> {
+        self.0.extend_from_slice(bytes);
+        let (mut at, mut frames) = (0, vec![]);
+        while let Some(head) = self.0.get(at..).and_then(|b| b.first_chunk::<4>()) {
+            let len = u32::from_be_bytes(*head) as usize;
+            if len > MAX_FRAME {
+                return None;
+            }
+            let Some(frame) = self.0.get(at + 4..at + 4 + len) else { break };
+            frames.push(frame.to_vec());
+            at += 4 + len;
+        }
+        self.0.drain(..at);
+        Some(frames)
+    }
+}
+
+struct Conn {
+    fd: Arc<OwnedFd>,
+    /// The host has not said yet that it is connected.
+    pending: bool,
+    watch: Watch,
+    input: Splitter,
+    output: VecDeque<u8>,
+}
+
+#[derive(Default)]
+struct State {
+    listener: Option<(Arc<OwnedFd>, Watch)>,
+    conn: Option<Conn>,
+    timer: Option<HostTimer>,
+    paused: bool,
+    closed: bool,
+}
+
+pub(super) struct Stream {
+    client: Weak<Client>,
+    nets: Weak<Nets>,
+    events: EventLoop,
+    address: Address,
+    server: bool,
+    reconnect: Option<Duration>,
+    /// The type is `stream`: it has events.
+    modern: bool,
+    me: Weak<Stream>,
+    state: Mutex<State>,
+}
+
+impl Stream {
+    fn start(
+        nets: &Arc<Nets>,
+        client: &Arc<Client>,
+        address: Address,
+        server: bool,
+        reconnect: Option<Duration>,
+        modern: bool,
+    ) -> Result<Arc<Self>> {
+        let events = nets.events()?.clone();
+        let shown = address.show();
+        let new = Arc::new_cyclic(|me| Self {
+            client: Arc::downgrade(client),
+            nets: Arc::downgrade(nets),
+            events,
+            address,
+            server,
+            reconnect,
+            modern,
+            me: me.clone(),
+            state: Mutex::default(),
+        });
+        if server {
+            let fd = listen_stream(&new.address)
+                .map_err(|e| Error::generic(format!("can't bind to {shown}: {}", plain(&e))))?;
+            let fd = Arc::new(fd);
+            let me = Arc::downgrade(&new);
+            let watch = new.events.watch(fd.clone(), Ready::READ, move |_| {
+                if let Some(s) = me.upgrade() {
+                    s.accept();
+                }
+            });
+            new.state.lock().listener = Some((fd, watch));
+            client.set_info(format!("listening on {shown}"));
+        } else if let Err(e) = new.connect()
+            && reconnect.is_none()
+        {
+            return Err(Error::generic(format!("can't connect to {shown}: {}", plain(&e))));
+        }
+        Ok(new)
+    }
+
+    fn connect(&self) -> std::io::Result<()> {
+        let fd = match connect_stream(&self.address) {
+            Ok(fd) => fd,
+            Err(e) => {
+                self.retry();
+                return Err(e);
+            }
+        };
+        if let Some(client) = self.client.upgrade() {
+            client.set_info(format!("connecting to {}", self.address.show()));
+        }
+        self.take(fd, !matches!(self.address, Address::Fd(_)));
+        Ok(())
+    }
+
+    fn retry(&self) {
+        let Some(delay) = self.reconnect else { return };
+        let me = self.me.clone();
+        let timer = self.events.after(delay, move || {
+            if let Some(s) = me.upgrade() {
+                _ = s.connect();
+            }
+        });
+        let mut s = self.state.lock();
+        if !s.closed {
+            s.timer = Some(timer);
+        }
+    }
+
+    fn accept(&self) {
+        let Some(listener) = self.state.lock().listener.as_ref().map(|l| l.0.clone()) else { return };
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        let Ok(fd) = rustix::net::accept_with(&*listener, flags) else { return };
+        _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+        // One peer: no more are taken until it goes.
+        if let Some((_, watch)) = &self.state.lock().listener {
+            watch.set_interest(Ready::empty());
+        }
+        self.take(fd, false);
+        self.connected();
+    }
+
+    fn connected(&self) {
+        let Some(client) = self.client.upgrade() else { return };
+        let shown = self.address.show();
+        client.set_info(if self.server { format!("connection on {shown}") } else { format!("connected to {shown}") });
+        if let (true, Some(nets)) = (self.modern, self.nets.upgrade()) {
+            nets.emit("NETDEV_STREAM_CONNECTED", json!({"netdev-id": client.name(), "addr": self.address.qapi()}));
+        }
+    }
+
+    fn take(&self, fd: OwnedFd, pending: bool) {
+        let fd = Arc::new(fd);
+        let me = self.me.clone();
+        let interest = if pending { Ready::WRITE } else { Ready::READ };
+        let watch = self.events.watch(fd.clone(), interest, move |_| {
+            if let Some(s) = me.upgrade() {
+                s.ready();
+            }
+        });
+        let conn = Conn { fd, pending, watch, input: Splitter::default(), output: VecDeque::new() };
+        let old = self.state.lock().conn.replace(conn);
+        drop(old);
+        if !pending && !self.server {
+            self.connected();
+        }
+    }
+
+    /// The peer is gone.
+    fn lost(&self) {
+        let old = {
+            let mut s = self.state.lock();
+            if let Some((_, watch)) = &s.listener {
+                watch.set_interest(Ready::READ);
+            }
+            s.conn.take()
+        };
+        let Some(old) = old else { return };
+        let was_there = !old.pending;
+        drop(old);
+        if let Some(client) = self.client.upgrade() {
+            let shown = self.address.show();
+            client.set_info(if self.server { format!("listening on {shown}") } else { "disconnected".into() });
+            if let (true, true, Some(nets)) = (self.modern, was_there, self.nets.upgrade()) {
+                nets.emit("NETDEV_STREAM_DISCONNECTED", json!({"netdev-id": client.name()}));
+            }
+        }
+        if !self.server {
+            self.retry();
+        }
+    }
+
+    fn ready(&self) {
+        let pending = {
+            let mut s = self.state.lock();
+            let Some(c) = &mut s.conn else { return };
+            let failed = c.pending && !matches!(rustix::net::sockopt::socket_error(&c.fd), Ok(Ok(())));
+            if failed { None } else { Some(std::mem::take(&mut c.pending)) }
+        };
+        match pending {
+            None => return self.lost(),
+            Some(true) => self.connected(),
+            Some(false) => {}
+        }
+        self.write();
+        self.read();
+        self.choose_interest();
+    }
+
+    fn choose_interest(&self) {
+        let s = self.state.lock();
+        if let Some(c) = &s.conn {
+            let mut interest = Ready::empty();
+            interest.set(Ready::READ, !s.paused && !c.pending);
+            interest.set(Ready::WRITE, c.pending || !c.output.is_empty());
+            c.watch.set_interest(interest);
+        }
+    }
+
+    fn write(&self) {
+        let mut gone = false;
+        if let Some(c) = &mut self.state.lock().conn {
+            while !c.pending && !c.output.is_empty() {
+                let (front, _) = c.output.as_slices();
+                match send(&c.fd, front, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                    Ok(n) => drop(c.output.drain(..n)),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(rustix::io::Errno::AGAIN) => break,
+                    Err(_) => {
+                        gone = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if gone {
+            self.lost();
+        }
+    }
+
+    fn read(&self) {
+        let Some(client) = self.client.upgrade() else { return };
+        let mut buf = vec![0; CHUNK];
+        // A fast peer must not keep the loop for itself.
+        for _ in 0..16 {
+            let frames = {
+                let mut s = self.state.lock();
+                if s.paused {
+                    return;
+                }
+                let Some(c) = &mut s.conn else { return };
+                match recv(&c.fd, &mut buf[..], RecvFlags::DONTWAIT) {
+                    Ok((0, _)) => None,
+                    Ok((n, _)) => c.input.add(buf.get(..n).unwrap_or_default()),
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+                    Err(_) => None,
+                }
+            };
+            let Some(frames) = frames else { return self.lost() };
+            let mut room = true;
+            for frame in frames {
+                room &= client.send(frame);
+            }
+            if !room {
+                self.state.lock().paused = true;
+            }
+        }
+    }
+}
+
+impl End for Stream {
+    fn receive(&self, frames: &mut VecDeque<Frame>) {
+        if let Some(c) = &mut self.state.lock().conn {
+            for frame in frames.drain(..) {
+                if c.output.len() + frame.len() <= UNSENT {
+                    c.output.extend((frame.len() as u32).to_be_bytes());
+                    c.output.extend(frame);
+                }
+            }
+        }
+        frames.clear();
+        self.write();
+        self.choose_interest();
+    }
+
+    fn peer_ready(&self) {
+        self.state.lock().paused = false;
+        self.choose_interest();
+    }
+
+    fn close(&self) {
+        let mut s = self.state.lock();
+        s.closed = true;
+        let old = (s.listener.take(), s.conn.take(), s.timer.take());
+        drop(s);
+        drop(old);
+        if let (true, Address::Unix(path)) = (self.server, &self.address) {
+            _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<dyn End>> {
+    let address = Address::take(opts, "addr")?.ok_or_else(|| Error::generic("Parameter 'addr' is missing"))?;
+    let server = opts.take_bool("server")?.unwrap_or(false);
+    let reconnect = opts.take_number("reconnect-ms")?.filter(|n| *n > 0).map(Duration::from_millis);
+    if server && reconnect.is_some() {
+        return Err(Error::generic("'reconnect-ms' option is incompatible with socket in server mode"));
+    }
+    Ok(Stream::start(nets, client, address, server, reconnect, true)?)
+}
+
+/// `socket,listen=` and `socket,connect=`.
+pub(super) fn legacy(nets: &Arc<Nets>, client: &Arc<Client>, at: Address, server: bool) -> Result<Arc<dyn End>> {
+    Ok(Stream::start(nets, client, at, server, None, false)?)
+}
+
+inventory::submit! { BackendDef { name: "stream", open } }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_split_wherever_they_were_cut() {
+        let stream = [&[0, 0, 0, 2, 7, 8][..], &[0, 0, 0, 0], &[0, 0, 0, 1, 9]].concat();
+        for cut in 0..stream.len() {
+            let mut s = Splitter::default();
+            let mut frames = s.add(&stream[..cut]).unwrap();
+            frames.extend(s.add(&stream[cut..]).unwrap());
+            assert_eq!(frames, [vec![7, 8], vec![], vec![9]]);
+        }
+        assert!(Splitter::default().add(&[0xff; 4]).is_none());
+    }
+}

@@ -1,0 +1,212 @@
+//! One end of a link.
+
+use crate::nets::Nets;
+use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+/// An Ethernet frame without checksum.
+pub type Frame = Vec<u8>;
+/// Most frames that wait for a client.
+pub const INBOX: usize = 1024;
+/// From this many waiting frames on a sender is asked to pause.
+const FULL: usize = 256;
+/// Longest frame: what a TSO-sized packet of a peer needs. Longer ones are lost.
+pub const MAX_FRAME: usize = 68 * 1024;
+
+/// The owner of a client. Called on the event loop's thread with no lock held.
+pub trait End: Send + Sync {
+    /// Takes frames off the front, as many as it can now.
+    fn receive(&self, frames: &mut VecDeque<Frame>);
+    /// The peer's inbox has room again after [`Client::send`] said that it was full.
+    fn peer_ready(&self) {}
+    /// The link went up or down.
+    fn link_changed(&self, _up: bool) {}
+    /// `query-rx-filter`'s answer without the name; `None`: there is no filter to show.
+    fn rx_filter(&self) -> Option<Value> {
+        None
+    }
+    /// Gives back what the host lent.
+    fn close(&self) {}
+    /// The user-mode network behind it.
+    fn user(&self) -> Option<&crate::user::User> {
+        None
+    }
+    /// The hub it is a port of.
+    fn hub(&self) -> Option<i64> {
+        None
+    }
+}
+
+/// One end of a link.
+pub struct Client {
+    name: String,
+    kind: &'static str,
+    info: Mutex<String>,
+    nets: Weak<Nets>,
+    peer: RwLock<Weak<Client>>,
+    link_down: AtomicBool,
+    inbox: Mutex<VecDeque<Frame>>,
+    /// A sender was told to pause.
+    waited_for: AtomicBool,
+    end: RwLock<Option<Arc<dyn End>>>,
+}
+
+impl Client {
+    pub(crate) fn new(nets: &Arc<Nets>, kind: &'static str, name: String) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            kind,
+            info: Mutex::default(),
+            nets: Arc::downgrade(nets),
+            peer: RwLock::default(),
+            link_down: AtomicBool::new(false),
+            inbox: Mutex::default(),
+            waited_for: AtomicBool::new(false),
+            end: RwLock::default(),
+        })
+    }
+
+    /// The user's name for it, or a made one.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `nic`, `user`, `socket` …
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Whether it is a card's end.
+    pub fn is_nic(&self) -> bool {
+        self.kind == "nic"
+    }
+
+    /// What `info network` says about it after its name and type.
+    pub fn info(&self) -> String {
+        self.info.lock().clone()
+    }
+
+    /// Sets [`Client::info`].
+    pub fn set_info(&self, text: impl Into<String>) {
+        *self.info.lock() = text.into();
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Option<Arc<Client>> {
+        self.peer.read().upgrade()
+    }
+
+    pub(crate) fn set_peer(&self, peer: Option<&Arc<Client>>) {
+        *self.peer.write() = peer.map(Arc::downgrade).unwrap_or_default();
+    }
+
+    /// Its owner.
+    pub fn end(&self) -> Option<Arc<dyn End>> {
+        self.end.read().clone()
+    }
+
+    pub(crate) fn set_end(&self, end: Option<Arc<dyn End>>) {
+        *self.end.write() = end;
+    }
+
+    /// Whether frames pass.
+    pub fn is_link_up(&self) -> bool {
+        !self.link_down.load(Ordering::Relaxed)
+    }
+
+    /// Plugs the cable in or out; the owner is told if that is new.
+    pub(crate) fn set_link(&self, up: bool) {
+        if self.link_down.swap(!up, Ordering::Relaxed) == up
+            && let Some(end) = self.end()
+        {
+            end.link_changed(up);
+        }
+    }
+
+    /// Sends a frame to the peer; false: pause until [`End::peer_ready`]. A frame that cannot go anywhere is lost. From any thread,
+    /// with or without the machine lock.
+    pub fn send(&self, frame: Frame) -> bool {
+        let Some(peer) = self.peer().filter(|p| self.is_link_up() && p.is_link_up()) else { return true };
+        if frame.len() > MAX_FRAME || frame.is_empty() {
+            return true;
+        }
+        let (first, room) = {
+            let mut inbox = peer.inbox.lock();
+            if inbox.len() < INBOX {
+                inbox.push_back(frame);
+            }
+            let room = inbox.len() < FULL;
+            if !room {
+                peer.waited_for.store(true, Ordering::Relaxed);
+            }
+            (inbox.len() == 1, room)
+        };
+        if first && let Some(nets) = self.nets.upgrade() {
+            nets.schedule(&peer);
+        }
+        room
+    }
+
+    /// Whether [`Client::send`] would say to go on.
+    pub fn can_send(&self) -> bool {
+        let Some(peer) = self.peer() else { return true };
+        let inbox = peer.inbox.lock();
+        let room = inbox.len() < FULL;
+        if !room {
+            peer.waited_for.store(true, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// The owner can take frames again.
+    pub fn flush(self: &Arc<Self>) {
+        if !self.inbox.lock().is_empty()
+            && let Some(nets) = self.nets.upgrade()
+        {
+            nets.schedule(self);
+        }
+    }
+
+    /// Throws away what waits.
+    pub fn purge(&self) {
+        self.inbox.lock().clear();
+        self.wake_sender();
+    }
+
+    fn wake_sender(&self) {
+        if self.waited_for.swap(false, Ordering::Relaxed)
+            && let Some(end) = self.peer().and_then(|p| p.end())
+        {
+            end.peer_ready();
+        }
+    }
+
+    /// Hands the inbox to the owner.
+    pub(crate) fn deliver(&self) {
+        let mut frames = std::mem::take(&mut *self.inbox.lock());
+        if let Some(end) = self.end() {
+            end.receive(&mut frames);
+        } else {
+            frames.clear();
+        }
+        let room = {
+            let mut inbox = self.inbox.lock();
+            // (What came meanwhile comes after what was left.)
+            frames.append(&mut inbox);
+            *inbox = frames;
+            inbox.len() < FULL / 2
+        };
+        if room {
+            self.wake_sender();
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,315 @@
+//! A guest's frames against the network, and servers on the host's loopback.
+
+use super::tcp::{HALF_OPEN, Inner, Key};
+use super::wire::{self, flag};
+use super::*;
+use hw_core::Core;
+use smoltcp::time::Instant as Stamp;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+
+const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15));
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const ROUTER: MacAddr = MacAddr([0x52, 0x55, 10, 0, 2, 2]);
+
+#[derive(Default)]
+struct Card(Mutex<VecDeque<Frame>>);
+
+impl End for Card {
+    fn receive(&self, frames: &mut VecDeque<Frame>) {
+        self.0.lock().extend(frames.drain(..));
+    }
+}
+
+struct Rig {
+    _core: Arc<Core>,
+    events: EventLoop,
+    nets: Arc<Nets>,
+    card: Arc<Card>,
+    client: Arc<Client>,
+}
+
+impl Rig {
+    fn new(options: &[(&str, &str)]) -> Self {
+        let core = Core::new();
+        let nets = Nets::of(&core);
+        let events = EventLoop::new().unwrap();
+        nets.set_events(events.clone());
+        let mut opts = Opts::keyval(options.iter().copied()).unwrap();
+        opts.set("type", "user");
+        opts.set("id", "n");
+        let user = nets.netdev_add(opts).unwrap();
+        let client = Client::new(&nets, "nic", "card".into());
+        let card = Arc::new(Card::default());
+        nets.add(&client, card.clone());
+        nets.connect(&client, &user);
+        Self { _core: core, events, nets, card, client }
+    }
+
+    fn turn(&self) {
+        self.events.run_once(Some(Duration::from_millis(2)));
+    }
+
+    fn send(&self, packet: &[u8]) {
+        let ethertype = if packet[0] >> 4 == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+        self.client.send(wire::frame(ROUTER, MAC, ethertype, packet));
+    }
+
+    fn send_ip(&self, src: IpAddr, dst: IpAddr, proto: u8, payload: &[u8]) {
+        wire::ip(src, dst, proto, payload, 1).iter().for_each(|p| self.send(p));
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        self.card.0.lock().drain(..).collect()
+    }
+
+    /// The next frame that `wanted` likes.
+    fn wait<R>(&self, mut wanted: impl FnMut(&[u8]) -> Option<R>) -> R {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let next = self.card.0.lock().pop_front();
+            if let Some(r) = next.and_then(|f| wanted(&f)) {
+                return r;
+            }
+            assert!(Instant::now() < end, "no such frame");
+            if self.card.0.lock().is_empty() {
+                self.turn();
+            }
+        }
+    }
+
+    fn user<R>(&self, f: impl FnOnce(&mut Stack) -> R) -> R {
+        let end = self.nets.find("n").unwrap().end().unwrap();
+        let mut guard = end.user().unwrap().stack.lock();
+        f(guard.as_mut().unwrap())
+    }
+
+    /// A connection of the guest's; `f` gets its stack after each exchange, until it says that it is done.
+    fn tcp(&self, inner: &mut Inner, mut f: impl FnMut(&mut Inner) -> bool) {
+        let start = Instant::now();
+        loop {
+            let now = Stamp::from_micros(start.elapsed().as_micros() as i64);
+            inner.exchange(now, |p| self.send(p));
+            if f(inner) {
+                inner.exchange(now, |p| self.send(p));
+                return self.turn();
+            }
+            self.turn();
+            for frame in self.frames() {
+                if wire::word(&frame, 12) == Some(ETHERTYPE_IPV4) {
+                    inner.push(frame[14..].to_vec());
+                }
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the connection hangs");
+        }
+    }
+}
+
+fn syn(port: u16, to: u16) -> Vec<u8> {
+    let mut t = vec![];
+    t.extend(port.to_be_bytes());
+    t.extend(to.to_be_bytes());
+    t.extend([0, 0, 0, 9, 0, 0, 0, 0, 5 << 4, flag::SYN, 255, 255, 0, 0, 0, 0]);
+    let sum = wire::upper_checksum(GUEST, HOST, wire::TCP, &t);
+    t[16..18].copy_from_slice(&sum.to_be_bytes());
+    t
+}
+
+#[test]
+fn the_router_answers_arp_and_pings() {
+    let rig = Rig::new(&[]);
+    rig.client.send(arp(
+        1,
+        MacAddr::BROADCAST,
+        (MAC, Ipv4Addr::new(10, 0, 2, 15)),
+        (MacAddr::default(), Ipv4Addr::new(10, 0, 2, 2)),
+    ));
+    let reply = rig.wait(|f| (wire::word(f, 12) == Some(ETHERTYPE_ARP)).then(|| f.to_vec()));
+    assert_eq!((wire::word(&reply, 20), wire::mac(&reply, 22)), (Some(2), Some(ROUTER)));
+    rig.send_ip(GUEST, HOST, wire::ICMP, &wire::icmp(GUEST, HOST, 8, 0, [1, 2, 3, 4], b"data"));
+    let echo = rig.wait(|f| wire::parse_v4(&f[14..]).filter(|p| p.proto == wire::ICMP).map(|p| p.payload.to_vec()));
+    assert_eq!((echo[0], &echo[4..]), (0, &b"\x01\x02\x03\x04data"[..]));
+    let (a, b): (IpAddr, IpAddr) = ("fe80::77".parse().unwrap(), "fe80::2".parse().unwrap());
+    rig.send_ip(a, b, wire::ICMPV6, &wire::icmp(a, b, 133, 0, [0; 4], &[]));
+    let ra = rig.wait(|f| wire::parse_v6(&f[14..]).map(|p| p.payload.to_vec()));
+    assert_eq!((ra[0], &ra[24..28]), (134, &[3, 4, 64, 0xc0][..]));
+}
+
+#[test]
+fn bytes_go_both_ways_and_connections_end() {
+    let rig = Rig::new(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let data: Vec<u8> = (0..2_000_000u32).map(|n| (n / 251) as u8 ^ n as u8).collect();
+    let server = std::thread::spawn(move || {
+        let (mut s, _) = listener.accept().unwrap();
+        let mut all = vec![];
+        s.read_to_end(&mut all).unwrap();
+        s.write_all(&all).unwrap();
+    });
+    let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4000) };
+    let mut inner = Inner::new(key, 7, Stamp::from_micros(0), None).unwrap();
+    let (mut sent, mut got) = (0, vec![]);
+    rig.tcp(&mut inner, |i| {
+        let s = i.socket();
+        if s.can_send() && sent < data.len() {
+            sent += s.send_slice(&data[sent..]).unwrap();
+            if sent == data.len() {
+                s.close();
+            }
+        }
+        while s.can_recv() {
+            s.recv(|b| (b.len(), got.extend_from_slice(b))).unwrap();
+        }
+        got.len() == data.len() && !s.may_recv()
+    });
+    server.join().unwrap();
+    assert!(got == data);
+    let end = Instant::now() + Duration::from_secs(20);
+    while rig.user(|s| s.tcp.len()) != (0, 0) {
+        assert!(Instant::now() < end, "{:?}", rig.user(|s| s.tcp.len()));
+        rig.turn();
+    }
+}
+
+#[test]
+fn a_closed_port_is_refused_and_a_restricted_network_is_silent() {
+    let unused = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+    let rig = Rig::new(&[]);
+    rig.send_ip(GUEST, HOST, wire::TCP, &syn(5000, unused));
+    let flags = rig.wait(|f| {
+        let p = wire::parse_v4(&f[14..]).filter(|p| p.proto == wire::TCP)?;
+        wire::segment(p.payload).map(|s| (s.flags, s.ack))
+    });
+    assert_eq!(flags, (flag::RST | flag::ACK, 10));
+    // Nothing of the host can be reached, and nothing says why.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (port, udp_port) = (listener.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
+    let rig = Rig::new(&[("restrict", "on")]);
+    for to in [HOST, "10.0.2.3".parse().unwrap(), "127.0.0.1".parse().unwrap(), "198.51.100.1".parse().unwrap()] {
+        rig.send_ip(GUEST, to, wire::TCP, &syn(5000, port));
+        rig.send_ip(GUEST, to, wire::UDP, &wire::udp((GUEST, 5), (to, udp_port), b"x"));
+    }
+    (0..50).for_each(|_| rig.turn());
+    listener.set_nonblocking(true).unwrap();
+    udp.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err() && udp.recv(&mut [0; 8]).is_err() && rig.frames().is_empty());
+}
+
+#[test]
+fn half_open_connections_are_bounded() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let rig = Rig::new(&[]);
+    for n in 0..2000u16 {
+        rig.send_ip(GUEST, HOST, wire::TCP, &syn(10_000 + n, port));
+        if n % 50 == 0 {
+            rig.turn();
+            rig.frames();
+        }
+    }
+    (0..20).for_each(|_| rig.turn());
+    let (flows, half_open) = rig.user(|s| s.tcp.len());
+    assert!(flows == half_open && flows <= HALF_OPEN, "{flows} {half_open}");
+    // Spoofed sources are nobody's.
+    let (count, stranger) = (rig.user(|s| s.shared.guests.len()), "192.0.2.1".parse().unwrap());
+    rig.send_ip(stranger, HOST, wire::ICMP, &wire::icmp(stranger, HOST, 8, 0, [0; 4], b""));
+    rig.send_ip(HOST, HOST, wire::ICMP, &wire::icmp(HOST, HOST, 8, 0, [0; 4], b""));
+    (0..5).for_each(|_| rig.turn());
+    assert_eq!(rig.user(|s| s.shared.guests.len()), count);
+}
+
+#[test]
+fn datagrams_come_back_through_the_socket_they_left_by() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let rig = Rig::new(&[]);
+    rig.send_ip(GUEST, HOST, wire::UDP, &wire::udp((GUEST, 700), (HOST, port), b"question"));
+    (0..5).for_each(|_| rig.turn());
+    let mut buf = [0; 64];
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (n, from) = server.recv_from(&mut buf).unwrap();
+    assert_eq!(&buf[..n], b"question");
+    let long = vec![7; 4000];
+    server.send_to(&long, from).unwrap();
+    let mut got = vec![];
+    while got.len() < 4008 {
+        got.extend(rig.wait(|f| (wire::word(f, 12) == Some(ETHERTYPE_IPV4)).then(|| f[34..].to_vec())));
+    }
+    assert_eq!((wire::word(&got, 0), wire::word(&got, 2), &got[8..]), (Some(port), Some(700), &long[..]));
+}
+
+#[test]
+fn forwarded_ports_lead_into_the_guest() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+    let rig = Rig::new(&[("hostfwd", &format!("tcp:127.0.0.1:{port}-:22"))]);
+    rig.client.send(arp(
+        1,
+        MacAddr::BROADCAST,
+        (MAC, Ipv4Addr::new(10, 0, 2, 15)),
+        (MacAddr::default(), Ipv4Addr::new(10, 0, 2, 2)),
+    ));
+    let mut host = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let packet = rig.wait(|f| {
+        let p = wire::parse_v4(f.get(14..)?).filter(|p| p.proto == wire::TCP)?;
+        Some(p.whole.to_vec())
+    });
+    let p = wire::parse_v4(&packet).unwrap();
+    let s = wire::segment(p.payload).unwrap();
+    assert_eq!((p.src, s.dst_port, s.flags), (HOST, 22, flag::SYN));
+    let key = Key { guest: SocketAddr::new(HOST, s.src_port), remote: SocketAddr::new(GUEST, 22) };
+    let mut inner = Inner::new(key, 9, Stamp::from_micros(0), Some(packet)).unwrap();
+    host.write_all(b"hello").unwrap();
+    let mut got = vec![];
+    rig.tcp(&mut inner, |i| {
+        let s = i.socket();
+        while s.can_recv() {
+            s.recv(|b| (b.len(), got.extend_from_slice(b))).unwrap();
+        }
+        got == b"hello" && s.send_slice(b"welcome").is_ok()
+    });
+    let mut answer = [0; 7];
+    host.set_nonblocking(true).unwrap();
+    rig.tcp(&mut inner, |_| host.read_exact(&mut answer).is_ok());
+    assert_eq!(&answer, b"welcome");
+}
+
+/// Frames of any length and content: nothing panics, nothing piles up.
+#[test]
+fn nonsense_is_harmless() {
+    let rig = Rig::new(&[("restrict", "on")]);
+    let seeds: Vec<Vec<u8>> = [
+        wire::ip(GUEST, HOST, wire::TCP, &syn(1, 2), 1),
+        wire::ip(GUEST, HOST, wire::UDP, &wire::udp((GUEST, 68), (HOST, 67), &[1; 300]), 1),
+        wire::ip(GUEST, HOST, wire::UDP, &wire::udp((GUEST, 9), (HOST, 69), b"\0\x01a\0octet\0"), 1),
+        wire::ip(GUEST, HOST, wire::ICMP, &wire::icmp(GUEST, HOST, 8, 0, [0; 4], b"x"), 1),
+        vec![vec![0x60; 60]],
+    ]
+    .concat();
+    let mut x = 88_172_645_463_325_252u64;
+    let mut random = move || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as usize
+    };
+    for n in 0..20_000 {
+        let seed = &seeds[random() % seeds.len()];
+        let kind = if seed[0] >> 4 == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        let mut f = wire::frame(ROUTER, MAC, if random() % 8 == 0 { ETHERTYPE_ARP } else { kind }, seed);
+        for _ in 0..random() % 4 {
+            let at = random() % f.len();
+            f[at] = random() as u8;
+        }
+        f.truncate(1 + random() % (f.len() * 2));
+        rig.client.send(f);
+        if n % 100 == 0 {
+            rig.turn();
+            rig.frames();
+        }
+    }
+    (0..5).for_each(|_| rig.turn());
+    assert!(rig.user(|s| s.tcp.len().0 <= HALF_OPEN && s.shared.guests.len() <= MAX_GUESTS && s.shared.out.is_empty()));
+}

@@ -1,0 +1,71 @@
+//! Network backends and cards.
+
+use super::super::harness::*;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+rows! {
+    netdev: ["-netdev", "user,id=n,net=192.168.7.0/24,restrict=on", "-netdev", "{\"type\":\"hubport\",\"id\":\"h\",\"hubid\":3}", "-device", "e1000,netdev=n,id=card,mac=52:54:00:00:00:01"] |r| {
+        let mut q = r.pc();
+        let text = q.hmp("info network");
+        assert_eq!(text, "hub 3\r\n \\ h: \r\ncard: index=0,type=nic,model=e1000,macaddr=52:54:00:00:00:01\r\n \\ n: index=0,type=user,net=192.168.7.0,restrict=on\r\n");
+        assert_eq!(get(&mut q, "/machine/peripheral/card", "netdev"), "n");
+    }
+    nic: ["-nic", "none"] |r| { assert!(!r.pc().hmp("info pci").contains("Ethernet")); }
+    nic_user: ["-nic", "user,model=e1000-82545em,mac=52:54:00:00:00:02"] |r| {
+        let mut q = r.pc();
+        assert!(q.hmp("info pci").contains("Ethernet controller: PCI device 8086:100f"));
+        assert!(q.hmp("info network").contains("e1000-82545em.0: index=0,type=nic,model=e1000-82545em,macaddr=52:54:00:00:00:02\r\n \\ #net0: index=0,type=user,net=10.0.2.0,restrict=off\r\n"));
+    }
+    net: ["-net", "none"] |r| { assert!(!r.pc().hmp("info pci").contains("Ethernet")); }
+    net_hub: ["-net", "nic", "-net", "user"] |r| {
+        let text = r.pc().hmp("info network");
+        assert!(text.starts_with("hub 0\r\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\r\n \\ hub0port1: #net0: "), "{text}");
+    }
+    netdev_stream: ["-netdev", "stream,id=n,server=on,addr.type=unix,addr.path={dir}/s", "-netdev", "hubport,id=a,hubid=0,netdev=n", "-netdev", "stream,id=m,server=on,addr.type=unix,addr.path={dir}/t", "-netdev", "hubport,id=b,hubid=0,netdev=m"] |r| {
+        let mut q = r.pc();
+        let connect = |name: &str| std::os::unix::net::UnixStream::connect(r.path(name)).unwrap();
+        let (mut s, mut t) = (connect("s"), connect("t"));
+        q.event("NETDEV_STREAM_CONNECTED");
+        q.event("NETDEV_STREAM_CONNECTED");
+        s.write_all(&[&[0, 0, 0, 60][..], &[7; 60]].concat()).unwrap();
+        let mut got = [0; 64];
+        t.read_exact(&mut got).unwrap();
+        assert_eq!(got[..], [&[0, 0, 0, 60][..], &[7; 60]].concat());
+    }
+    netdev_dgram: ["-netdev", "dgram,id=n,local.type=unix,local.path={dir}/a,remote.type=unix,remote.path={dir}/b", "-netdev", "hubport,id=p,hubid=0,netdev=n", "-netdev", "dgram,id=m,local.type=unix,local.path={dir}/c,remote.type=unix,remote.path={dir}/d", "-netdev", "hubport,id=o,hubid=0,netdev=m"] |r| {
+        let _q = r.pc();
+        let bind = |name: &str| std::os::unix::net::UnixDatagram::bind(r.path(name)).unwrap();
+        let (b, d) = (bind("b"), bind("d"));
+        b.send_to(&[9; 64], r.path("a")).unwrap();
+        let mut got = [0; 100];
+        assert_eq!((d.recv(&mut got).unwrap(), &got[..64]), (64, &[9; 64][..]));
+    }
+    netdev_socket: ["-netdev", "socket,id=n,udp=127.0.0.1:1,localaddr=127.0.0.1:0", "-netdev", "socket,id=m,mcast=230.0.0.1:1234,localaddr=127.0.0.1"] |r| {
+        assert!(r.none().hmp("info network").contains("m: index=0,type=socket,mcast=230.0.0.1:1234\r\n"));
+    }
+    netdev_errors: ["-netdev", "vde,id=n"] |r| {
+        assert!(r.error().contains("-netdev vde,id=n: Parameter 'type' does not accept value 'vde' (accepted: dgram, hubport, socket, stream, tap, user)"));
+        for (option, text, message) in [
+            ("-netdev", "user", "Parameter 'id' is missing"),
+            ("-netdev", "user,id=n,speed=1", "Parameter 'speed' is unexpected"),
+            ("-netdev", "socket,id=n", "exactly one of listen=, connect=, mcast= or udp= is required"),
+            ("-netdev", "tap,id=n,fd=77", "File descriptor named '77' not found"),
+            ("-netdev", "tap,id=n,script=/etc/x", "script= is not built yet"),
+            ("-nic", "user,mac=1", "invalid syntax for ethernet address"),
+            ("-nic", "user,model=vga", "Unsupported NIC model: vga"),
+            ("-net", "nic,netdev=x", "netdev 'x' not found"),
+            ("-netdev", "user,id=n,hostfwd=tcp::1", "Invalid host forwarding rule 'tcp::1' (Missing guest address separator)"),
+            ("-device", "e1000,netdev=x", "Property 'e1000.netdev' can't find value 'x'"),
+        ] {
+            let out = tests::process::run(&[option, text, "-accel", "qtest", "-display", "none", "-L", firmware()], "");
+            assert!(out.stderr.contains(message) && out.code == Some(1), "{option} {text}: {out:?}");
+        }
+    }
+    netdev_hostfwd: ["-nodefaults"] |r| {
+        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).unwrap().port();
+        let rule = format!("user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22");
+        let _q = tests::qmp::Qmp::start(&r.with(&["-machine", "none", "-netdev", &rule]));
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+}
