@@ -183,6 +183,18 @@ impl Backend {
         Ok(())
     }
 
+    /// Puts another node in the place of the medium's: the device does not notice. With no requests under way.
+    ///
+    /// # Errors
+    /// Another user is in the way; the old node stays.
+    pub(crate) fn replace_root(&self, node: &Arc<Node>) -> Result<()> {
+        let old = self.root();
+        self.set_root(Some(node)).inspect_err(|_| {
+            // It was granted before.
+            _ = self.set_root(old.as_ref());
+        })
+    }
+
     fn label(&self) -> String {
         match &self.state.lock().owner {
             _ if !self.name.is_empty() => format!("block device '{}'", self.name),

@@ -3,7 +3,7 @@
 use crate::backend::{Backend, ErrorPolicy, Legacy, OnError};
 use crate::driver::{self, DriverDef};
 use crate::drivers::probe;
-use crate::node::{Common, Node};
+use crate::node::{Common, Edge, Node, Perm};
 use crate::options::{Child, Opts};
 use crate::pool::Pool;
 use hw_core::Core;
@@ -389,6 +389,58 @@ impl Blocks {
         drop(node);
         self.inner.lock().nodes.retain(|_, n| n.node.strong_count() > 0);
         Ok(())
+    }
+
+    /// `block_resize`: waits for all requests first.
+    ///
+    /// # Errors
+    /// Another user is in the way, a driver that cannot, or as the host says.
+    pub fn resize(&self, node: &Arc<Node>, size: u64) -> Result<()> {
+        if !size.is_multiple_of(crate::SECTOR) {
+            return Err(Error::generic(format!("The new size must be a multiple of {}", crate::SECTOR)));
+        }
+        self.drain();
+        let _edge = Edge::new(node, "block_resize", Perm::RESIZE, Perm::all())?;
+        node.resize(size).map_err(|e| Error::generic(format!("Could not resize '{}': {}", node.name(), plain(&e))))
+    }
+
+    /// `blockdev-snapshot-sync`: makes (or takes, if it is there) a qcow2 image `file` whose backing file is the medium of `drive`, and
+    /// has the drive write to it from now on. Waits for all requests first.
+    ///
+    /// # Errors
+    /// No medium, read-only, a name that is taken, or as the host says: the drive is as it was.
+    pub fn snapshot(&self, drive: &Arc<Backend>, file: &str, node_name: Option<&str>, exists: bool) -> Result<()> {
+        let base = drive.root().ok_or_else(|| Error::generic(format!("Device '{}' has no medium", drive.name())))?;
+        if base.is_read_only() {
+            return Err(Error::generic(format!("Node '{}' is read-only", base.name())));
+        }
+        if node_name.is_some() {
+            self.node_name(node_name.map(str::to_owned))?; // free, before anything is made
+        }
+        self.drain();
+        let failed = |e: std::io::Error| Error::generic(format!("Could not create '{file}': {}", plain(&e)));
+        base.flush().map_err(failed)?;
+        if !exists {
+            let below = base.driver().children().first().map(|(_, n)| n.clone());
+            let size = base.len().map_err(failed)?;
+            if base.driver_name() == "raw" && below.is_some_and(|n| n.len().ok() != Some(size)) {
+                return Err(Error::generic("An overlay cannot name a part of a raw image as its backing file"));
+            }
+            let name = base.driver().filename();
+            let name = std::fs::canonicalize(&name).map_err(failed)?;
+            let name = name.to_str().ok_or_else(|| Error::generic("The image's name is not UTF-8"))?;
+            std::fs::File::options().create(true).append(true).open(file).map_err(failed)?;
+            let opts = Opts::keyval([("driver", "file"), ("filename", file)])?;
+            let target = self.open_node(opts, None)?;
+            // Whoever uses that file is in the way.
+            let _edge = Edge::new(&target, "create", Perm::READ | Perm::WRITE | Perm::RESIZE, Perm::empty())?;
+            crate::drivers::create_qcow2(&target, size, name, base.driver_name()).map_err(failed)?;
+        }
+        let options = [("file.driver", "file"), ("file.filename", file), ("backing", base.name())];
+        let opts = Opts::keyval(options.into_iter().chain(node_name.map(|n| ("node-name", n))))?;
+        let common = Common { probed: false, ..base.common().clone() };
+        let overlay = self.open_with(Self::find_driver("qcow2", true)?, common, opts)?;
+        drive.replace_root(&overlay)
     }
 
     // ---- drives ----

@@ -425,6 +425,51 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
             assert!(q.error("blockdev-add", args).1.contains(text), "{text}");
         }
     }
+    block_resize = "block_resize": {
+        let file = disk(q, 8192);
+        q.run("blockdev-add", json!({"driver": "raw", "node-name": "n", "file": {"driver": "file", "filename": file}}));
+        q.run("block_resize", json!({"node-name": "n", "size": 1 << 20}));
+        assert_eq!(find(&q.run("query-named-block-nodes", json!({})), "node-name", "n")["image"]["virtual-size"], 1 << 20);
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 1 << 20);
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "z"}));
+        for (args, text) in [
+            (json!({"node-name": "z", "size": 512}), "Could not resize 'z'"),
+            (json!({"node-name": "n", "size": 513}), "The new size must be a multiple of 512"),
+            (json!({"node-name": "n", "size": -1}), "Parameter 'size' expects a >0 size"),
+            (json!({"device": "ide1-cd0", "size": 512}), "Device 'ide1-cd0' has no medium"),
+            (json!({"size": 512}), "Need exactly one of 'device' and 'node-name'"),
+        ] {
+            assert!(q.error("block_resize", args).1.contains(text), "{text}");
+        }
+    }
+    blockdev_snapshot_sync = "blockdev-snapshot-sync": {
+        let (file, over) = (disk(q, 1 << 20), path(q, "over"));
+        let mut more = pc(&["-drive", &format!("if=ide,id=d,format=raw,file={file}")]);
+        let args = json!({"device": "d", "snapshot-file": over, "snapshot-node-name": "top"});
+        more.run("blockdev-snapshot-sync", args.clone());
+        let all = more.run("query-block", json!({}));
+        let top = &find(&all, "device", "d")["inserted"];
+        assert_eq!((&top["node-name"], &top["drv"], &top["backing_file_depth"]), (&json!("top"), &json!("qcow2"), &json!(1)));
+        assert_eq!((&top["image"]["virtual-size"], &top["image"]["backing-filename-format"]), (&json!(1 << 20), &json!("raw")));
+        assert!(more.error("blockdev-snapshot-sync", args).1.contains("Duplicate nodes with node-name='top'"));
+        let all = more.run("query-block", json!({}));
+        assert_eq!(find(&all, "device", "d")["inserted"]["node-name"], "top");
+        more.run("block_resize", json!({"device": "d", "size": 2 << 20}));
+        let vmdk = json!({"device": "d", "snapshot-file": over, "format": "vmdk"});
+        assert!(more.error("blockdev-snapshot-sync", vmdk).1.contains("accepted: qcow2"));
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n"}));
+        let loose = json!({"node-name": "n", "snapshot-file": path(q, "x")});
+        assert!(q.error("blockdev-snapshot-sync", loose).1.contains("not the medium of a device"));
+        let used = json!({"device": "d", "snapshot-file": over});
+        assert!(more.error("blockdev-snapshot-sync", used).1.contains("lock"));
+        let own = path(q, "own");
+        std::fs::write(&own, [0; 4096]).unwrap();
+        q.run("blockdev-change-medium", json!({"device": "ide1-cd0", "filename": own, "format": "raw"}));
+        let read_only = json!({"device": "ide1-cd0", "snapshot-file": path(q, "y")});
+        assert!(q.error("blockdev-snapshot-sync", read_only).1.contains("read-only"));
+        q.run("blockdev-change-medium", json!({"device": "ide1-cd0", "filename": own, "read-only-mode": "read-write"}));
+        q.run("blockdev-snapshot-sync", json!({"device": "ide1-cd0", "snapshot-file": path(q, "z")}));
+    }
     blockdev_del = "blockdev-del": {
         q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n"}));
         q.run("blockdev-add", json!({"driver": "raw", "file": "n", "node-name": "r"}));

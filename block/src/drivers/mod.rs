@@ -9,4 +9,5 @@ mod qcow2;
 mod raw;
 mod snapshot;
 
+pub(crate) use qcow2::create as create_qcow2;
 pub(crate) use snapshot::on_top;

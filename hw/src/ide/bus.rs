@@ -153,9 +153,7 @@ impl IdeDevice {
     pub fn info(&self) -> DriveInfo {
         let mut info = self.info.read().clone();
         if let Some(b) = self.drive.get() {
-            if info.kind == Kind::Cd {
-                info.sectors = b.len() / 512;
-            }
+            info.sectors = b.len() / 512; // media change, disks are resized
             info.write_cache = b.write_cache();
         }
         info

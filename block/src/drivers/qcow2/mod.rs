@@ -11,6 +11,7 @@
 
 mod cache;
 mod compressed;
+mod create;
 mod data;
 mod geometry;
 mod header;
@@ -21,6 +22,8 @@ mod repair;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use create::create;
 
 use crate::blocks::{Backing, Blocks};
 use crate::driver::{ChildOf, Driver, DriverDef};

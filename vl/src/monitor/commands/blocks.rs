@@ -185,6 +185,44 @@ pub(super) static COMMANDS: &[Command] = &[
             Ok(json!({}))
         },
     },
+    command(
+        "block_resize",
+        &[opt("device", Ty::Str), opt("node-name", Ty::Str), req("size", Ty::Int)],
+        None,
+        |vm, args| {
+            let (_, node) = root(vm, args)?;
+            let size = args.0.get("size").and_then(serde_json::Value::as_u64);
+            let size = size.ok_or_else(|| QmpError::generic("Parameter 'size' expects a >0 size"))?;
+            vm.blocks.resize(&node, size)?;
+            Ok(json!({}))
+        },
+    ),
+    command(
+        "blockdev-snapshot-sync",
+        &[
+            opt("device", Ty::Str),
+            opt("node-name", Ty::Str),
+            req("snapshot-file", Ty::Str),
+            opt("snapshot-node-name", Ty::Str),
+            opt("format", Ty::Str),
+            opt("mode", Ty::Enum(&["existing", "absolute-paths"])),
+        ],
+        None,
+        |vm, args| {
+            let (drive, node) = root(vm, args)?;
+            let none = || QmpError::generic(format!("Node '{}' is not the medium of a device", node.name()));
+            let drive = drive.ok_or_else(none)?;
+            match args.opt_str("format") {
+                None | Some("qcow2") => {}
+                Some(f) => {
+                    return Err(QmpError::generic(format!("format '{f}' cannot be used here (accepted: qcow2)")));
+                }
+            }
+            let exists = args.opt_str("mode") == Some("existing");
+            vm.blocks.snapshot(&drive, args.str("snapshot-file"), args.opt_str("snapshot-node-name"), exists)?;
+            Ok(json!({}))
+        },
+    ),
     command("blockdev-del", &[req("node-name", Ty::Str)], None, |vm, args| {
         vm.blocks.blockdev_del(args.str("node-name"))?;
         Ok(json!({}))
@@ -265,6 +303,26 @@ fn find(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
         (Some(name), None) => vm.blocks.backend(name).ok_or_else(|| none(name)),
         (None, Some(id)) => vm.blocks.backend_of_device(id).ok_or_else(|| none(id)),
         _ => Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
+    }
+}
+
+/// The node that `device` (a drive's) or `node-name` says, and the drive whose medium it is.
+fn root(vm: &Vm, args: Args<'_>) -> QmpResult<(Option<Arc<Backend>>, Arc<block::Node>)> {
+    match (args.opt_str("device"), args.opt_str("node-name")) {
+        (Some(name), None) => {
+            let none = || QmpError { class: "DeviceNotFound", desc: format!("Device '{name}' not found") };
+            let drive = vm.blocks.backend(name).ok_or_else(none)?;
+            let no_medium = || QmpError::generic(format!("Device '{name}' has no medium"));
+            let node = drive.root().ok_or_else(no_medium)?;
+            Ok((Some(drive), node))
+        }
+        (None, Some(name)) => {
+            let none = || QmpError::generic(format!("Cannot find device='' nor node-name='{name}'"));
+            let node = vm.blocks.find_node(name).ok_or_else(none)?;
+            let over = |b: &Arc<Backend>| b.root().is_some_and(|n| Arc::ptr_eq(&n, &node));
+            Ok((vm.blocks.backends().into_iter().find(over), node))
+        }
+        _ => Err(QmpError::generic("Need exactly one of 'device' and 'node-name'")),
     }
 }
 
