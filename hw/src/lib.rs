@@ -4,6 +4,7 @@
 
 pub mod acpi;
 pub mod audio;
+pub mod backends;
 pub mod block;
 pub mod char;
 pub mod display;

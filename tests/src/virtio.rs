@@ -344,6 +344,17 @@ impl Ring {
         v.notify(self.n);
     }
 
+    /// Whether the chain that was offered last is used; a split ring.
+    pub fn is_used(&self, v: &mut Virtio) -> bool {
+        v.q.load(self.device + 2, 2) == u64::from(self.avail)
+    }
+
+    /// Bytes that the device says it wrote into the chain that was offered last; a split ring.
+    pub fn used_len(&self, v: &mut Virtio) -> u64 {
+        let slot = u64::from(self.avail.wrapping_sub(1) % self.size);
+        v.q.load(self.device + 4 + 8 * slot + 4, 4)
+    }
+
     /// Waits until the chain that was offered last is used.
     pub fn wait(&mut self, v: &mut Virtio) {
         let (device, avail, (at, wrap)) = (self.device, self.avail, self.expected);

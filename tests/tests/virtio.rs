@@ -310,3 +310,50 @@ fn queues_can_be_reset_and_memory_is_reached_as_a_bus_master_only() {
     first.wait(&mut v);
     assert_eq!(v.q.load(STATUS, 1), 0);
 }
+
+#[test]
+fn random_bytes_come_by_ration() {
+    let device = "virtio-rng-pci,addr=4,max-bytes=100,period=1000";
+    let mut v = Virtio::new(start(&["-object", "rng-builtin,id=r", "-device", &format!("{device},rng=r")]), 4);
+    assert_eq!(
+        (v.config(0, 4), v.config(0x2c, 4), v.common(0x12, 2), v.device(0, 1)),
+        (0x1005_1af4, 0x0004_1af4, 1, 0xff)
+    );
+    v.start(VIRTIO_PCI);
+    let mut ring = v.queue(0, false);
+    v.driver_ok();
+    v.q.write(DATA, &[0; 128]);
+    ring.offer(&mut v, &[(DATA, 64, WRITE)]);
+    ring.wait(&mut v);
+    assert_eq!(ring.used_len(&mut v), 64);
+    let bytes = v.q.read(DATA, 128);
+    assert!(bytes[..64].iter().filter(|b| **b == 0).count() < 16 && bytes[64..] == [0; 64], "{bytes:?}");
+    // The rest of the ration, then nothing until the next period.
+    ring.offer(&mut v, &[(DATA, 64, WRITE)]);
+    ring.wait(&mut v);
+    assert_eq!(ring.used_len(&mut v), 36);
+    ring.offer(&mut v, &[(DATA, 64, WRITE)]);
+    assert!(!ring.is_used(&mut v));
+    v.q.clock_step(999_000_000);
+    assert!(!ring.is_used(&mut v));
+    v.q.clock_step(1_000_000);
+    assert!(ring.is_used(&mut v));
+    assert_eq!(ring.used_len(&mut v), 64);
+    drop(v);
+    // A file of the host, which may have no bytes for a while.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let source = format!("rng-random,id=r,filename={}", file.path().display());
+    let mut v = Virtio::new(start(&["-object", &source, "-device", "virtio-rng-pci,addr=4,rng=r"]), 4);
+    v.start(VIRTIO_PCI);
+    let mut ring = v.queue(0, false);
+    v.driver_ok();
+    ring.offer(&mut v, &[(DATA, 64, WRITE)]);
+    v.q.clock_step(50_000_000);
+    assert!(!ring.is_used(&mut v));
+    std::fs::write(file.path(), b"random").unwrap();
+    v.q.clock_step(10_000_000);
+    assert!(ring.is_used(&mut v));
+    assert_eq!((ring.used_len(&mut v), v.q.read(DATA, 6)), (6, b"random".to_vec()));
+    let bad = tests::process::run(&["-machine", "none", "-object", "rng-random,id=r,filename=/nowhere"], "");
+    assert!(bad.stderr.contains("Could not open '/nowhere'"), "{}", bad.stderr);
+}

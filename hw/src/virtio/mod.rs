@@ -13,3 +13,4 @@ pub mod pci;
 mod pci_regs;
 mod pci_types;
 pub mod ring;
+pub mod rng;

@@ -20,15 +20,26 @@ struct Row {
     vectors: Result<u32, u32>,
 }
 
-const ROWS: &[Row] = &[Row {
-    stem: "virtio-blk",
-    backend: "virtio-blk-device",
-    transitional_id: 0x1001,
-    class: 0x0100,
-    category: Category::Storage,
-    class_property: true,
-    vectors: Err(1),
-}];
+const ROWS: &[Row] = &[
+    Row {
+        stem: "virtio-blk",
+        backend: "virtio-blk-device",
+        transitional_id: 0x1001,
+        class: 0x0100,
+        category: Category::Storage,
+        class_property: true,
+        vectors: Err(1),
+    },
+    Row {
+        stem: "virtio-rng",
+        backend: "virtio-rng-device",
+        transitional_id: 0x1005,
+        class: 0x00ff,
+        category: Category::Misc,
+        class_property: false,
+        vectors: Err(1),
+    },
+];
 
 fn base(c: &mut Class, row: &'static Row) {
     c.edit::<DeviceClass>().categories = vec![row.category];

@@ -51,6 +51,7 @@ const NEEDS: &[Need] = &[
 const PARTS: &[(&str, &str, &str)] = &[
     ("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own"),
     ("virtio-blk-device", "virtio-blk-pci", "a virtio bus comes with its device"),
+    ("virtio-rng-device", "virtio-rng-pci", "as above"),
 ];
 
 /// Whether the type exists as a part of another, with which it comes and goes.

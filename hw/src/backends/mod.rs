@@ -1,0 +1,3 @@
+//! Objects that devices take from the host.
+
+pub mod rng;
