@@ -32,7 +32,10 @@ impl DriveSlot {
         let path = device.object().path();
         let qdev = device.id().unwrap_or_else(|| path.clone());
         backend.attach(&qdev, &path, removable)?;
-        let shared = Perm::READ | Perm::WRITE_UNCHANGED | if share_rw { Perm::WRITE } else { Perm::empty() };
+        let mut shared = Perm::READ | Perm::WRITE_UNCHANGED;
+        // A disk may grow while it is used; a medium that can be changed keeps its size.
+        shared.set(Perm::RESIZE, !removable);
+        shared.set(Perm::WRITE, share_rw);
         if let Err(e) = backend.set_perms(Perm::READ | Perm::WRITE, shared) {
             backend.detach();
             return Err(e);

@@ -90,7 +90,7 @@ fn wrong_values_say_what_would_be_accepted() {
         (&["-icount", "shift=0,rr=record"], "not built yet"),
         (&["-drive", "file=x,if=scsi"], "not built yet"),
         (&["-drive", "file=/none,format=raw"], "Could not open '/none': No such file or directory"),
-        (&["-nic", "user"], "not built yet"),
+        (&["-nic", "vde"], "does not accept value 'vde'"),
         (&["-display", "gtk"], "expected none"),
         (&["/none/disk.raw"], "Could not open '/none/disk.raw': No such file or directory"),
     ] {

@@ -121,6 +121,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("query-blockstats=>", "histograms, intervals and statistics of drivers are not built"),
     ("query-named-block-nodes=>", "as for query-block"),
     ("input-send-event.events[].(key).data.key.(qcode).data: lacks word unmapped", "it is no key"),
+    ("NETDEV_STREAM_CONNECTED.addr", "options of sockets that are not built"),
+    ("netdev_add.", "backends and options that are not built"),
     ("object-add.(memory-backend-file)", "the type has not all of its properties"),
     ("object-add.(memory-backend-memfd)", "the type has not all of its properties"),
     ("object-add.qom-type: lacks word ", "types that are not built"),

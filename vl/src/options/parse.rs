@@ -170,7 +170,7 @@ mod tests {
             ["-fw_cfg", "opt/x"],
             ["-display", "gtk"],
             ["-vga", "cga"],
-            ["-nic", "user"],
+            ["-nic", "vde"],
             ["-action", "reboot=x"],
         ] {
             assert!(run(&bad).is_err(), "{bad:?}");

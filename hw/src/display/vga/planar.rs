@@ -47,10 +47,19 @@ fn chained_odd_even(r: &VgaRegs) -> bool {
     g6 & 2 != 0
 }
 
-/// Where an even or odd byte goes. In word mode (CR17 bit 6 clear) the CRT controller skips every other byte of a plane;
-/// here they are left out instead.
-fn odd_even_cell(r: &VgaRegs, at: u64) -> u64 {
-    if r.crtc(0x17) & 0x40 == 0 { at >> 1 } else { at & !1 }
+/// Which byte of the planes an address is. The CRT controller skips bytes of a plane in doubleword mode (CR14 bit 6: three of
+/// four) and, where even and odd addresses alternate between planes, in word mode (CR17 bit 6 clear: every other one); here
+/// they are left out instead.
+fn cell(r: &VgaRegs, at: u64, odd_even: bool) -> u64 {
+    if r.crtc(0x14) & 0x40 != 0 {
+        at >> 2
+    } else if odd_even && r.crtc(0x17) & 0x40 == 0 {
+        at >> 1
+    } else if chained_odd_even(r) {
+        at & !1
+    } else {
+        at
+    }
 }
 
 /// Planes that the map mask (SR2) enables.
@@ -69,13 +78,9 @@ pub fn read(r: &mut VgaRegs, vram: &dyn Vram, addr: u32) -> u8 {
         return vram.load(at);
     }
     let [_, _, g2, _, g4, g5, _, g7, ..] = r.gr;
-    let (at, plane) = if odd_even_read(r) {
-        (odd_even_cell(r, at), g4 & 2 | (at & 1) as u8)
-    } else if chained_odd_even(r) {
-        (at & !1, g4 & 3)
-    } else {
-        (at, g4 & 3)
-    };
+    let odd_even = odd_even_read(r);
+    let plane = if odd_even { g4 & 2 | (at & 1) as u8 } else { g4 & 3 };
+    let at = cell(r, at, odd_even);
     if at * 4 >= vram.size() {
         return 0xff;
     }
@@ -107,12 +112,13 @@ pub fn write(r: &mut VgaRegs, vram: &dyn Vram, addr: u32, val: u8) {
         return;
     }
     let [g0, g1, _, g3, _, g5, _, _, g8, ..] = r.gr;
-    let (at, reached) = match (odd_even_write(r), at & 1) {
-        (true, 0) => (odd_even_cell(r, at), 0b0101),
-        (true, _) => (odd_even_cell(r, at), 0b1010),
-        (false, _) if chained_odd_even(r) => (at & !1, 0b1111),
-        (false, _) => (at, 0b1111),
+    let odd_even = odd_even_write(r);
+    let reached = match (odd_even, at & 1) {
+        (true, 0) => 0b0101,
+        (true, _) => 0b1010,
+        (false, _) => 0b1111,
     };
+    let at = cell(r, at, odd_even);
     let writes = |r: &VgaRegs, plane: u64| reached >> plane & 1 != 0 && writes(r, plane);
     let rotated = val.rotate_right(u32::from(g3 & 7));
     for (plane, latch) in (0u64..).zip(r.latch) {

@@ -60,6 +60,8 @@ static OBJECT_OPTIONS: Union = Union {
             "monitor-qmp",
             &[req("chardev", Ty::Str), opt("pretty", Ty::Bool), opt("close-action", Ty::Enum(&["none", "delete"]))],
         ),
+        ("rng-builtin", &[opt("opened", Ty::Bool)]),
+        ("rng-random", &[opt("opened", Ty::Bool), opt("filename", Ty::Str)]),
     ],
 };
 
