@@ -165,14 +165,8 @@ mod tests {
         assert_eq!(c.uuid.as_deref(), Some("550e8400-e29b-41d4-a716-446655440000"));
         assert_eq!(c.fw_cfg[0].value, FwCfgArg::Text { name: "opt/x".into(), text: "a,b".into() });
         assert_eq!(c.escape_char, Some(0x14));
-        for bad in [
-            ["-uuid", "x"],
-            ["-fw_cfg", "opt/x"],
-            ["-display", "gtk"],
-            ["-vga", "cga"],
-            ["-nic", "vde"],
-            ["-action", "reboot=x"],
-        ] {
+        for bad in [["-uuid", "x"], ["-fw_cfg", "opt/x"], ["-display", "gtk"], ["-vga", "cga"], ["-action", "reboot=x"]]
+        {
             assert!(run(&bad).is_err(), "{bad:?}");
         }
     }
