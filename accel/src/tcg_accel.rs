@@ -135,6 +135,13 @@ impl TcgAccel {
                 watch_page(&ram, host)
             }
         });
+        // (Nor may the list of resets keep the vCPUs.)
+        let group = Arc::downgrade(this.group());
+        Core::of(machine).resets.add_hook(move |_| {
+            if let Some(group) = group.upgrade() {
+                group.start_anew()
+            }
+        });
         Ok(())
     }
     /// The virtual clock counts instructions from now on. Before the machine is initialized.

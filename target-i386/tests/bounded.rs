@@ -165,6 +165,16 @@ fn what_rests_gives_back_memory() {
             done.store(true, Relaxed);
             assert_eq!(got, (END, want), "{tier:?}");
         });
+        // Nothing is left of what was before a reset.
+        group.start_anew();
+        m.set_pc(CODE);
+        m.run(1);
+        let (c, j) = (m.counters(), group.jit_counters().unwrap_or_default());
+        assert!(c.decoded_bytes < 16 << 10 && c.decoded_pages < 3, "{tier:?}: {c:?}");
+        assert!(j.live == 0 && j.used < 64 << 10, "{tier:?}: {j:?}");
+        m.set_gpr(0, 0);
+        m.set_pc(CODE);
+        assert_eq!((m.run(u64::MAX), m.gpr(0)), (END, want), "{tier:?}");
     }
 }
 

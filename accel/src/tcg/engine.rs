@@ -339,6 +339,14 @@ impl<T: Target> Vcpu<T> {
                 }
             }
         }
+        if asked & request::ANEW != 0 {
+            // SAFETY: as above.
+            unsafe {
+                (*pages(env)).clear();
+                (*pages(env)).rest();
+                tlb::rest(env)
+            }
+        }
         if asked & request::FLUSH != 0 {
             // SAFETY: as above.
             unsafe {

@@ -58,6 +58,8 @@ pub(crate) mod request {
     /// Nothing got hot for a while: drop a part of decoded code, what has not been used for longest, and what is only kept to
     /// be fast.
     pub const REST: u32 = 256;
+    /// Drop all decoded code and what is only kept to be fast.
+    pub const ANEW: u32 = 512;
 }
 impl Shared {
     pub fn ask(&self, what: u32) {

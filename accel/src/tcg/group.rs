@@ -197,6 +197,17 @@ impl Group {
     pub fn rest(&self) {
         self.ask_all(request::REST)
     }
+    /// The guest starts anew, and will hardly have its code where it was: all that was made of it goes. Otherwise a guest that is reset again
+    /// and again, with its kernel in another place each time, would keep what was compiled for all of them.
+    pub fn start_anew(&self) {
+        if let Tier1::Is(jit) = &*self.jit.lock() {
+            jit.forget()
+        }
+        self.each(|v| {
+            v.shared().published.lock().clear();
+            v.shared().ask(request::ANEW)
+        })
+    }
     /// What vCPUs keep of the code they decoded takes so many bytes at most, all together; if less is used than one needs to
     /// get on (1 MiB each), that much.
     pub fn set_decoded_limit(&self, bytes: usize) {

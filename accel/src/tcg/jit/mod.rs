@@ -479,6 +479,12 @@ impl Jit {
             !list.is_empty()
         })
     }
+    /// Forgets all regions and requests. Code is free when no vCPU has it attached.
+    pub fn forget(&self) {
+        let all = std::mem::take(&mut *self.regions.lock());
+        all.values().flatten().for_each(|r| r.evicted.store(true, Release));
+        self.queue.lock().waiting.clear()
+    }
     /// What happened so far.
     pub fn counters(&self) -> JitCounters {
         let s = &self.stats;
