@@ -110,16 +110,18 @@ fn crashes(o: &Options) -> Result<()> {
 
 fn resets(_: &Options) -> Result<()> {
     let mut guest = reset_guest::boot(Command::new(crate::release_binary()?), LIMIT)?;
-    let mut settled = 0;
+    let mut seen = vec![];
     for (i, how) in RESETS.iter().cycle().take(ROUNDS).enumerate() {
         reset_guest::reset(&mut guest, how, LIMIT);
         let now = guest.overhead_kib(512 << 20)?;
-        // After each way was gone once, all code of ours is paged in.
-        if i < 2 * RESETS.len() {
-            settled = now;
-        }
         println!("  {:2} {how:7} {now} KiB beside the guest's RAM", i + 1);
-        assert!(now < settled + GROWTH, "grew from {settled} to {now} KiB");
+        seen.push(now)
+    }
+    // The compiler is at work at some of these moments: what counts is the least of ten. (In the first ten our code is paged in.)
+    let least: Vec<u64> = seen.chunks(2 * RESETS.len()).filter_map(|ten| ten.iter().min().copied()).collect();
+    let Some((settled, later)) = least.get(1..).and_then(<[u64]>::split_first) else { bail!("too few rounds") };
+    for now in later {
+        assert!(*now < settled + GROWTH, "grew from {settled} to {now} KiB: {least:?}");
     }
     Ok(())
 }
