@@ -1,4 +1,4 @@
-//! A disk, type `virtio-blk-device`. Source: virtio 1.2 §5.2. Requests: [`super::blk_request`].
+//! A disk, type `virtio-blk-device`. Source: virtio 1.2 §5.2. Requests: `blk_request`.
 //! Not modelled: secure erase, lifetime, zones; SCSI commands of legacy drivers; `iothread`; translated geometries.
 //!
 //! A request is a value that is part of the state until its chain goes back to the driver. So one that failed under `werror=stop` is

@@ -1,7 +1,7 @@
 //! Type `virtio-pci`: virtio over PCI, and its bus `virtio-pci-bus`. Source: virtio 1.2 §4.1; §4.1.5.1 (legacy registers): §4.1.4.10.
 //!
 //! A function shows the modern registers in a memory window that vendor capabilities describe, the legacy ones in an I/O window, or
-//! both. Registers: [`super::pci_regs`]; the types users see: [`super::pci_types`]. PCI Express properties (`ats`, `aer`,
+//! both. Registers: `pci_regs`; the types users see: `pci_types`. PCI Express properties (`ats`, `aer`,
 //! `x-pcie-*`) have no effect on a conventional bus, as on QEMU. Not modelled: the migration of a bus master bug of old versions.
 
 use super::device::{Transport, VirtioBus, VirtioDevice, feature};

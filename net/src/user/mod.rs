@@ -4,7 +4,7 @@
 //! ends here, in a stack of its own (`smoltcp`), and goes on as a socket of the host; UDP and pings are sockets of the host too. 10.0.2.2 is
 //! the host's loopback. All work is done on the event loop's thread, under one lock, which is released before frames are sent on.
 //!
-//! Bounds: [`tcp::MAX_FLOWS`] connections, of which [`tcp::HALF_OPEN`] not yet established; [`udp::MAX_FLOWS`] UDP and ping sockets;
+//! Bounds: `tcp::MAX_FLOWS` connections, of which `tcp::HALF_OPEN` not yet established; `udp::MAX_FLOWS` UDP and ping sockets;
 //! a connection's buffers are fixed; nothing is kept for packets that belong to nothing.
 //!
 //! Not here: fragments from the guest are not put together; DHCPv6; `smb`; `guestfwd` to a character device.
