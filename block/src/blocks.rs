@@ -4,9 +4,9 @@ use crate::backend::{Backend, ErrorPolicy, Legacy, OnError};
 use crate::driver::{self, DriverDef};
 use crate::drivers::probe;
 use crate::node::{Common, Edge, Node, Perm};
-use crate::options::{Child, Opts};
 use crate::pool::Pool;
 use hw_core::Core;
+use hw_core::opts::{Child, Opts};
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use serde_json::Value;
@@ -247,7 +247,7 @@ impl Blocks {
     fn open_with(&self, def: &'static DriverDef, mut common: Common, mut opts: Opts) -> Result<Arc<Node>> {
         let name = self.node_name(opts.take_str("node-name")?)?;
         let driver = (def.open)(self, &mut common, &mut opts)?;
-        opts.finish(def.name)?;
+        opts.finish_driver(def.name)?;
         let node = Node::new(name, def, common, driver);
         self.register(&node);
         Ok(node)

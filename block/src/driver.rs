@@ -2,7 +2,7 @@
 
 use crate::blocks::Blocks;
 use crate::node::{Common, Node, Perm};
-use crate::options::Opts;
+use hw_core::opts::Opts;
 use qom::Result;
 use serde_json::Value;
 use std::io;

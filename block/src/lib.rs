@@ -22,7 +22,6 @@ mod drivers;
 mod lock;
 mod node;
 mod object;
-pub mod options;
 mod overlap;
 pub mod pool;
 mod qapi;
@@ -32,9 +31,9 @@ pub mod stats;
 pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
 pub use blocks::{Blocks, DriveConfig, Interface, on_error};
 pub use drivers::probe;
+pub use hw_core::opts::Opts;
 pub use node::{Cache, Common, DetectZeroes, Edge, Node, Perm};
 pub use object::DriveSlot;
-pub use options::Opts;
 pub use request::{Done, Op, Outcome, Request};
 
 /// Bytes of a sector, the unit that sizes are rounded up to.

@@ -1,7 +1,7 @@
 //! Nodes and the edges between them and their users.
 
 use crate::driver::{Driver, DriverDef};
-use crate::options::Opts;
+use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use std::io;
@@ -100,7 +100,7 @@ impl Common {
         if let Some(mut c) = opts.take_object("cache")? {
             cache.direct = c.take_bool("direct")?.unwrap_or(cache.direct);
             cache.no_flush = c.take_bool("no-flush")?.unwrap_or(cache.no_flush);
-            c.finish("cache")?;
+            c.finish_driver("cache")?;
         }
         let unmap = match opts.take_choice("discard", &["ignore", "unmap", "off", "on"])? {
             Some(word) => word == "unmap" || word == "on",

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, End};
 use crate::nets::Nets;
-use crate::opts::Opts;
+use hw_core::opts::Opts;
 use qom::Result;
 use std::sync::Arc;
 

@@ -18,11 +18,18 @@ mod hostfd;
 mod mac;
 mod nets;
 mod nic;
-mod opts;
 pub mod user;
 
 pub use client::{Client, End, Frame};
+pub use hw_core::opts::Opts;
 pub use mac::MacAddr;
 pub use nets::{Nets, NicRequest};
 pub use nic::{MacProp, Nic, NicHandlers, PeerSlot};
-pub use opts::Opts;
+
+/// Options of a backend as text; those that are lists in QAPI's `Netdev` may come again.
+///
+/// # Errors
+/// A key that is both a value and an object.
+pub fn keyval<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> qom::Result<Opts> {
+    Opts::keyval_with(pairs, &["hostfwd", "guestfwd", "dnssearch"])
+}

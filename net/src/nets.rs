@@ -3,9 +3,9 @@
 use crate::backend;
 use crate::client::{Client, End};
 use crate::mac::MacAddr;
-use crate::opts::Opts;
 use hw_core::Core;
 use hw_core::event_loop::EventLoop;
+use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use serde_json::{Value, json};

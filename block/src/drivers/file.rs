@@ -4,7 +4,7 @@ use super::direct;
 use crate::driver::{Driver, DriverDef, write_zeros_by_hand};
 use crate::lock::{self, Locks};
 use crate::node::{Common, Perm};
-use crate::options::Opts;
+use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use rustix::fs::FallocateFlags;

@@ -4,7 +4,7 @@ use super::probe;
 use crate::blocks::Blocks;
 use crate::driver::{ChildOf, Driver, DriverDef};
 use crate::node::{Common, Edge, Perm};
-use crate::options::Opts;
+use hw_core::opts::Opts;
 use qom::{Error, Result};
 use std::io;
 

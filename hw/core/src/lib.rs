@@ -23,6 +23,7 @@ pub mod local_time;
 mod locked;
 pub mod machine;
 pub mod memory;
+pub mod opts;
 pub mod pci;
 pub mod qdev;
 pub mod request;

@@ -1,6 +1,6 @@
 //! Addresses of host sockets, and sockets that never block.
 
-use crate::opts::Opts;
+use hw_core::opts::Opts;
 use qom::{Error, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use crate::backend::BackendDef;
 use crate::client::{Client, End, Frame};
 use crate::nets::Nets;
-use crate::opts::Opts;
+use hw_core::opts::Opts;
 use qom::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};

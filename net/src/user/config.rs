@@ -1,6 +1,6 @@
 //! Options of `user`, understood.
 
-use crate::opts::Opts;
+use hw_core::opts::Opts;
 use qom::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     fn parsed(pairs: &[(&str, &str)]) -> Result<Config, String> {
-        let mut o = Opts::keyval(pairs.iter().copied()).unwrap();
+        let mut o = crate::keyval(pairs.iter().copied()).unwrap();
         let c = Config::take(&mut o).map_err(|e| e.to_string())?;
         o.finish().map_err(|e| e.to_string())?;
         Ok(c)

@@ -199,10 +199,9 @@ pub fn answer(c: &Config, leases: &mut Leases, request: &[u8]) -> Option<Reply> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::opts::Opts;
 
     fn config() -> Config {
-        Config::take(&mut Opts::keyval([("hostname", "guest"), ("bootfile", "/pxe"), ("dnssearch", "a.b")]).unwrap())
+        Config::take(&mut crate::keyval([("hostname", "guest"), ("bootfile", "/pxe"), ("dnssearch", "a.b")]).unwrap())
             .unwrap()
     }
 

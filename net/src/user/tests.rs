@@ -36,7 +36,7 @@ impl Rig {
         let nets = Nets::of(&core);
         let events = EventLoop::new().unwrap();
         nets.set_events(events.clone());
-        let mut opts = Opts::keyval(options.iter().copied()).unwrap();
+        let mut opts = crate::keyval(options.iter().copied()).unwrap();
         opts.set("type", "user");
         opts.set("id", "n");
         let user = nets.netdev_add(opts).unwrap();

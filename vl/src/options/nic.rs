@@ -24,7 +24,7 @@ pub fn netdev(text: &str) -> Result<net::Opts, OptError> {
         };
     }
     let o = Opts::parse(text, &desc::NETDEV)?;
-    net::Opts::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).map_err(|e| other(&e))
+    net::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).map_err(|e| other(&e))
 }
 
 fn mac(text: Option<String>) -> Result<Option<net::MacAddr>> {
@@ -37,7 +37,7 @@ fn mac(text: Option<String>) -> Result<Option<net::MacAddr>> {
 }
 
 fn backend(o: &Opts) -> Result<net::Opts> {
-    net::Opts::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+    net::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())))
 }
 
 /// Acts on `-nic` (a card with its backend).

@@ -8,7 +8,7 @@ mod vpc;
 use crate::blocks::Blocks;
 use crate::driver::{ChildOf, Driver};
 use crate::node::{Common, Edge, Node, Perm};
-use crate::options::Opts;
+use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use std::io;

@@ -112,7 +112,7 @@ fn text_file(blocks: &Blocks, common: &Common, file: &Node, text: &str) -> Resul
         let len = sectors.parse::<u64>().ok().and_then(|n| n.checked_mul(SECTOR)).ok_or_else(wrong)?;
         let open = || -> Result<Arc<Node>> {
             let name = line.split('"').nth(1).ok_or_else(wrong)?;
-            let (mut options, image) = (crate::options::Opts::default(), file.driver().filename());
+            let (mut options, image) = (hw_core::opts::Opts::default(), file.driver().filename());
             let node = blocks.open_beside(&mut options, "extents", common, &image, Some(name))?;
             node.ok_or_else(wrong)
         };

@@ -1,7 +1,8 @@
-//! Options of a node: an object shaped as QAPI's `BlockdevOptions`, its leaves typed (JSON) or text (`key=value`).
+//! Options shaped as QAPI's unions (`BlockdevOptions`, `Netdev`), their leaves typed (JSON) or text (`key=value`), which a backend takes
+//! out one by one.
 
 use qom::{Error, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Options that have not been looked at yet. Each accessor takes its option out; [`Opts::finish`] complains about the rest.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,10 +12,10 @@ pub struct Opts {
     path: String,
 }
 
-/// A child: one that exists, or options of a new one.
+/// A child of what the options are of: one that exists, or options of a new one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Child {
-    /// Node name.
+    /// Its name.
     Reference(String),
     /// Options.
     Inline(Opts),
@@ -31,9 +32,23 @@ impl Opts {
     /// # Errors
     /// A key that is both a value and an object.
     pub fn keyval<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        Self::keyval_with(pairs, &[])
+    }
+
+    /// The same where the keys in `lists` may come again: they become lists of `{"str": value}` (QAPI's `String`).
+    ///
+    /// # Errors
+    /// As [`Opts::keyval`].
+    pub fn keyval_with<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, lists: &[&str]) -> Result<Self> {
         let mut map = Map::new();
         for (key, value) in pairs {
-            put(&mut map, key, value, key)?;
+            if lists.contains(&key) {
+                if let Some(list) = map.entry(key).or_insert_with(|| json!([])).as_array_mut() {
+                    list.push(json!({"str": value}))
+                }
+            } else {
+                put(&mut map, key, value, key)?;
+            }
         }
         Ok(Self { map, text: true, path: String::new() })
     }
@@ -61,18 +76,23 @@ impl Opts {
         }
     }
 
+    /// Puts a text.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.map.insert(key.into(), value.into());
+    }
+
     /// No options, of the same form.
-    pub(crate) fn empty(&self) -> Self {
+    pub fn empty(&self) -> Self {
         Self { map: Map::new(), text: self.text, path: String::new() }
     }
 
     /// Puts an object.
-    pub(crate) fn put_object(&mut self, key: &str, value: Opts) {
+    pub fn put_object(&mut self, key: &str, value: Opts) {
         self.map.insert(key.into(), Value::Object(value.map));
     }
 
     /// All that is left.
-    pub(crate) fn into_map(self) -> Map<String, Value> {
+    pub fn into_map(self) -> Map<String, Value> {
         self.map
     }
 
@@ -139,6 +159,40 @@ impl Opts {
         }
     }
 
+    /// A number that is not negative.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn take_number(&mut self, key: &str) -> Result<Option<u64>> {
+        match (self.map.shift_remove(key), self.text) {
+            (None, _) => Ok(None),
+            (Some(Value::Number(n)), _) => n
+                .as_u64()
+                .map(Some)
+                .ok_or_else(|| Error::generic(format!("Parameter '{}' expects a non-negative number", self.at(key)))),
+            (Some(Value::String(s)), true) => {
+                let n = s.strip_prefix("0x").map_or_else(|| s.parse().ok(), |h| u64::from_str_radix(h, 16).ok());
+                n.map(Some).ok_or_else(|| Error::generic(format!("Parameter '{}' expects a number", self.at(key))))
+            }
+            _ => Err(self.wrong(key, "integer")),
+        }
+    }
+
+    /// A list of texts, in QAPI's form `[{"str": …}]`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn take_list(&mut self, key: &str) -> Result<Vec<String>> {
+        match self.map.shift_remove(key) {
+            None => Ok(vec![]),
+            Some(Value::Array(items)) => {
+                let item = |v: &Value| v.get("str").and_then(Value::as_str).map(str::to_owned);
+                items.iter().map(|v| item(v).ok_or_else(|| self.wrong(key, "array"))).collect()
+            }
+            Some(_) => Err(self.wrong(key, "array")),
+        }
+    }
+
     /// One of some words.
     ///
     /// # Errors
@@ -188,15 +242,25 @@ impl Opts {
     /// All options have been taken.
     ///
     /// # Errors
-    /// One is left, which `driver` does not have.
-    pub fn finish(&self, driver: &str) -> Result<()> {
+    /// One is left.
+    pub fn finish(&self) -> Result<()> {
         match self.map.keys().next() {
             None => Ok(()),
-            Some(key) if self.text => {
+            Some(key) => Err(Error::generic(format!("Parameter '{}' is unexpected", self.at(key)))),
+        }
+    }
+
+    /// All options of block driver `driver` have been taken.
+    ///
+    /// # Errors
+    /// One is left, which the driver does not have.
+    pub fn finish_driver(&self, driver: &str) -> Result<()> {
+        match self.map.keys().next().filter(|_| self.text) {
+            None => self.finish(),
+            Some(key) => {
                 let at = self.at(key);
                 Err(Error::generic(format!("Block driver '{driver}' does not support the option '{at}'")))
             }
-            Some(key) => Err(Error::generic(format!("Parameter '{}' is unexpected", self.at(key)))),
         }
     }
 }
@@ -235,7 +299,6 @@ fn size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn dotted_text_becomes_objects() {
@@ -244,7 +307,7 @@ mod tests {
         let Some(Child::Inline(mut file)) = o.take_child("file").unwrap() else { unreachable!() };
         assert_eq!(file.take_str("filename").unwrap().as_deref(), Some("/a"));
         assert_eq!(
-            file.finish("file").unwrap_err().to_string(),
+            file.finish_driver("file").unwrap_err().to_string(),
             "Block driver 'file' does not support the option 'file.driver'"
         );
         assert!(Opts::keyval([("a.b", "1"), ("a", "2")]).is_err() && Opts::keyval([("a", "1"), ("a.b", "2")]).is_err());
@@ -261,7 +324,10 @@ mod tests {
         );
         assert!(o.take_size("size").is_err());
         assert_eq!(o.take_size("offset").unwrap(), Some(4096));
-        assert_eq!(json(json!({"x": 1})).finish("raw").map_err(text).unwrap_err(), "Parameter 'x' is unexpected");
+        assert_eq!(
+            json(json!({"x": 1})).finish_driver("raw").map_err(text).unwrap_err(),
+            "Parameter 'x' is unexpected"
+        );
     }
 
     #[test]
@@ -271,5 +337,24 @@ mod tests {
             (Some(65536), Some(1 << 30), Some(512), Some(7))
         );
         assert_eq!((size(""), size("k"), size("1X"), size("99999999E")), (None, None, None, None));
+    }
+
+    #[test]
+    fn text_and_json_come_to_the_same() {
+        let mut text = Opts::keyval_with(
+            [("hostfwd", "a"), ("hostfwd", "b"), ("restrict", "on"), ("addr.path", "/x"), ("n", "0x10")],
+            &["hostfwd"],
+        )
+        .unwrap();
+        let map = json!({"hostfwd": [{"str": "a"}, {"str": "b"}], "restrict": true, "addr": {"path": "/x"}, "n": 16});
+        let mut typed = Opts::json(map.as_object().unwrap().clone());
+        for o in [&mut text, &mut typed] {
+            assert_eq!(o.take_list("hostfwd").unwrap(), ["a", "b"]);
+            assert_eq!((o.take_bool("restrict").unwrap(), o.take_number("n").unwrap()), (Some(true), Some(16)));
+            let mut addr = o.take_object("addr").unwrap().unwrap();
+            assert_eq!(addr.require_str("type").unwrap_err().to_string(), "Parameter 'addr.type' is missing");
+            assert_eq!(addr.finish().unwrap_err().to_string(), "Parameter 'addr.path' is unexpected");
+            o.finish().unwrap();
+        }
     }
 }
