@@ -1,9 +1,11 @@
-//! Kernel modules for guests: which there are, what each needs, in the order they are loaded.
+//! Guests with kernel modules: which there are, what each needs, in the order they are loaded; and what such a guest says.
 
+use crate::guest::{Guest, Linux};
 use crate::packages;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn all(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("{} holds no modules", dir.display()))? {
@@ -81,4 +83,38 @@ fn load(files: &BTreeMap<String, PathBuf>, name: &str, order: &mut Vec<(String, 
 /// The shell commands that load `modules`, which lie in `/bin`.
 pub fn commands(modules: &[(String, Vec<u8>)]) -> String {
     modules.iter().fold(String::new(), |t, (name, _)| t + &format!("insmod /bin/{name} || echo NO {name}\n"))
+}
+
+/// Longest run of a guest: the tests of a file run at once, on as few as two busy cores.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// Runs a guest to its end; what it said.
+///
+/// # Panics
+/// It does not power off in time, or says that something went wrong: `NO …`, or a driver's or the kernel's own words.
+pub fn run(linux: &Linux, args: &[&str]) -> String {
+    let mut all = linux.args("");
+    all.extend(["-m", "512", "-no-reboot"].iter().chain(args).map(|a| (*a).to_owned()));
+    let (code, console) = Guest::ours(&all).finish(LIMIT);
+    assert_eq!(code, Some(0), "{console}");
+    for bad in ["NO ", "exception", "I/O error", "failed command", "Oops"] {
+        assert!(!console.contains(bad), "{bad}: {console}");
+    }
+    console
+}
+
+/// What a guest said behind `key` at the start of a line.
+///
+/// # Panics
+/// There is no such line.
+pub fn value<'a>(console: &'a str, key: &str) -> &'a str {
+    console.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {console}")).trim()
+}
+
+/// A file with nothing in it.
+///
+/// # Panics
+/// It cannot be made.
+pub fn empty(path: &Path, size: u64) {
+    std::fs::File::create(path).and_then(|f| f.set_len(size)).expect("an image");
 }

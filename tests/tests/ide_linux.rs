@@ -1,12 +1,7 @@
 //! Linux's own drivers on IDE disks and CD drives, and firmware that boots from them.
 
-use std::path::Path;
-use std::time::Duration;
-use tests::guest::{Guest, Linux};
-use tests::modules;
-
-/// Longest run of a guest: the tests of this file run at once, on as few as two busy cores.
-const LIMIT: Duration = Duration::from_secs(400);
+use tests::guest::Linux;
+use tests::modules::{self, empty, run, value};
 
 /// A guest that loads drivers, libata with `options`, and then runs `script`.
 fn linux(name: &str, options: &str, script: &str) -> Linux {
@@ -19,26 +14,6 @@ fn linux(name: &str, options: &str, script: &str) -> Linux {
         modules::commands(&needed).replace("libata.ko", &format!("libata.ko {options}"))
     );
     Linux::amd64_with(name, &script, &files).expect("the packages")
-}
-
-fn run(linux: &Linux, args: &[&str]) -> String {
-    let mut all = linux.args("");
-    all.extend(["-m", "512", "-no-reboot"].iter().chain(args).map(|a| (*a).to_owned()));
-    let (code, console) = Guest::ours(&all).finish(LIMIT);
-    assert_eq!(code, Some(0), "{console}");
-    for bad in ["NO ", "exception", "I/O error", "failed command"] {
-        assert!(!console.contains(bad), "{bad}: {console}");
-    }
-    console
-}
-
-/// A file with nothing in it.
-fn empty(path: &Path, size: u64) {
-    std::fs::File::create(path).and_then(|f| f.set_len(size)).expect("an image");
-}
-
-fn value<'a>(console: &'a str, key: &str) -> &'a str {
-    console.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {console}")).trim()
 }
 
 const WRITE: &str = "\

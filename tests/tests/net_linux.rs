@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 use tests::guest::{Guest, Linux};
-use tests::modules;
+use tests::modules::{self, value};
 
 /// Longest run of a guest: on as few as two busy cores.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -34,10 +34,6 @@ fn start(linux: &Linux, args: &[&str]) -> Guest {
     all.drain(none..none + 2);
     all.extend(["-m", "256", "-no-reboot"].iter().chain(args).map(|a| (*a).to_owned()));
     Guest::ours(&all)
-}
-
-fn value<'a>(console: &'a str, key: &str) -> &'a str {
-    console.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {console}")).trim()
 }
 
 /// Bytes that compress badly and repeat late.

@@ -456,12 +456,12 @@ impl<T: Target> Vcpu<T> {
             let limit = if self.torture.is_some() { p.size().1 as usize } else { n.group.decoded_limit() };
             n.counters.evicted += p.shed(Room::Decoded(limit), forget)
         }
-        let decoded = p.size().1 as usize;
-        if asked & request::REST != 0 && decoded > RESTING {
-            // (Half of it: a quarter of the limit is left free.)
-            n.counters.evicted += p.shed(Room::Decoded(decoded / 3 * 2), forget)
-        }
         if asked & request::REST != 0 {
+            let decoded = p.size().1 as usize;
+            if decoded > RESTING {
+                // (Half of it: a quarter of the limit is left free.)
+                n.counters.evicted += p.shed(Room::Decoded(decoded / 3 * 2), forget)
+            }
             p.rest();
             // SAFETY: as above.
             unsafe { tlb::rest(env) }

@@ -272,14 +272,16 @@ unsafe impl<T: Target> Sync for Env<T> {}
 
 /// Gives the host the whole pages of memory whose contents are not needed: each byte is as it was afterwards, or zero.
 /// # Safety
-/// The memory is live, nobody else uses it, and zero bytes are values of its type.
+/// The memory is live, zero bytes are values of its type, and whoever uses it meanwhile takes them for what was there.
 pub(crate) unsafe fn discard<V: ?Sized>(what: *mut V) {
-    const PAGE: usize = 4096;
+    // (The host takes whole pages of its own size, and rounds a length up to them.)
+    // SAFETY: a call without memory.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(1 << 16);
     // SAFETY: live, as demanded of the caller.
     let len = unsafe { size_of_val(&*what) };
     let first = what.cast::<u8>();
-    let skip = first.align_offset(PAGE);
-    let whole = len.saturating_sub(skip) & !(PAGE - 1);
+    let skip = first.align_offset(page);
+    let whole = len.saturating_sub(skip) & !(page - 1);
     if whole != 0 {
         // (The host may refuse: then it keeps the memory.)
         // SAFETY: pages wholly within the memory. A private mapping has zeros then, another keeps what it has.
