@@ -248,6 +248,14 @@ impl Blocks {
         let name = self.node_name(opts.take_str("node-name")?)?;
         let driver = (def.open)(self, &mut common, &mut opts)?;
         opts.finish_driver(def.name)?;
+        // (Requests go down by calls.)
+        if driver.children().iter().map(|(_, n)| n.depth()).max().unwrap_or(0) >= MAX_CHAIN {
+            return Err(Error::generic("Too many nodes on top of each other"));
+        }
+        if self.find_node(&name).is_some() {
+            // A child has taken it.
+            return Err(Error::generic(format!("Duplicate nodes with node-name='{name}'")));
+        }
         let node = Node::new(name, def, common, driver);
         self.register(&node);
         Ok(node)
@@ -299,7 +307,12 @@ impl Blocks {
             return self.open_child(opts, key, parent).map(Some);
         }
         let Some(name) = name else { return Ok(None) };
-        let mut file = with_file(Opts::default(), &beside(image, name))?;
+        // A name in an image is a file's: it chooses no driver, no option and no other node.
+        let mut child = Opts::default();
+        child.or_insert("driver", "file");
+        child.or_insert("filename", beside(image, name));
+        let mut file = Opts::default();
+        file.put_object("file", child);
         self.open_child(&mut file, "file", parent).map(Some)
     }
 
@@ -422,6 +435,14 @@ impl Blocks {
         base.flush().map_err(failed)?;
         if !exists {
             let below = base.driver().children().first().map(|(_, n)| n.clone());
+            let plain =
+                matches!(base.driver_name(), "raw" | "qcow2") && below.as_ref().is_some_and(|n| n.is_protocol());
+            if !plain {
+                return Err(Error::generic(format!(
+                    "An overlay cannot name node '{}' as its backing file",
+                    base.name()
+                )));
+            }
             let size = base.len().map_err(failed)?;
             if base.driver_name() == "raw" && below.is_some_and(|n| n.len().ok() != Some(size)) {
                 return Err(Error::generic("An overlay cannot name a part of a raw image as its backing file"));
@@ -495,7 +516,8 @@ impl Blocks {
                 while self.drive_at(c.interface, at.0, at.1).is_some() {
                     at.1 += 1;
                     if max > 0 && at.1 >= max {
-                        at = (at.0 + 1, 0);
+                        let bus = at.0.checked_add(1).ok_or_else(|| Error::generic("no unit is free"))?;
+                        at = (bus, 0);
                     }
                 }
                 at
@@ -505,7 +527,7 @@ impl Blocks {
             return Err(Error::generic(format!("unit {unit} too big (max is {})", max - 1)));
         }
         if self.drive_at(c.interface, bus, unit).is_some() {
-            let index = if max > 0 { bus * max + unit } else { unit };
+            let index = u64::from(bus) * u64::from(max) + u64::from(unit);
             return Err(Error::generic(format!("drive with bus={bus}, unit={unit} (index={index}) exists")));
         }
         Ok((bus, unit))

@@ -152,12 +152,14 @@ pub struct Node {
     def: &'static DriverDef,
     common: Common,
     driver: Box<dyn Driver>,
+    depth: usize,
     users: Mutex<Users>,
 }
 
 impl Node {
     pub(crate) fn new(name: String, def: &'static DriverDef, common: Common, driver: Box<dyn Driver>) -> Arc<Self> {
-        Arc::new(Self { name, def, common, driver, users: Mutex::default() })
+        let depth = 1 + driver.children().iter().map(|(_, n)| n.depth).max().unwrap_or(0);
+        Arc::new(Self { name, def, common, driver, depth, users: Mutex::default() })
     }
 
     /// Node name.
@@ -168,6 +170,16 @@ impl Node {
     /// Name of its driver.
     pub fn driver_name(&self) -> &'static str {
         self.def.name
+    }
+
+    /// Whether it is of a protocol, not of a format.
+    pub fn is_protocol(&self) -> bool {
+        self.def.protocol
+    }
+
+    /// Nodes on top of each other, this one included.
+    pub fn depth(&self) -> usize {
+        self.depth
     }
 
     /// What does its work.

@@ -170,10 +170,14 @@ impl Client {
         }
     }
 
-    /// Throws away what waits.
-    pub fn purge(&self) {
+    /// Throws away what waits. Whoever waits for room hears of it on the event loop's thread.
+    pub fn purge(self: &Arc<Self>) {
         self.inbox.lock().clear();
-        self.wake_sender();
+        if self.waited_for.load(Ordering::Relaxed)
+            && let Some(nets) = self.nets.upgrade()
+        {
+            nets.schedule(self);
+        }
     }
 
     fn wake_sender(&self) {

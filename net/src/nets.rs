@@ -234,7 +234,7 @@ impl Nets {
 
     /// The backend called `name`.
     pub fn netdev(&self, name: &str) -> Option<Arc<Client>> {
-        self.find(name).filter(|c| !c.is_nic())
+        self.inner.lock().clients.iter().find(|c| !c.is_nic() && c.name() == name).cloned()
     }
 
     /// Enters a client that has its owner.
@@ -250,6 +250,8 @@ impl Nets {
             peer.set_peer(None);
             if let Some(end) = peer.end() {
                 end.link_changed(false);
+                // (If it waited for the one that goes, nobody else would wake it.)
+                end.peer_ready();
             }
         }
         client.set_peer(None);
@@ -273,6 +275,11 @@ impl Nets {
     pub fn netdev_add(self: &Arc<Self>, mut opts: Opts) -> Result<Arc<Client>> {
         let kind = opts.require_str("type")?;
         let id = opts.require_str("id")?;
+        let mut letters = id.chars();
+        let rest = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if !letters.next().is_some_and(|c| c.is_ascii_alphabetic()) || !letters.all(rest) {
+            return Err(Error::generic("Parameter 'id' expects an identifier"));
+        }
         if self.netdev(&id).is_some() {
             return Err(Error::generic(format!("Duplicate ID '{id}' for netdev")));
         }
@@ -300,12 +307,14 @@ impl Nets {
     /// # Errors
     /// There is no such backend.
     pub fn netdev_del(&self, id: &str) -> Result<()> {
-        let Some(client) = self.find(id) else { return Err(device_not_found(id)) };
-        if client.is_nic() {
-            return Err(Error::generic(format!("Device '{id}' is not a netdev")));
+        match (self.netdev(id), self.find(id)) {
+            (Some(client), _) => {
+                self.remove(&client);
+                Ok(())
+            }
+            (None, Some(_)) => Err(Error::generic(format!("Device '{id}' is not a netdev"))),
+            (None, None) => Err(device_not_found(id)),
         }
-        self.remove(&client);
-        Ok(())
     }
 
     /// `set_link`: the cable of a card, or of a backend, whose card then sees it too.

@@ -31,6 +31,11 @@ impl Aligned {
     }
 }
 
+/// Whether a range is whole pages.
+pub(super) fn is_aligned(offset: u64, len: u64) -> bool {
+    (offset | len).is_multiple_of(ALIGN as u64)
+}
+
 /// The aligned range around one, and where the range begins in it.
 fn around(offset: u64, len: usize) -> (u64, usize, usize) {
     let start = offset - offset % ALIGN as u64;

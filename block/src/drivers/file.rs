@@ -5,12 +5,13 @@ use crate::driver::{Driver, DriverDef, write_zeros_by_hand};
 use crate::lock::{self, Locks};
 use crate::node::{Common, Perm};
 use hw_core::opts::Opts;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use qom::{Error, Result};
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 inventory::submit! {
     DriverDef { name: "file", protocol: true, open: |_, common, opts| open(common, opts, false) }
@@ -27,6 +28,10 @@ struct HostFile {
     /// Whether permissions become locks, and those there are.
     locking: bool,
     locks: Mutex<Locks>,
+    /// Held while pages of which only a part is written are read and written back: another part may be written at the same time.
+    pages: Mutex<()>,
+    /// Errno of a flush that failed: the host has given up what it held, and says so once only.
+    lost: AtomicI32,
 }
 
 /// What the host says, without Rust's "(os error N)".
@@ -43,7 +48,6 @@ fn open_as(path: &str, common: &Common, writable: bool) -> io::Result<File> {
 fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Driver>> {
     let path = opts.require_str("filename")?;
     let locking = opts.take_choice("locking", &["auto", "on", "off"])? != Some("off");
-    // All ways lead to the worker threads; `native` would only be a different one of the host's.
     match opts.take_choice("aio", &["threads", "native", "io_uring"])? {
         None | Some("threads") => {}
         Some(other) => return Err(Error::generic(format!("aio={other} is not built yet (accepted: threads)"))),
@@ -74,10 +78,23 @@ fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Dr
     let direct = common.cache.direct;
     common.read_only = read_only;
     let locking = locking && !common.force_share;
-    Ok(Box::new(HostFile { file, path, direct, device, locking, locks: Mutex::new(Locks::NONE) }))
+    Ok(Box::new(HostFile {
+        file,
+        path,
+        direct,
+        device,
+        locking,
+        locks: Mutex::new(Locks::NONE),
+        pages: Mutex::default(),
+        lost: AtomicI32::new(0),
+    }))
 }
 
 impl HostFile {
+    /// Keeps others from pages that are not wholly in a range while it changes, where writes go by pages.
+    fn edges(&self, offset: u64, len: u64) -> Option<MutexGuard<'_, ()>> {
+        (self.direct && !direct::is_aligned(offset, len)).then(|| self.pages.lock())
+    }
     fn range(offset: u64, len: u64) -> io::Result<()> {
         match offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok()) {
             Some(_) => Ok(()),
@@ -114,7 +131,11 @@ impl Driver for HostFile {
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         Self::range(offset, buf.len() as u64)?;
-        if self.direct { direct::write(&self.file, offset, buf) } else { self.file.write_all_at(buf, offset) }
+        if !self.direct {
+            return self.file.write_all_at(buf, offset);
+        }
+        let _alone = self.edges(offset, buf.len() as u64);
+        direct::write(&self.file, offset, buf)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
@@ -122,6 +143,7 @@ impl Driver for HostFile {
         if len == 0 {
             return Ok(());
         }
+        let alone = self.edges(offset, len);
         let inside = offset + len <= self.len()?;
         if unmap && inside {
             let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -132,7 +154,10 @@ impl Driver for HostFile {
         match rustix::fs::fallocate(&self.file, FallocateFlags::ZERO_RANGE, offset, len) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::NOSPC) => Err(rustix::io::Errno::NOSPC.into()),
-            Err(_) => write_zeros_by_hand(self, offset, len),
+            Err(_) => {
+                drop(alone);
+                write_zeros_by_hand(self, offset, len)
+            }
         }
     }
 
@@ -141,6 +166,7 @@ impl Driver for HostFile {
         if len == 0 {
             return Ok(());
         }
+        let _alone = self.edges(offset, len);
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.file, hole, offset, len) {
             // Keeping the bytes is a way of not caring about them.
@@ -155,7 +181,15 @@ impl Driver for HostFile {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        match self.lost.load(Ordering::Acquire) {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        self.file.sync_data().inspect_err(|e| {
+            if !self.direct {
+                self.lost.store(e.raw_os_error().unwrap_or(libc::EIO), Ordering::Release)
+            }
+        })
     }
 
     fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()> {

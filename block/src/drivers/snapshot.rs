@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// What is copied as one piece.
 const CLUSTER: u64 = 64 << 10;
+/// Largest image; a byte is kept for each cluster.
+const LARGEST: u64 = 1 << 46;
 
 /// Not among the registered ones: no option makes it by name.
 static DEF: DriverDef = DriverDef {
@@ -43,8 +45,10 @@ fn temporary() -> io::Result<File> {
 pub(crate) fn on_top(base: &Arc<Node>, name: String, common: &Common) -> Result<Arc<Node>> {
     let failed = |e: io::Error| Error::generic(format!("Could not create temporary overlay: {e}"));
     let len = base.len().map_err(failed)?;
+    let whole = len.checked_next_multiple_of(CLUSTER).filter(|n| *n <= LARGEST);
+    let whole = whole.ok_or_else(|| Error::generic(format!("An image of {len} bytes is too large for snapshot=on")))?;
     let file = temporary().map_err(failed)?;
-    file.set_len(len.next_multiple_of(CLUSTER)).map_err(failed)?;
+    file.set_len(whole).map_err(failed)?;
     let edge = Edge::new(base, "snapshot", Perm::READ, Perm::READ | Perm::WRITE_UNCHANGED)?;
     let map = RwLock::new(vec![false; len.div_ceil(CLUSTER) as usize]);
     let common = Common { read_only: false, ..common.clone() };

@@ -12,6 +12,9 @@ pub struct Opts {
     path: String,
 }
 
+/// Most dots in a key. (Objects in objects are gone through by calls.)
+const DEEPEST: usize = 64;
+
 /// A child of what the options are of: one that exists, or options of a new one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Child {
@@ -42,6 +45,12 @@ impl Opts {
     pub fn keyval_with<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, lists: &[&str]) -> Result<Self> {
         let mut map = Map::new();
         for (key, value) in pairs {
+            if key.matches('.').count() > DEEPEST {
+                return Err(Error::generic(format!(
+                    "Parameter '{}…' has too many parts",
+                    key.get(..32).unwrap_or_default()
+                )));
+            }
             if lists.contains(&key) {
                 if let Some(list) = map.entry(key).or_insert_with(|| json!([])).as_array_mut() {
                     list.push(json!({"str": value}))

@@ -3,6 +3,7 @@
 
 use crate::ide::bus::{IDE_UNITS, IdeBus, IdeDevice};
 use crate::ide::drive::Kind;
+use crate::net::e1000::E1000;
 use crate::rtc::mc146818rtc::Mc146818Rtc;
 use crate::virtio::blk::VirtioBlk;
 use block::{Blocks, Interface};
@@ -46,6 +47,8 @@ fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
         (d.boot_index()?, d, format!("disk@{}", d.unit.get()))
     } else if let Some(d) = o.cast::<VirtioBlk>() {
         (d.boot_index()?, d, "disk@0,0".to_owned())
+    } else if let Some(d) = o.cast::<E1000>() {
+        (d.boot_index()?, d, "ethernet-phy@0".to_owned())
     } else {
         return None;
     };

@@ -252,7 +252,11 @@ impl DriveRegs {
             return None;
         }
         match self.feature {
-            // write cache on and off: the device does it and comes back
+            // (The controller switches the write cache.) What it held when it is switched off must be stable.
+            0x82 if i.kind == Kind::Hd => {
+                self.job = Some(Job::Flush);
+                Some(End::Later)
+            }
             0x02 | 0x82 => Some(End::Seek),
             // power management, acoustic management, look-ahead, reverting: accepted
             0x05 | 0x42 | 0x55 | 0x66 | 0x69 | 0x67 | 0x85 | 0x96 | 0x9a | 0xaa | 0xc2 | 0xcc => Some(End::Seek),

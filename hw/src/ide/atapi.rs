@@ -302,6 +302,8 @@ impl DriveRegs {
         self.buffer = data;
         self.pos = 0;
         if self.cd.dma {
+            // (The packet is over: the data register moves nothing.)
+            self.stop();
             self.status = status::DRDY | status::DSC | status::DRQ;
             self.job = Some(Job::DmaReply);
             return false;
@@ -313,6 +315,7 @@ impl DriveRegs {
         self.buffer.clear();
         self.pos = 0;
         if self.cd.dma {
+            self.stop();
             self.status = status::DRDY | status::DSC | status::DRQ;
             self.job = Some(Job::DmaRead { at: lba * CD_SECTOR, len: n * CD_SECTOR, done: 0 });
             return false;

@@ -175,13 +175,14 @@ impl IdeDevice {
         self.ticket.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A job has ended: whether it is still the one at work.
-    pub(super) fn end(&self, ticket: u64) -> bool {
-        let current = self.ticket.load(Ordering::Relaxed) == ticket;
-        if current {
-            self.running.store(false, Ordering::Relaxed);
-        }
-        current
+    /// Whether this job is still the one at work.
+    pub(super) fn is_at(&self, ticket: u64) -> bool {
+        self.ticket.load(Ordering::Relaxed) == ticket
+    }
+
+    /// The job at work has ended.
+    pub(super) fn end(&self) {
+        self.running.store(false, Ordering::Relaxed);
     }
 
     /// Forgets the job at work.
@@ -205,8 +206,10 @@ impl IdeDevice {
     fn power_on(&self, m: &mut Locked) {
         self.forget();
         let info = self.info();
-        let cd = std::mem::take(&mut self.regs.rw(m).cd);
-        *self.regs.rw(m) = DriveRegs::power_on(&info, cd);
+        let regs = self.regs.rw(m);
+        let (cd, write_cache) = (std::mem::take(&mut regs.cd), regs.write_cache);
+        *regs = DriveRegs::power_on(&info, cd);
+        regs.write_cache = write_cache;
         self.tell_tray(m);
     }
 
@@ -269,6 +272,10 @@ impl DeviceImpl for IdeDevice {
             return Err(Error::generic(format!("IDE unit {unit} is in use")));
         }
         self.unit.set(unit);
+        if self.win2k_install_hack.get() {
+            return Err(Error::generic("win2k-install-hack is not built yet"));
+        }
+        self.regs.rw(m).write_cache = self.backend().is_some_and(|b| b.write_cache());
         crate::i386::drives::check_boot_index(self.scope(), self.boot_index())?;
         for (name, size) in
             [("logical_block_size", &self.logical_block_size), ("physical_block_size", &self.physical_block_size)]
@@ -316,6 +323,9 @@ impl DeviceImpl for IdeDevice {
         self.regs.ro(m).check().map_err(Error::generic)?;
         self.forget();
         self.hold(self.core().requests.state() == RunState::IoError);
+        if let Some(b) = self.backend() {
+            b.set_write_cache(self.regs.ro(m).write_cache);
+        }
         self.tell_tray(m);
         if let Some(bus) = self.ide_bus()
             && let Some(controller) = bus.controller()

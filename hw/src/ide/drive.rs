@@ -190,6 +190,8 @@ pub struct DriveRegs {
     pub(super) smart_errors: u8,
     /// Ring of self-test results: kind, and how it ended.
     pub(super) smart_tests: Vec<u8>,
+    /// Writes are acknowledged before they are stable: what the backend does is part of the drive's state.
+    pub(super) write_cache: bool,
     /// What the data register reads or fills, between `pos` and `end`.
     pub(super) buffer: Vec<u8>,
     pub(super) pos: usize,
@@ -431,7 +433,7 @@ impl DriveRegs {
             Some(Job::DmaRead { len, done, .. } | Job::DmaWrite { len, done, .. }) => done <= len,
             _ => true,
         };
-        let modes = self.multiple <= super::identify::MAX_MULTIPLE && self.smart_tests.len() <= 42;
+        let modes = self.multiple <= super::identify::MAX_MULTIPLE && self.smart_tests.len() <= 21;
         if ok && job && modes { Ok(()) } else { Err("IDE drive: impossible state".into()) }
     }
 }

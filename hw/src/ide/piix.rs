@@ -174,8 +174,9 @@ impl PciIde {
             self.lower(m, channel);
             let info = drive.info();
             let feature = drive.regs().ro(m).read_feature();
+            let idle = drive.regs().ro(m).status() & AT_WORK == 0;
             let irq = drive.regs().rw(m).command(&info, val);
-            if val == 0xef && irq {
+            if val == 0xef && idle {
                 self.set_write_cache(m, &drive, feature);
             }
             if drive.regs().ro(m).job.is_none() && val == 0x08 {
@@ -203,10 +204,9 @@ impl PciIde {
     /// SET FEATURES 02H and 82H were accepted: the write cache is on or off.
     fn set_write_cache(&self, m: &mut Locked, drive: &IdeDevice, feature: u8) {
         let Some(backend) = drive.backend().filter(|_| drive.regs().ro(m).has_no_error()) else { return };
-        match feature {
-            0x02 => backend.set_write_cache(true),
-            0x82 => backend.set_write_cache(false),
-            _ => {}
+        if let 0x02 | 0x82 = feature {
+            backend.set_write_cache(feature == 0x02);
+            drive.regs().rw(m).write_cache = feature == 0x02;
         }
     }
 

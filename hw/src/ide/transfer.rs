@@ -7,6 +7,7 @@ use super::piix::PciIde;
 use block::{Action, Backend, Outcome, Request};
 use hw_core::{Core, Locked};
 use qom::{Handle, Level, Ref};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Most descriptors of a table: it does not cross 64 KiB.
@@ -127,7 +128,11 @@ impl PciIde {
                 self.complete(m, channel, drive, &Job::DmaReply, vec![]);
             }
             Job::Trim { len } => {
-                let list = self.gather(m, channel, 0, len);
+                let (list, size) = (self.gather(m, channel, 0, len), backend.len());
+                // (The guest's mistake is not the host's: no policy for errors applies.)
+                if trim_ranges(&list).any(|(at, len)| at + len > size) {
+                    return self.give_up(m, channel, drive, &Job::Trim { len });
+                }
                 let requests = trim_ranges(&list).map(|(at, len)| Request::discard(at, len)).collect();
                 self.submit(channel, drive, &backend, requests);
             }
@@ -136,39 +141,22 @@ impl PciIde {
 
     /// Submits requests; the job goes on when all have ended, with the first error there is.
     fn submit(&self, channel: usize, drive: &IdeDevice, backend: &Arc<Backend>, requests: Vec<Request>) {
-        let ticket = drive.begin();
-        let (controller, drive): (Handle<PciIde>, Handle<IdeDevice>) = (self.this(), drive.this());
-        let done = move |outcome: Outcome| {
-            let (Some(c), Some(d)) = (controller.upgrade(), drive.upgrade()) else { return };
-            c.ended(&mut Core::of(&*Ref::object(&c).clone()).lock(), channel, &d, ticket, outcome);
-        };
-        chain(backend.clone(), requests, Box::new(done));
+        let asked = requests.iter().map(Request::len).fold(0, u64::saturating_add);
+        let step = Step { controller: self.this(), drive: drive.this(), channel, ticket: drive.begin(), asked };
+        step.run(backend.clone(), requests.into());
     }
 
-    /// A request has ended.
-    fn ended(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, ticket: u64, outcome: Outcome) {
-        if !drive.end(ticket) {
-            return; // the guest has reset the drive meanwhile
-        }
+    /// All requests of the job at work have ended, or one has failed; `moved` bytes were asked for.
+    fn ended(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, moved: u64, outcome: Outcome) {
         let Some(job) = drive.regs().ro(m).job.clone() else { return };
         if let Err(e) = &outcome.result {
             let action = drive.backend().map_or(Action::Report, |b| b.failed(self.core(), job.reads(), e));
             match action {
                 Action::Stop => return drive.hold(true),
                 Action::Ignore => {}
-                Action::Report => {
-                    let info = drive.info();
-                    let regs = drive.regs().rw(m);
-                    regs.job = None;
-                    let irq = regs.job_failed(&info, &job);
-                    if job.is_dma() {
-                        self.bmdma(channel).rw(m).end(false);
-                    }
-                    return self.settle(m, channel, drive, irq);
-                }
+                Action::Report => return self.give_up(m, channel, drive, &job),
             }
         }
-        let moved = outcome.data.len() as u64;
         match job {
             Job::DmaRead { at, len, done } => {
                 self.scatter(m, channel, done, &outcome.data);
@@ -179,6 +167,18 @@ impl PciIde {
             }
             job => self.complete(m, channel, drive, &job, outcome.data),
         }
+    }
+
+    /// A job fails for the guest.
+    fn give_up(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, job: &Job) {
+        let info = drive.info();
+        let regs = drive.regs().rw(m);
+        regs.job = None;
+        let irq = regs.job_failed(&info, job);
+        if job.is_dma() {
+            self.bmdma(channel).rw(m).end(false);
+        }
+        self.settle(m, channel, drive, irq);
     }
 
     /// A part of a transfer is done.
@@ -243,24 +243,38 @@ impl PciIde {
     }
 }
 
-/// Runs `requests` one after the other, up to the first that fails.
-fn chain(backend: Arc<Backend>, mut requests: Vec<Request>, done: Box<dyn FnOnce(Outcome) + Send>) {
-    if requests.is_empty() {
+/// Requests of a job, one after the other, up to the first that fails.
+struct Step {
+    controller: Handle<PciIde>,
+    drive: Handle<IdeDevice>,
+    channel: usize,
+    ticket: u64,
+    asked: u64,
+}
+impl Step {
+    /// With the machine locked.
+    fn run(self, backend: Arc<Backend>, mut requests: VecDeque<Request>) {
         // Nothing to do ends as everything else does: later.
-        return backend.clone().submit(Request::flush(), done);
+        let first = requests.pop_front().unwrap_or_else(Request::flush);
+        let next = backend.clone();
+        backend.submit(
+            first,
+            Box::new(move |outcome| {
+                let (Some(c), Some(d)) = (self.controller.upgrade(), self.drive.upgrade()) else { return };
+                let core = Core::of(&**Ref::object(&c));
+                let m = &mut core.lock();
+                if !d.is_at(self.ticket) {
+                    return; // the guest has reset the drive meanwhile: what is left of the job must not be done any more
+                }
+                if requests.is_empty() || outcome.result.is_err() {
+                    d.end();
+                    c.ended(m, self.channel, &d, self.asked, outcome);
+                } else {
+                    self.run(next, requests);
+                }
+            }),
+        );
     }
-    let first = requests.remove(0);
-    let next = backend.clone();
-    backend.submit(
-        first,
-        Box::new(move |outcome| {
-            if requests.is_empty() || outcome.result.is_err() {
-                done(outcome);
-            } else {
-                chain(next, requests, done);
-            }
-        }),
-    );
 }
 
 /// Ranges of a TRIM list in bytes (ATA8-ACS §7.10.3): 48 bits of sector, 16 bits of count, eight bytes each.

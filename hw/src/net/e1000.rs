@@ -12,6 +12,9 @@ use hw_core::{
 use net::{MacAddr, MacProp, Nic, NicHandlers, PeerSlot};
 use qom::{Error, Object, Prop, Property, Result, TypeInfo};
 
+/// Nanoseconds until transmission goes on.
+const AGAIN: u64 = 10_000;
+
 /// Type, device id, second id register of the PHY, another name.
 const TYPES: [(&str, u16, u16, Option<&str>); 3] = [
     ("e1000", 0x100e, 0x0c20, Some("e1000-82540em")),
@@ -45,6 +48,8 @@ pub struct E1000 {
     #[state]
     regs: MachineCell<Regs>,
     timer: Timer,
+    /// Goes on with transmission.
+    tx_timer: Timer,
     nic: Nic,
 }
 
@@ -84,6 +89,7 @@ impl E1000 {
 
     fn instance_init(&self) -> Result<()> {
         self.timer.init(self, Self::settle);
+        self.tx_timer.init(self, Self::transmit_on);
         if Core::of(self).roms.find(ROM).is_some() {
             self.set_str("romfile", ROM)?;
         }
@@ -164,9 +170,23 @@ impl E1000 {
         }
     }
 
-    /// Works through the transmit ring.
+    /// Place in the boot order.
+    pub fn boot_index(&self) -> Option<i32> {
+        Some(self.bootindex.get() - 1).filter(|n| *n >= 0)
+    }
+
+    /// Goes on where [`Self::transmit`] let others have the machine.
+    fn transmit_on(&self, m: &mut Locked) {
+        self.transmit(m);
+        self.settle(m);
+    }
+
+    /// Works through the transmit ring, a part of it at once: one register write must not hold the machine for long.
     fn transmit(&self, m: &mut Locked) {
         const EN: u32 = 1 << 1;
+        // Bytes, and what a descriptor and a frame cost at least.
+        let mut budget = 1usize << 20;
+        let spend = |n: usize| 64 + n;
         // As many descriptors as there can be: a ring that software moves while it is worked through ends as well.
         for _ in 0..=self.regs.ro(m).tx.count() {
             let regs = self.regs.ro(m);
@@ -188,6 +208,8 @@ impl E1000 {
                 }
             }
             let frames = self.regs.rw(m).take_descriptor(d, &data);
+            let cost = spend(data.len()) + frames.iter().map(|f| spend(f.len())).sum::<usize>();
+            budget = budget.saturating_sub(cost);
             let regs = self.regs.ro(m);
             let (up, back) = (regs.link, regs.loops_back());
             for frame in frames {
@@ -206,6 +228,8 @@ impl E1000 {
             regs.tx.advance();
             if regs.tx.next().is_none() {
                 regs.raise(super::e1000_regs::icr::TXQE);
+            } else if budget == 0 {
+                return self.tx_timer.arm(m, Some(now.saturating_add(AGAIN)));
             }
         }
     }
@@ -287,6 +311,7 @@ impl DeviceImpl for E1000 {
         let io = MemoryRegion::io(self, "e1000-io", IO_SIZE, ops);
         self.register_bar(m, 0, BarKind::Mem32, &mmio)?;
         self.register_bar(m, 1, BarKind::Io, &io)?;
+        crate::i386::drives::check_boot_index(self.scope(), self.boot_index())?;
         if self.mac.get().is_multicast() {
             return Err(Error::generic("NIC cannot have multicast MAC address (odd 1st byte)"));
         }
@@ -304,6 +329,7 @@ impl DeviceImpl for E1000 {
     fn unrealize(&self, m: &mut Locked) {
         self.nic.unrealize(self, &self.mac);
         self.timer.arm(m, None);
+        self.tx_timer.arm(m, None);
         self.parent_unrealize(m);
     }
 
@@ -312,6 +338,7 @@ impl DeviceImpl for E1000 {
             self.nic.purge();
             self.power_on(m);
             self.timer.arm(m, None);
+            self.tx_timer.arm(m, None);
         }
         self.parent_reset(m, phase);
     }
@@ -324,8 +351,10 @@ impl DeviceImpl for E1000 {
         self.show_address(m);
         // The cable may have been moved since.
         let up = self.nic.is_link_up();
-        if !up {
-            self.regs.rw(m).set_link(false);
+        self.regs.rw(m).plug(up);
+        if self.regs.ro(m).tx.next().is_some() {
+            let now = m.clock.now();
+            self.tx_timer.arm(m, Some(now));
         }
         self.settle(m);
         self.nic.flush();
@@ -338,9 +367,12 @@ impl PciImpl for E1000 {
         self.default_config_read(m, at, len)
     }
 
-    /// A card that becomes a bus master can take frames.
+    /// A card that becomes a bus master can take and send frames.
     fn config_write(&self, m: &mut Locked, at: u32, len: u32, val: u32) {
         self.default_config_write(m, at, len, val);
+        if self.is_master(m) {
+            self.transmit_on(m);
+        }
         self.nic.flush();
     }
 }

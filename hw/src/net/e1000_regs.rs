@@ -161,7 +161,8 @@ impl Ring {
 
     /// The card is done with one.
     pub fn advance(&mut self) {
-        self.head = if self.head + 1 >= self.count() { 0 } else { self.head + 1 };
+        // (A frame written to the card's own registers may have moved it anywhere.)
+        self.head = self.head.checked_add(1).filter(|n| *n < self.count()).unwrap_or(0);
     }
 
     /// Descriptors that belong to the card.
@@ -466,6 +467,14 @@ impl E1000Regs {
     }
 
     /// The link goes up or down: MAC and PHY show it, and an interrupt says so.
+    /// The cable is as it is: after loading a state, in which it may have been otherwise.
+    pub fn plug(&mut self, cable: bool) {
+        if !cable || self.autoneg_at.is_none() {
+            self.set_link(cable)
+        }
+    }
+
+    /// The link comes up or goes down.
     pub fn set_link(&mut self, up: bool) {
         self.autoneg_at = None;
         let status = self.phy_reg(PHY_STATUS) & !PHY_LINK;

@@ -4,7 +4,7 @@ use super::checksum::{insert, put_word, word};
 use super::e1000_regs::{E1000Regs, TxContext, TxFrame, ctrl, stat};
 
 /// Most bytes that one packet's descriptors may give.
-pub const MAX: usize = 256 * 1024;
+pub const MAX: usize = 0xffff + 255;
 
 /// Descriptor words 2 and 3, §3.3.3 to §3.3.7.
 const EOP: u32 = 1 << 24;

@@ -334,7 +334,11 @@ impl VirtioBlk {
             }
             Work::Write { offset, len } => {
                 let mut data = vec![0; len.saturating_sub(done).min(CHUNK) as usize];
-                self.read_from(m, &p.chain.readable, (HEADER as u64).saturating_add(done), &mut data);
+                let skip = (HEADER as u64).saturating_add(done);
+                if self.read_from(m, &p.chain.readable, skip, &mut data) < data.len() {
+                    // What the guest took away is not written as zeros.
+                    return self.finish(m, ticket, &p, Status::Error);
+                }
                 Request::write(offset.saturating_add(done), data)
             }
             Work::Flush | Work::Id => Request::flush(),

@@ -136,8 +136,10 @@ pub fn gather(mem: &mut dyn Memory, segments: &[Segment], skip: u64, buf: &mut [
     let mut done = 0;
     for s in slice(segments, skip, buf.len() as u64) {
         if let Some(part) = buf.get_mut(done..done + s.len as usize) {
-            // The range was memory when the chain was taken: if it has gone since, its bytes are nobody's.
-            _ = mem.read(s.addr, part);
+            // (It was memory when the chain was taken, and may have gone since.)
+            if !mem.read(s.addr, part) {
+                break;
+            }
             done += s.len as usize;
         }
     }

@@ -80,7 +80,13 @@ impl VirtioRng {
     fn fill(&self, m: &mut Locked) {
         let Some(source) = self.rng.get() else { return };
         let mut filled = false;
-        while let Some(chain) = self.pop(m, 0) {
+        // (A guest may add buffers as fast as they are filled: others must get the lock.)
+        for turn in 0.. {
+            if turn == QUEUE {
+                self.quota.rw(m).again_at = Some(m.clock.now());
+                break;
+            }
+            let Some(chain) = self.pop(m, 0) else { break };
             let left = self.max_bytes.get().saturating_sub(self.quota.ro(m).used);
             let want = total(&chain.writable).min(PIECE).min(left);
             let mut bytes = vec![0; want as usize];

@@ -118,7 +118,8 @@ impl Config {
         if !is_inside(dhcp_start) {
             return Err(bad("DHCP doesn't belong to network"));
         }
-        let last = u32::from(dhcp_start) + super::dhcp::LEASES - 1;
+        let last = u32::from(dhcp_start).checked_add(super::dhcp::LEASES - 1);
+        let last = last.ok_or_else(|| bad("DHCP range does not fit"))?;
         if [host, dns].iter().any(|a| (u32::from(dhcp_start)..=last).contains(&u32::from(*a))) {
             return Err(bad("DNS and host must be different from the DHCP range"));
         }

@@ -118,6 +118,18 @@ struct Flow {
     child: Option<std::process::Child>,
 }
 
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            _ = child.kill();
+            _ = child.wait();
+        }
+    }
+}
+
+/// Most bytes of segments that are kept while the guest takes nothing.
+const HELD: usize = 8 << 20;
+
 /// All connections.
 pub struct Tcp {
     flows: HashMap<Key, Flow>,
@@ -126,6 +138,8 @@ pub struct Tcp {
     waiting: BTreeSet<Key>,
     deadlines: BTreeSet<(Instant, Key)>,
     half_open: usize,
+    /// Bytes of segments that came while the guest takes nothing.
+    held: usize,
     start: Instant,
     seed: u64,
 }
@@ -139,6 +153,7 @@ impl Default for Tcp {
             waiting: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             half_open: 0,
+            held: 0,
             start: Instant::now(),
             seed: now.as_nanos() as u64,
         }
@@ -289,14 +304,8 @@ impl Tcp {
 
     fn remove(&mut self, key: Key) {
         self.set_deadline(key, None);
-        if let Some(mut f) = self.flows.remove(&key) {
-            if !f.established {
-                self.half_open = self.half_open.saturating_sub(1);
-            }
-            if let Some(child) = &mut f.child {
-                _ = child.kill();
-                _ = child.wait();
-            }
+        if self.flows.remove(&key).is_some_and(|f| !f.established) {
+            self.half_open = self.half_open.saturating_sub(1);
         }
     }
 
@@ -307,6 +316,11 @@ impl Tcp {
         if let Some(flow) = self.flows.get_mut(&key) {
             match &mut flow.inner {
                 Some(inner) => {
+                    // (While the guest takes nothing, nothing is worked off.)
+                    self.held = if s.blocked { self.held + p.whole.len() } else { 0 };
+                    if self.held > HELD {
+                        return; // TCP sends it again
+                    }
                     inner.link.rx.push_back(p.whole.to_vec());
                     self.wake(key);
                 }

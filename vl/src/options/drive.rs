@@ -103,7 +103,7 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
     }
     let aio = pairs.iter().position(|p| p.0 == "aio").map(|at| pairs.remove(at).1);
     let file = o.text("file").filter(|f| !f.is_empty());
-    if let (Some(aio), true) = (aio, file.is_some()) {
+    if let (Some(aio), true) = (aio, file.is_some() || pairs.iter().any(|p| p.0.starts_with("file."))) {
         pairs.push(("file.aio".into(), aio));
     }
     let action = |key: &str, read: bool| -> Result<block::OnError, OptError> {

@@ -94,7 +94,7 @@ impl Format for Vhdx {
         let (n, within) = (offset / self.block, offset % self.block);
         let entry = u64::from_le_bytes(self.bat.entry(file, n + n / self.ratio)?);
         let place = match entry & 7 {
-            6 => Place::At((entry & !0xf_ffff) + within),
+            6 => Place::At((entry & !0xf_ffff).checked_add(within).ok_or_else(super::eio)?),
             7 => return Err(io::Error::from_raw_os_error(libc::ENOTSUP)), // needs a parent
             _ => Place::Zeros,
         };

@@ -157,6 +157,9 @@ impl Sparse {
         let mut grain = vec![0; self.grain as usize];
         let mut d = Decompress::new(true);
         d.decompress(&packed, &mut grain, FlushDecompress::Finish).map_err(|_| eio())?;
+        if d.total_out() != self.grain {
+            return Err(eio());
+        }
         let grain = Arc::new(grain);
         *last = (at, grain.clone());
         Ok(grain)

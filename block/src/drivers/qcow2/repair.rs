@@ -22,13 +22,13 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn count(&mut self, at: u64, len: u64) -> io::Result<()> {
+    fn count(&mut self, at: u64, len: u64, times: u64) -> io::Result<()> {
         let last = at.checked_add(len.max(1) - 1).ok_or_else(eio)? >> self.geo.cluster_bits;
         if last >= self.end {
             return Err(eio());
         }
         for n in at >> self.geo.cluster_bits..=last {
-            *self.counts.entry(n).or_default() += 1;
+            *self.counts.entry(n).or_default() += times;
         }
         Ok(())
     }
@@ -38,23 +38,28 @@ impl Walk<'_> {
         if len == 0 {
             return Ok(vec![]);
         }
-        self.count(at, len)?;
+        self.count(at, len, 1)?;
         let l1 = self.host.read_all(at, len)?;
         let tables: Vec<u64> = l1.as_chunks::<8>().0.iter().map(|b| u64::from_be_bytes(*b)).collect();
+        // (However often a table is named, it is read once.)
+        let mut named = Counts::new();
         for table in tables.iter().map(|e| e & OFFSET).filter(|t| *t != 0) {
-            self.count(table, self.geo.cluster())?;
-            self.l2(table)?;
+            *named.entry(table).or_default() += 1;
+        }
+        for (table, times) in named {
+            self.count(table, self.geo.cluster(), times)?;
+            self.l2(table, times)?;
         }
         Ok(tables)
     }
 
-    fn l2(&mut self, at: u64) -> io::Result<()> {
+    fn l2(&mut self, at: u64, times: u64) -> io::Result<()> {
         let table = self.host.read_all(at, self.geo.cluster())?;
         for n in 0..self.geo.l2_entries() as usize {
             match self.geo.place(be64(&table, n * 8))? {
-                Place::Compressed { at, len } => self.count(at, len)?,
+                Place::Compressed { at, len } => self.count(at, len, times)?,
                 Place::Here { at, .. } | Place::Zero { at: Some(at), .. } if !self.data_file => {
-                    self.count(at, self.geo.cluster())?;
+                    self.count(at, self.geo.cluster(), times)?;
                 }
                 _ => {}
             }
@@ -71,10 +76,10 @@ pub(super) fn rebuild(h: &mut Header, host: &Host, snapshots: &[Snapshot], snaps
     let geo = h.geometry();
     let end = host.len()?.div_ceil(geo.cluster());
     let mut walk = Walk { geo, host, data_file: h.has_data_file(), counts: Counts::new(), end };
-    walk.count(0, 1)?;
+    walk.count(0, 1, 1)?;
     let l1 = walk.l1(h.l1_offset, h.l1_size)?;
     if snapshots_len > 0 {
-        walk.count(h.snapshots_offset, snapshots_len)?;
+        walk.count(h.snapshots_offset, snapshots_len, 1)?;
     }
     for s in snapshots {
         walk.l1(s.l1_offset, s.l1_size)?;

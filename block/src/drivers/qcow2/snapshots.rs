@@ -52,7 +52,7 @@ impl Snapshot {
 /// It is not in the file, or contradicts itself.
 pub(super) fn load(h: &Header, host: &Host) -> io::Result<(Vec<Snapshot>, u64)> {
     let geo: Geometry = h.geometry();
-    let (mut found, mut at) = (vec![], 0u64);
+    let (mut found, mut at, mut tables) = (vec![], 0u64, 0u64);
     for _ in 0..h.snapshots {
         let start = h.snapshots_offset.checked_add(at).ok_or_else(eio)?;
         let fixed = host.read_all(start, FIXED)?;
@@ -78,7 +78,16 @@ pub(super) fn load(h: &Header, host: &Host) -> io::Result<(Vec<Snapshot>, u64)> 
             state: if extra >= 8 { be64(&entry, 40) } else { u64::from(be32(&entry, 32)) },
             icount: Some(be64(&entry, 56)).filter(|n| extra >= 24 && *n != u64::MAX),
         };
-        if !s.l1_offset.is_multiple_of(geo.cluster()) || u64::from(s.l1_size) * 8 > super::header::MAX_L1 {
+        let l1 = u64::from(s.l1_size) * 8;
+        if !s.l1_offset.is_multiple_of(geo.cluster())
+            || l1 > super::header::MAX_L1
+            || !host.contains(s.l1_offset, l1)?
+        {
+            return Err(eio());
+        }
+        // (Sparse files are free, and all tables together are looked through.)
+        tables += l1;
+        if tables > MAX_TABLE {
             return Err(eio());
         }
         found.push(s);
