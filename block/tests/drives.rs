@@ -151,6 +151,38 @@ fn images_are_locked_against_other_users() {
 }
 
 #[test]
+fn parts_of_a_page_written_at_once_past_the_page_cache_are_all_there() {
+    let (blocks, f) = (Blocks::default(), image(8192));
+    let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("cache.direct", "on")]).unwrap();
+    for round in 0..200u8 {
+        for sector in 0..16u64 {
+            b.submit(Request::write(sector * 512, vec![round ^ sector as u8; 512]), Box::new(|o| o.result.unwrap()));
+        }
+        blocks.drain();
+        let all = run(&blocks, &b, Request::read(0, 8192)).data;
+        let wrong = (0..16u8).find(|s| all[usize::from(*s) * 512..][..512].iter().any(|v| *v != round ^ s));
+        assert_eq!(wrong, None, "round {round}");
+    }
+}
+
+#[test]
+fn nodes_on_top_of_each_other_are_bounded_and_names_are_unique() {
+    let (blocks, f) = (Blocks::default(), image(512));
+    let add = |v: Value| blocks.blockdev_add(opts(v));
+    add(json!({"driver": "file", "filename": path(&f), "node-name": "n0"})).unwrap();
+    let last = (1..1000).find(|n| {
+        let node = json!({"driver": "raw", "node-name": format!("n{n}"), "file": format!("n{}", n - 1)});
+        text(add(node)).contains("Too many nodes on top of each other")
+    });
+    assert_eq!(last, Some(200));
+    let inner = json!({"driver": "file", "filename": path(&f), "node-name": "same"});
+    let e = text(add(json!({"driver": "raw", "node-name": "same", "file": inner})));
+    assert_eq!(e, "Duplicate nodes with node-name='same'");
+    let deep = vec!["a"; 100_000].join(".");
+    assert!(text(Opts::keyval([(deep.as_str(), "1")])).contains("too many parts"));
+}
+
+#[test]
 fn the_end_of_a_request_ends_its_use_of_the_node() {
     let (blocks, f) = (Blocks::default(), image(512));
     // The worker is slow to return from the announcement of the end.

@@ -269,6 +269,11 @@ mod tests {
     }
 
     #[test]
+    fn a_network_at_the_end_of_the_address_space_is_refused() {
+        assert!(parsed(&[("net", "255.255.255.240/28")]).unwrap_err().contains("DHCP range does not fit"));
+    }
+
+    #[test]
     fn defaults_are_qemus() {
         let c = parsed(&[]).unwrap();
         let text =
