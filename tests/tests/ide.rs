@@ -349,6 +349,41 @@ fn the_tray_opens_unless_it_is_locked() {
 }
 
 #[test]
+fn a_range_of_trim_beyond_the_end_is_the_guests_mistake() {
+    let (_dir, path) = image(64);
+    let mut d = Ide::disk(&path, ",discard=unmap,werror=stop");
+    d.q.write(0x20_0000, &[0; 512]);
+    d.q.store(0x20_0000, 8, 8 << 48);
+    d.q.store(0x20_0008, 8, 8 << 48 | 60);
+    d.put(1, 1);
+    d.lba28(0, 1);
+    assert_eq!(d.command(0x06), 0x58);
+    d.dma(&[(0x20_0000, 512)], false);
+    assert_eq!(d.done() & 0x01, 0x01);
+    // Nothing was done of it, and the machine goes on.
+    assert_eq!(std::fs::read(&path).unwrap()[512..514], [1, 0]);
+    d.lba28(0, 1);
+    assert_eq!(d.command(0x20) & 0x09, 0x08);
+}
+
+#[test]
+fn what_the_write_cache_holds_is_stable_when_it_is_off() {
+    let (_dir, path) = image(64);
+    let drive = format!("file={},format=raw,id=d", path.display());
+    let mut q = Qmp::start(&["-accel", "qtest", "-display", "none", "-L", &firmware(), "-drive", &drive]);
+    let flushes = |q: &mut Qmp| q.run("query-blockstats", json!({}))[0]["stats"]["flush_operations"].as_u64().unwrap();
+    let before = flushes(&mut q);
+    for (feature, want) in [("0x82", before + 1), ("0x02", before + 1)] {
+        for write in [format!("0x1f1 {feature}"), "0x1f6 0xe0".into(), "0x1f7 0xef".into()] {
+            q.hmp(&format!("o /b {write}"));
+        }
+        while q.hmp("i /b 0x3f6").contains("= 0xd0") || q.hmp("i /b 0x3f6").contains("= 0xc0") {}
+        assert_eq!(q.hmp("i /b 0x3f6"), "portb[0x03f6] = 0x50\r\n", "{feature}");
+        assert_eq!(flushes(&mut q), want, "{feature}");
+    }
+}
+
+#[test]
 fn a_write_that_stops_the_machine_is_made_again() {
     let (_dir, path) = image(64);
     let drive = format!("file={},werror=stop", path.display());
