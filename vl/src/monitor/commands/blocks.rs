@@ -193,7 +193,7 @@ pub(super) static COMMANDS: &[Command] = &[
             let (_, node) = root(vm, args)?;
             let size = args.0.get("size").and_then(serde_json::Value::as_u64);
             let size = size.ok_or_else(|| QmpError::generic("Parameter 'size' expects a >0 size"))?;
-            vm.blocks.resize(&node, size)?;
+            vm.parked(|| vm.blocks.resize(&node, size))?;
             Ok(json!({}))
         },
     ),
@@ -219,7 +219,9 @@ pub(super) static COMMANDS: &[Command] = &[
                 }
             }
             let exists = args.opt_str("mode") == Some("existing");
-            vm.blocks.snapshot(&drive, args.str("snapshot-file"), args.opt_str("snapshot-node-name"), exists)?;
+            let (file, name) = (args.str("snapshot-file"), args.opt_str("snapshot-node-name"));
+            // (Nothing may be on its way to the old medium when the new one is there.)
+            vm.parked(|| vm.blocks.snapshot(&drive, file, name, exists))?;
             Ok(json!({}))
         },
     ),
@@ -361,8 +363,14 @@ fn remove(vm: &Vm, drive: &Backend) -> QmpResult<()> {
     if drive.root().is_none() {
         return Ok(());
     }
-    vm.blocks.drain();
-    drive.set_root(None)?;
+    vm.parked(|| {
+        vm.blocks.drain();
+        // What a format keeps in memory must be in the image, or the user hears that it is not.
+        if let Some(Err(e)) = drive.root().map(|n| n.flush()) {
+            return Err(qom::Error::generic(format!("Could not flush the medium of '{}': {e}", label(drive))));
+        }
+        drive.set_root(None)
+    })?;
     if let Some(media) = drive.media() {
         media.changed();
     }
@@ -373,8 +381,10 @@ fn insert(vm: &Vm, drive: &Backend, node: &Arc<block::Node>) -> QmpResult<()> {
     if drive.is_attached() && drive.tray().is_some_and(|t| !t.0) {
         return Err(QmpError::generic(format!("Tray of device '{}' is not open", label(drive))));
     }
-    vm.blocks.drain();
-    drive.set_root(Some(node))?;
+    vm.parked(|| {
+        vm.blocks.drain();
+        drive.set_root(Some(node))
+    })?;
     if let Some(media) = drive.media() {
         media.changed();
     }
@@ -386,7 +396,7 @@ fn change_medium(vm: &Arc<Vm>, args: Args<'_>) -> QmpResult {
     let read_only = match args.opt_str("read-only-mode") {
         Some("read-only") => true,
         Some("read-write") => false,
-        _ => drive.wants_read_only(),
+        _ => drive.is_read_only(),
     };
     let mut opts = Opts::default();
     if let Some(format) = args.opt_str("format") {
