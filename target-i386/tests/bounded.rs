@@ -166,10 +166,12 @@ fn what_rests_gives_back_memory() {
             assert_eq!(got, (END, want), "{tier:?}");
         });
         // Nothing is left of what was before a reset.
+        assert!(group.code_pages() > 50, "{}", group.code_pages());
         group.start_anew();
         m.set_pc(CODE);
         m.run(1);
         let (c, j) = (m.counters(), group.jit_counters().unwrap_or_default());
+        assert!(group.code_pages() < 3, "{tier:?}: {}", group.code_pages());
         assert!(c.decoded_bytes < 16 << 10 && c.decoded_pages < 3, "{tier:?}: {c:?}");
         assert!(j.live == 0 && j.used < 64 << 10, "{tier:?}: {j:?}");
         m.set_gpr(0, 0);

@@ -102,3 +102,24 @@ fn a_wrong_arrow_and_an_unlisted_crate_are_seen() {
         ]
     );
 }
+
+/// Packages with the features they are built with, a line each.
+fn features(of: &[&str]) -> BTreeSet<String> {
+    let tree = ["tree", "--offline", "--prefix", "none", "--format", "{p} {f}"];
+    let out = Command::new(env!("CARGO"))
+        .args(tree)
+        .args(of)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("text").lines().map(|l| l.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+/// `cargo test` builds `qomet` of the crates that `cargo build` makes, not all of them once more.
+#[test]
+fn tests_and_users_share_their_crates() {
+    let (alone, tested) = (features(&["-p", "vl", "-e", "no-dev"]), features(&["--workspace", "-e", "all"]));
+    let other: Vec<_> = alone.difference(&tested).collect();
+    assert!(alone.len() > 50 && other.is_empty(), "built with other features by `cargo test`: {other:?}");
+}

@@ -85,6 +85,12 @@ impl CodeMap {
         }
         std::mem::take(&mut m.granules) != 0
     }
+    /// Forgets all pages and gives their memory back. Right only if whoever decoded them drops what it decoded before it goes on.
+    fn clear(&self) {
+        let mut pages = self.pages.write();
+        *pages = Default::default();
+        self.filter.iter().for_each(|f| f.store(0, SeqCst));
+    }
 }
 
 /// Instructions that the vCPUs of a machine have executed, which run one at a time. While one runs, the count is brought up to
@@ -203,6 +209,8 @@ impl Group {
         if let Tier1::Is(jit) = &*self.jit.lock() {
             jit.forget()
         }
+        // (Before they are asked: what one decodes after it forgot is to stay marked.)
+        self.code.clear();
         self.each(|v| {
             v.shared().published.lock().clear();
             v.shared().ask(request::ANEW)
@@ -239,6 +247,10 @@ impl Group {
     /// Some vCPU has decoded code of the host page.
     pub fn holds_code(&self, host: usize) -> bool {
         self.code.holds(host)
+    }
+    /// Host pages that hold code, or have held some since the guest last started.
+    pub fn code_pages(&self) -> usize {
+        self.code.pages.read().len()
     }
     /// Stores to these host pages go through [`Bus::mark_dirty`](super::Bus::mark_dirty) again.
     pub fn made_clean(&self, host: usize, len: usize) {
