@@ -122,4 +122,8 @@ fn tests_and_users_share_their_crates() {
     let (alone, tested) = (features(&["-p", "vl", "-e", "no-dev"]), features(&["--workspace", "-e", "all"]));
     let other: Vec<_> = alone.difference(&tested).collect();
     assert!(alone.len() > 50 && other.is_empty(), "built with other features by `cargo test`: {other:?}");
+    let manifest =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml")).expect("it is there");
+    let dev = &manifest.parse::<toml::Table>().expect("TOML")["profile"]["dev"];
+    assert_eq!(dev["debug"], dev["build-override"]["debug"], "what macros and tests use is built in two ways");
 }
