@@ -77,14 +77,16 @@ struct Owner {
     tray: Option<(bool, bool)>,
 }
 
-/// How monitors reach a device with removable media. Called with no lock held.
+/// How monitors reach a device. Called with no lock held. A device whose medium cannot be changed hears of its size alone.
 pub trait Media: Send + Sync {
     /// Asks the guest to let go of the medium; `force`: opens the tray whatever the guest says.
-    fn request_eject(&self, force: bool);
+    fn request_eject(&self, _force: bool) {}
     /// The tray opens or closes.
-    fn move_tray(&self, open: bool);
+    fn move_tray(&self, _open: bool) {}
     /// There is another medium, or none, behind the backend.
-    fn changed(&self);
+    fn changed(&self) {}
+    /// The medium has another size.
+    fn resized(&self) {}
 }
 
 #[derive(Default)]

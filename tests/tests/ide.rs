@@ -495,6 +495,12 @@ fn firmware_boots_from_a_disk() {
     assert_eq!(boot(&["-drive", &format!("file={},format=raw,if=virtio", path.display())]), [b'B', 77]);
     let devices = ["-device", "ide-hd,drive=n,bootindex=2", "-device", "virtio-blk-pci,drive=d,bootindex=1"];
     assert_eq!(boot(&[&second[..], &devices].concat()), [b'B', 77]);
+    // On SCSI, as a unit that is not the first; on NVM Express
+    let scsi = "scsi-hd,drive=d,scsi-id=3,lun=1,bootindex=1";
+    let devices = ["-device", "ide-hd,drive=n,bootindex=2", "-device", "virtio-scsi-pci", "-device", scsi];
+    assert_eq!(boot(&[&second[..], &devices].concat()), [b'B', 77]);
+    let devices = ["-device", "ide-hd,drive=n,bootindex=2", "-device", "nvme,serial=1,drive=d,bootindex=1"];
+    assert_eq!(boot(&[&second[..], &devices].concat()), [b'B', 77]);
 }
 
 #[test]
@@ -522,4 +528,7 @@ fn firmware_boots_from_a_cd() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &iso).unwrap();
     assert_eq!(boot(&["-cdrom", file.path().to_str().unwrap(), "-boot", "order=d"]), b"BC");
+    let drive = format!("file={},format=raw,media=cdrom,if=none,id=d", file.path().display());
+    let scsi = ["-drive", &drive, "-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=d,bootindex=0"];
+    assert_eq!(boot(&scsi), b"BC");
 }

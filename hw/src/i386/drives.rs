@@ -4,7 +4,10 @@
 use crate::ide::bus::{IDE_UNITS, IdeBus, IdeDevice};
 use crate::ide::drive::Kind;
 use crate::net::e1000::E1000;
+use crate::nvme::ctrl::Nvme;
+use crate::nvme::ns::NvmeNs;
 use crate::rtc::mc146818rtc::Mc146818Rtc;
+use crate::scsi::disk::ScsiDisk;
 use crate::virtio::blk::VirtioBlk;
 use block::{Blocks, Interface};
 use hw_core::{Bus, Core, Device, Locked, qdev::find_bus};
@@ -47,12 +50,21 @@ fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
         (d.boot_index()?, d, format!("disk@{}", d.unit.get()))
     } else if let Some(d) = o.cast::<VirtioBlk>() {
         (d.boot_index()?, d, "disk@0,0".to_owned())
+    } else if let Some(d) = o.cast::<ScsiDisk>() {
+        (d.conf().boot_index()?, d, String::new())
+    } else if let Some(d) = o.cast::<Nvme>() {
+        (d.conf().boot_index()?, d, "namespace@1,0".to_owned())
+    } else if let Some(d) = o.cast::<NvmeNs>() {
+        let controller = d.bus().and_then(|b| b.parent_device()).map(|c| c.fw_path()).unwrap_or_default();
+        let index = d.conf().boot_index()?;
+        return d.is_realized().then(|| (index, format!("{controller}/namespace@{},0", d.number())));
     } else if let Some(d) = o.cast::<E1000>() {
         (d.boot_index()?, d, "ethernet-phy@0".to_owned())
     } else {
         return None;
     };
-    dev.is_realized().then(|| (index, format!("{}/{suffix}", dev.fw_path())))
+    let below = if suffix.is_empty() { "" } else { "/" };
+    dev.is_realized().then(|| (index, format!("{}{below}{suffix}", dev.fw_path())))
 }
 
 fn boot_entries(scope: &Arc<Scope>) -> Vec<(i32, String)> {

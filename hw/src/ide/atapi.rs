@@ -1,15 +1,16 @@
-//! Packet commands of CD drives. Source: SFF-8020i and MMC-3 (commands), ATA/ATAPI-7 volume 2 §9.9 (packet protocol). What the medium
-//! says is data of one track. Raw sectors, audio, DVD structures and recording are not there: illegal field or operation code.
+//! Packet commands of CD drives. Source: SFF-8020i and MMC-3 (commands), ATA/ATAPI-7 volume 2 §9.9 (packet protocol). What the drive
+//! says of tray and medium: [`crate::scsi::mmc`]. DVD structures are not there: illegal operation code.
 
 use super::drive::{CD_SECTOR, CHUNK, DriveInfo, DriveRegs, Job, Then, status};
+use crate::scsi::cdb::{Cdb, op};
+use crate::scsi::mmc::{self, Tray};
+use crate::scsi::sense::{Sense, key};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a packet.
 const PACKET: usize = 12;
 /// Sectors read ahead of the blocks of one reply.
 const AHEAD: u64 = 64;
-/// Largest CD: 80 minutes.
-const CD_MAX: u64 = 80 * 60 * 75;
 
 /// Interrupt reason, in the sector count register.
 mod reason {
@@ -18,21 +19,8 @@ mod reason {
     pub const ALL: u8 = 7;
 }
 
-/// Sense keys and additional codes.
-mod sense {
-    pub const NOT_READY: u8 = 2;
-    pub const MEDIUM_ERROR: u8 = 3;
-    pub const ILLEGAL_REQUEST: u8 = 5;
-    pub const UNIT_ATTENTION: u8 = 6;
-    pub const UNRECOVERED_READ: u8 = 0x11;
-    pub const ILLEGAL_OPCODE: u8 = 0x20;
-    pub const OUT_OF_RANGE: u8 = 0x21;
-    pub const INVALID_FIELD: u8 = 0x24;
-    pub const MAY_HAVE_CHANGED: u8 = 0x28;
-    pub const SAVING_UNSUPPORTED: u8 = 0x39;
-    pub const NO_MEDIUM: u8 = 0x3a;
-    pub const REMOVAL_PREVENTED: u8 = 0x53;
-}
+/// Additional sense code: medium removal prevented, whatever the qualifier.
+const REMOVAL_PREVENTED: u8 = 0x53;
 
 /// How a new medium is announced: first as none, then as changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,40 +43,35 @@ pub struct Cd {
     sectors_left: u64,
     /// The reply goes by the bus master.
     dma: bool,
-    tray_open: bool,
-    locked: bool,
+    tray: Tray,
     change: Change,
-    /// Media events not reported yet: a new medium, a wish to eject.
-    event_new: bool,
-    event_eject: bool,
 }
 
 impl Cd {
     /// A reset forgets everything but the tray.
     pub(super) fn after_reset(self) -> Self {
-        Self { tray_open: self.tray_open, ..Self::default() }
+        Self { tray: self.tray.after_reset(), ..Self::default() }
     }
 
     /// Whether the tray is open, and locked by the guest.
     pub fn tray(&self) -> (bool, bool) {
-        (self.tray_open, self.locked)
+        (self.tray.open, self.tray.locked)
     }
 
     /// The tray moves.
     pub fn set_tray(&mut self, open: bool) {
-        self.tray_open = open;
+        self.tray.open = open;
     }
 
     /// Somebody pressed the button of a locked tray.
     pub fn wish_to_eject(&mut self) {
-        self.event_eject = true;
+        self.tray.wish_to_eject();
     }
 
     /// There is another medium, or none.
     pub fn medium_changed(&mut self) {
         self.change = Change::New;
-        self.event_new = true;
-        self.event_eject = false;
+        self.tray.medium_changed();
     }
 }
 
@@ -121,25 +104,10 @@ enum Reply {
     Data(Vec<u8>),
     /// Sectors: first, and how many.
     Read(u64, u64),
-    Error(u8, u8),
+    Error(Sense),
 }
 
-const INVALID: Reply = Reply::Error(sense::ILLEGAL_REQUEST, sense::INVALID_FIELD);
-
-/// Fields of a packet.
-struct Packet([u8; PACKET]);
-
-impl Packet {
-    fn byte(&self, at: usize) -> u8 {
-        self.0.get(at).copied().unwrap_or(0)
-    }
-    fn be16(&self, at: usize) -> usize {
-        usize::from(self.byte(at)) << 8 | usize::from(self.byte(at + 1))
-    }
-    fn be32(&self, at: usize) -> u64 {
-        (self.be16(at) as u64) << 16 | self.be16(at + 2) as u64
-    }
-}
+const INVALID: Reply = Reply::Error(Sense::INVALID_FIELD);
 
 /// At most `max` bytes of a reply.
 fn at_most(mut data: Vec<u8>, max: usize) -> Reply {
@@ -147,16 +115,9 @@ fn at_most(mut data: Vec<u8>, max: usize) -> Reply {
     if data.is_empty() { Reply::Ok } else { Reply::Data(data) }
 }
 
-/// Minute, second and frame of a sector.
-fn msf(lba: u64) -> [u8; 3] {
-    let frames = lba + 150;
-    [(frames / 75 / 60) as u8, (frames / 75 % 60) as u8, (frames % 75) as u8]
-}
-
-/// An address of the table of contents.
-fn address(lba: u64, as_msf: bool) -> [u8; 4] {
-    let [m, s, f] = msf(lba);
-    if as_msf { [0, m, s, f] } else { (lba as u32).to_be_bytes() }
+/// At most `max` bytes of a reply, or why there is none.
+fn answer(data: Result<Vec<u8>, Sense>, max: usize) -> Reply {
+    data.map_or_else(Reply::Error, |data| at_most(data, max))
 }
 
 impl DriveRegs {
@@ -175,31 +136,31 @@ impl DriveRegs {
     }
 
     fn has_medium(&self, i: &DriveInfo) -> bool {
-        !self.cd.tray_open && i.sectors > 0
+        !self.cd.tray.open && i.sectors > 0
     }
 
     /// A packet has arrived; whether that interrupts.
     pub(super) fn packet(&mut self, i: &DriveInfo) -> bool {
         let mut bytes = [0; PACKET];
         bytes.iter_mut().zip(&self.buffer).for_each(|(to, from)| *to = *from);
-        let p = Packet(bytes);
+        let p = Cdb::new(&bytes);
         self.pos = 0;
         let known = properties(p.byte(0));
         let attention = known.as_ref().is_some_and(|c| c.attention);
-        if self.cd.sense_key == sense::UNIT_ATTENTION && !attention {
+        if self.cd.sense_key == key::UNIT_ATTENTION && !attention {
             return self.packet_attention();
         }
         if !attention && self.has_medium(i) && self.cd.change != Change::None {
-            let (next, key, asc) = match self.cd.change {
-                Change::New => (Change::ShownAbsent, sense::NOT_READY, sense::NO_MEDIUM),
-                _ => (Change::None, sense::UNIT_ATTENTION, sense::MAY_HAVE_CHANGED),
+            let (next, sense) = match self.cd.change {
+                Change::New => (Change::ShownAbsent, Sense::NO_MEDIUM),
+                _ => (Change::None, Sense::MEDIUM_CHANGED),
             };
             self.cd.change = next;
-            return self.packet_error(key, asc);
+            return self.packet_error(sense);
         }
-        let Some(c) = known else { return self.packet_error(sense::ILLEGAL_REQUEST, sense::ILLEGAL_OPCODE) };
+        let Some(c) = known else { return self.packet_error(Sense::INVALID_OPCODE) };
         if c.ready && !self.has_medium(i) {
-            return self.packet_error(sense::NOT_READY, sense::NO_MEDIUM);
+            return self.packet_error(Sense::NO_MEDIUM);
         }
         if !c.plain && !self.cd.dma && self.limit() == 0 {
             self.abort();
@@ -207,43 +168,41 @@ impl DriveRegs {
         }
         match self.packet_command(i, &p) {
             Reply::Ok => self.packet_ok(),
-            Reply::Error(key, asc) => self.packet_error(key, asc),
+            Reply::Error(sense) => self.packet_error(sense),
             Reply::Data(data) => self.reply(data),
             Reply::Read(lba, n) => self.reply_sectors(lba, n),
         }
     }
 
-    fn packet_command(&mut self, i: &DriveInfo, p: &Packet) -> Reply {
+    fn packet_command(&mut self, i: &DriveInfo, p: &Cdb) -> Reply {
         let total = i.cd_sectors();
-        match p.byte(0) {
-            0x03 => self.request_sense(p),
-            0x12 => inquiry(i, p),
-            0x1b => self.start_stop(i, p),
-            0x1e => {
-                self.cd.locked = p.byte(4) & 1 != 0;
+        match p.code() {
+            op::REQUEST_SENSE => self.request_sense(p),
+            op::INQUIRY => inquiry(i, p),
+            op::START_STOP_UNIT => self.start_stop(i, p),
+            op::PREVENT_ALLOW => {
+                self.cd.tray.prevent(p);
                 Reply::Ok
             }
-            // READ CAPACITY
-            0x25 => {
+            op::READ_CAPACITY_10 => {
                 let last = (total.saturating_sub(1)) as u32;
                 at_most([last.to_be_bytes(), (CD_SECTOR as u32).to_be_bytes()].concat(), usize::MAX)
             }
-            0x28 => read(p.be32(2), p.be16(7) as u64, total),
-            0xa8 => read(p.be32(2), p.be32(6), total),
-            // SEEK
-            0x2b if p.be32(2) >= total => Reply::Error(sense::ILLEGAL_REQUEST, sense::OUT_OF_RANGE),
-            0x43 => read_toc(p, total),
-            0x46 => self.get_configuration(i, p),
-            0x4a => self.get_event(i, p),
-            0x51 => read_disc_information(p),
-            0x5a => self.mode_sense(p),
-            // MECHANISM STATUS: idle, one slot
-            0xbd => at_most(vec![0, 0, 0, 0, 0, 1, 0, 0], p.be16(8)),
-            // READ CD: user data only
-            0xbe => match p.byte(9) & 0xf8 {
-                0x00 => Reply::Ok,
-                0x10 => read(p.be32(2), u64::from(p.byte(6)) << 16 | p.be16(7) as u64, total),
-                _ => INVALID,
+            op::READ_10 | op::READ_12 => read(p.lba(), p.blocks(), total),
+            op::SEEK_10 if p.lba() >= total => Reply::Error(Sense::LBA_OUT_OF_RANGE),
+            op::READ_TOC => answer(mmc::read_toc(p, total), p.be16(7)),
+            op::GET_CONFIGURATION => {
+                let medium = self.has_medium(i).then_some(total);
+                answer(mmc::configuration(p, medium), p.be16(7))
+            }
+            op::GET_EVENT_STATUS => answer(self.cd.tray.events(p, i.sectors > 0), p.be16(7)),
+            op::READ_DISC_INFORMATION => answer(mmc::disc_information(p), p.be16(7)),
+            op::MODE_SENSE_10 => self.mode_sense(p),
+            op::MECHANISM_STATUS => at_most(mmc::mechanism_status(), p.be16(8)),
+            op::READ_CD => match mmc::read_cd_wants_data(p) {
+                Some(false) => Reply::Ok,
+                Some(true) => read(p.lba(), p.be24(6), total),
+                None => INVALID,
             },
             // TEST UNIT READY, SEEK, SET CD SPEED
             _ => Reply::Ok,
@@ -266,19 +225,19 @@ impl DriveRegs {
         true
     }
 
-    fn packet_error(&mut self, key: u8, asc: u8) -> bool {
+    fn packet_error(&mut self, sense: Sense) -> bool {
         self.stop();
-        self.error = key << 4;
+        self.error = sense.key << 4;
         self.status = status::DRDY | status::ERR;
         self.reason(reason::IO | reason::CD);
-        (self.cd.sense_key, self.cd.asc) = (key, asc);
+        (self.cd.sense_key, self.cd.asc) = (sense.key, sense.asc);
         self.buffer.clear();
         true
     }
 
     fn packet_attention(&mut self) -> bool {
         self.stop();
-        self.error = 0x20 | sense::UNIT_ATTENTION << 4;
+        self.error = 0x20 | key::UNIT_ATTENTION << 4;
         self.status = status::ERR;
         self.nsector = 0;
         true
@@ -286,7 +245,7 @@ impl DriveRegs {
 
     /// The host could not read the image.
     pub(super) fn packet_read_failed(&mut self) -> bool {
-        self.packet_error(sense::MEDIUM_ERROR, sense::UNRECOVERED_READ)
+        self.packet_error(Sense::READ_ERROR)
     }
 
     // ---- replies ----
@@ -362,89 +321,32 @@ impl DriveRegs {
 
     // ---- commands ----
 
-    fn request_sense(&mut self, p: &Packet) -> Reply {
+    fn request_sense(&mut self, p: &Cdb) -> Reply {
         let mut d = vec![0; 18];
         d.splice(0..1, [0xf0]).for_each(drop);
         d.splice(2..3, [self.cd.sense_key]).for_each(drop);
         d.splice(7..8, [10]).for_each(drop);
         d.splice(12..13, [self.cd.asc]).for_each(drop);
-        if self.cd.sense_key == sense::UNIT_ATTENTION {
+        if self.cd.sense_key == key::UNIT_ATTENTION {
             self.cd.sense_key = 0;
         }
         at_most(d, p.byte(4).into())
     }
 
-    fn start_stop(&mut self, i: &DriveInfo, p: &Packet) -> Reply {
-        let (start, load) = (p.byte(4) & 1 != 0, p.byte(4) & 2 != 0);
-        // A power condition: nothing else in the command counts.
-        if p.byte(4) & 0xf0 != 0 || !load {
+    fn start_stop(&mut self, i: &DriveInfo, p: &Cdb) -> Reply {
+        if self.cd.tray.start_stop(p) {
             return Reply::Ok;
         }
-        if !start && !self.cd.tray_open && self.cd.locked {
-            let key = if i.sectors > 0 { sense::NOT_READY } else { sense::ILLEGAL_REQUEST };
-            return Reply::Error(key, sense::REMOVAL_PREVENTED);
-        }
-        self.cd.tray_open = !start;
-        Reply::Ok
+        let key = if i.sectors > 0 { key::NOT_READY } else { key::ILLEGAL_REQUEST };
+        Reply::Error(Sense { key, asc: REMOVAL_PREVENTED, ascq: 0 })
     }
 
-    fn get_configuration(&self, i: &DriveInfo, p: &Packet) -> Reply {
-        const PROFILES: [u16; 2] = [0x0010, 0x0008]; // DVD-ROM, CD-ROM
-        if p.be16(2) != 0 {
-            return INVALID; // only the profile list
-        }
-        let current = match (self.has_medium(i), i.cd_sectors() > CD_MAX) {
-            (false, _) => 0,
-            (true, true) => 0x0010,
-            (true, false) => 0x0008,
-        };
-        let mut d = vec![0, 0, 0, 16, 0, 0];
-        d.extend(u16::to_be_bytes(current));
-        d.extend([0, 0, 0x03, 8]); // feature 0, persistent and current
-        for profile in PROFILES {
-            d.extend(profile.to_be_bytes());
-            d.extend([u8::from(profile == current), 0]);
-        }
-        at_most(d, p.be16(7))
-    }
-
-    fn get_event(&mut self, i: &DriveInfo, p: &Packet) -> Reply {
-        const MEDIA: u8 = 4;
-        if p.byte(1) & 1 == 0 {
-            return INVALID; // asynchronous mode
-        }
-        if p.byte(4) & 1 << MEDIA == 0 {
-            return at_most(vec![0, 0, 0x80, 1 << MEDIA], p.be16(7));
-        }
-        let event = match (self.cd.event_new, self.cd.event_eject) {
-            (true, _) => 2,
-            (false, true) => 1,
-            _ => 0,
-        };
-        match event {
-            2 => self.cd.event_new = false,
-            1 => self.cd.event_eject = false,
-            _ => {}
-        }
-        let medium = if self.cd.tray_open { 1 } else { u8::from(i.sectors > 0) << 1 };
-        at_most(vec![0, 4, MEDIA, 1 << MEDIA, event, medium, 0, 0], p.be16(7))
-    }
-
-    fn mode_sense(&self, p: &Packet) -> Reply {
+    fn mode_sense(&self, p: &Cdb) -> Reply {
         let page: Vec<u8> = match (p.byte(2) >> 6, p.byte(2) & 0x3f) {
             // error recovery
             (0, 0x01) => vec![0x01, 0x06, 0, 5, 0, 0, 0, 0],
-            // audio control
-            (0, 0x0e) => vec![0x0e, 0x0e, 4, 0, 0, 0, 0, 0, 1, 0xff, 2, 0xff, 0, 0, 0, 0],
-            // capabilities and mechanical status
-            (0, 0x2a) => {
-                let lock = u8::from(self.cd.locked) << 1;
-                let mut d = vec![0x2a, 0x14, 0x3b, 0, 0x71, 3 << 5, 1 | 1 << 3 | 1 << 5 | lock, 0];
-                d.extend([704u16, 2, 512, 704].iter().flat_map(|v| v.to_be_bytes()));
-                d.extend([0; 6]);
-                d
-            }
-            (3, _) => return Reply::Error(sense::ILLEGAL_REQUEST, sense::SAVING_UNSUPPORTED),
+            (0, page @ (0x0e | 0x2a)) => mmc::mode_page(page, self.cd.tray.locked).unwrap_or_default(),
+            (3, _) => return Reply::Error(Sense::SAVING_NOT_SUPPORTED),
             _ => return INVALID,
         };
         let mut d = ((page.len() + 6) as u16).to_be_bytes().to_vec();
@@ -457,12 +359,12 @@ impl DriveRegs {
 fn read(lba: u64, n: u64, total: u64) -> Reply {
     match n {
         0 => Reply::Ok,
-        n if lba + n > total => Reply::Error(sense::ILLEGAL_REQUEST, sense::OUT_OF_RANGE),
+        n if lba + n > total => Reply::Error(Sense::LBA_OUT_OF_RANGE),
         n => Reply::Read(lba, n),
     }
 }
 
-fn inquiry(i: &DriveInfo, p: &Packet) -> Reply {
+fn inquiry(i: &DriveInfo, p: &Cdb) -> Reply {
     if p.byte(1) & 1 != 0 {
         return match p.byte(2) {
             // supported vital product data pages
@@ -476,51 +378,4 @@ fn inquiry(i: &DriveInfo, p: &Packet) -> Reply {
     d.extend(padded("QEMU DVD-ROM", 16));
     d.extend(padded(&i.version, 4));
     at_most(d, p.byte(4).into())
-}
-
-fn read_toc(p: &Packet, total: u64) -> Reply {
-    let (as_msf, start, max) = (p.byte(1) & 2 != 0, p.byte(6), p.be16(7));
-    let with_length = |mut d: Vec<u8>| {
-        let len = d.len() as u16;
-        d.splice(0..0, len.to_be_bytes()).for_each(drop);
-        d
-    };
-    match p.byte(9) >> 6 {
-        0 => {
-            if start > 1 && start != 0xaa {
-                return INVALID;
-            }
-            let mut d = vec![1, 1];
-            if start <= 1 {
-                d.extend([0, 0x14, 1, 0]);
-                d.extend(address(0, as_msf));
-            }
-            d.extend([0, 0x16, 0xaa, 0]);
-            d.extend(address(total, as_msf));
-            at_most(with_length(d), max)
-        }
-        // sessions
-        1 => at_most(vec![0, 0x0a, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0], max),
-        // raw: first track, last track, lead-out, track 1
-        2 => {
-            let [m, s, f] = msf(total);
-            let [m1, s1, f1] = msf(0);
-            let mut d = vec![1, 1];
-            for (point, pmin, psec, pframe) in [(0xa0, 1, 0, 0), (0xa1, 1, 0, 0), (0xa2, m, s, f), (1, m1, s1, f1)] {
-                d.extend([1, 0x14, 0, point, 0, 0, 0, 0, pmin, psec, pframe]);
-            }
-            at_most(with_length(d), max)
-        }
-        _ => INVALID,
-    }
-}
-
-fn read_disc_information(p: &Packet) -> Reply {
-    if p.byte(1) & 7 != 0 {
-        return INVALID;
-    }
-    // finished disc of one session with one track, of unrestricted use
-    let mut d = vec![0, 32, 0x0e, 1, 1, 1, 1, 0x20];
-    d.resize(34, 0);
-    at_most(d, p.be16(7))
 }

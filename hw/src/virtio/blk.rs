@@ -7,7 +7,7 @@
 use super::blk_request::{HEADER, ID, Limits, RANGE, SECTOR, Status, Work, parse};
 use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
 use super::ring::{Chain, MAX_SIZE, total};
-use block::{Action, Backend, DriveSlot, ErrorPolicy, OnError, Op, Outcome, Request};
+use block::{Action, Backend, DriveSlot, ErrorPolicy, Media, OnError, Op, Outcome, Request};
 use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, RunState, events::VmState};
 use parking_lot::Mutex;
 use qom::{Class, Error, Handle, Level, Object, OnOffAuto, Prop, Property, Result, Size};
@@ -423,6 +423,15 @@ impl VirtioBlk {
     }
 }
 
+/// How monitors reach the disk.
+struct BlkMedia(Handle<VirtioBlk>);
+
+impl Media for BlkMedia {
+    fn resized(&self) {
+        self.0.with(|d| d.config_changed(&mut d.core().lock()));
+    }
+}
+
 impl VirtioImpl for VirtioBlk {
     fn features(&self, offered: u64) -> u64 {
         let Some(backend) = self.drive.get() else { return offered };
@@ -483,9 +492,7 @@ impl VirtioImpl for VirtioBlk {
     }
 
     fn handle_queue(&self, m: &mut Locked, n: usize) {
-        while let Some(chain) = self.pop(m, n) {
-            self.begin(m, n, chain);
-        }
+        self.each_chain(m, n, |d: &Self, m, chain| d.begin(m, n, chain));
     }
 
     fn status_changed(&self, m: &mut Locked, new: u8) {
@@ -525,6 +532,9 @@ impl DeviceImpl for VirtioBlk {
         if let Err(e) = self.parent_realize(m) {
             self.drive.release();
             return Err(e);
+        }
+        if let Some(backend) = self.drive.get() {
+            backend.set_media(Arc::new(BlkMedia(self.this())));
         }
         self.core().events.vm_state.add_for(self, VirtioBlk::went_on);
         Ok(())

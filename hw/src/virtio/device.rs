@@ -6,9 +6,9 @@
 //! buffers and notification data are not built.
 
 use super::dma::Dma;
-use super::ring::{Chain, Format, NO_VECTOR, Queue, RingError, Segment, gather, scatter};
+use super::ring::{Chain, Format, MAX_SIZE, NO_VECTOR, Queue, RingError, Segment, gather, scatter};
 use hw_core::memory::Attrs;
-use hw_core::{AddressSpace, Bus, BusClass, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase};
+use hw_core::{AddressSpace, Bus, BusClass, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, Timer};
 use parking_lot::RwLock;
 use qom::{Class, Error, Input, Level, Object, Prop, Property, Result, of_class};
 use serde::{Deserialize, Serialize};
@@ -152,6 +152,9 @@ pub struct VirtioRegs {
     pub features: u64,
     /// The driver did something wrong: nothing happens until it resets the device.
     pub broken: bool,
+    /// Queues that had more than the device takes in one go.
+    #[serde(default)]
+    pub again: Vec<usize>,
     /// The queues.
     pub queues: Vec<Queue>,
 }
@@ -166,6 +169,7 @@ impl Default for VirtioRegs {
             generation: 0,
             features: 0,
             broken: false,
+            again: vec![],
             queues: vec![],
         }
     }
@@ -220,6 +224,7 @@ pub struct VirtioDevice {
     disable_legacy_check: Prop<bool>,
     #[state]
     regs: MachineCell<VirtioRegs>,
+    again: Timer,
     offered: AtomicU64,
     /// Sizes of the queues.
     layout: RwLock<Vec<u16>>,
@@ -264,6 +269,7 @@ impl VirtioDevice {
 
     fn instance_init(&self) -> Result<()> {
         self.wanted.set(FEATURES.iter().filter(|f| f.2).fold(0, |all, f| all | f.1));
+        self.again.init(self, Self::look_again);
         Ok(())
     }
 
@@ -336,6 +342,7 @@ impl VirtioDevice {
     pub fn reset_device(&self, m: &mut Locked) {
         (self.virtio_class().stop)(&*self.object(), m, None);
         self.regs.rw(m).reset();
+        self.arm_again(m);
     }
 
     /// The driver resets a queue. §2.6.1
@@ -427,6 +434,34 @@ impl VirtioDevice {
     /// The next chain of a queue.
     pub fn pop(&self, m: &mut Locked, n: usize) -> Option<Chain> {
         self.with_queue(m, n, |q, mem, format| q.pop(mem, format)).flatten()
+    }
+
+    /// Takes the chains of a queue. A guest may add buffers as fast as they are used: after as many as a queue holds, others get the
+    /// machine, and the rest comes a little later.
+    pub fn each_chain<T: Level>(&self, m: &mut Locked, n: usize, f: impl Fn(&T, &mut Locked, Chain)) {
+        let o = self.object();
+        let me = of_class::<T>(&*o);
+        for _ in 0..MAX_SIZE {
+            let Some(chain) = self.pop(m, n) else { return };
+            f(me, m, chain);
+        }
+        let again = &mut self.regs.rw(m).again;
+        if !again.contains(&n) {
+            again.push(n);
+        }
+        self.arm_again(m);
+    }
+
+    fn arm_again(&self, m: &mut Locked) {
+        let now = m.clock.now();
+        let at = (!self.regs.ro(m).again.is_empty()).then_some(now);
+        self.again.arm(m, at);
+    }
+
+    fn look_again(&self, m: &mut Locked) {
+        for n in std::mem::take(&mut self.regs.rw(m).again) {
+            self.notified(m, n);
+        }
     }
 
     /// Gives the chain that was popped last back untouched.
@@ -537,9 +572,11 @@ impl DeviceImpl for VirtioDevice {
         let regs = self.regs.ro(m);
         let layout = self.layout.read();
         let possible = regs.queues.iter().zip(layout.iter()).all(|(q, max)| q.is_possible(*max));
-        if !possible || regs.queues.len() != layout.len() || regs.features & !self.offered() != 0 {
+        let again = regs.again.iter().all(|n| *n < layout.len());
+        if !possible || !again || regs.queues.len() != layout.len() || regs.features & !self.offered() != 0 {
             return Err(Error::generic(format!("{}: impossible state", self.type_name())));
         }
+        self.arm_again(m);
         self.parent_post_load(m)
     }
 }

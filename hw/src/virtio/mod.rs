@@ -14,3 +14,5 @@ mod pci_regs;
 mod pci_types;
 pub mod ring;
 pub mod rng;
+pub mod scsi;
+mod scsi_request;

@@ -39,6 +39,15 @@ const ROWS: &[Row] = &[
         class_property: false,
         vectors: Err(1),
     },
+    Row {
+        stem: "virtio-scsi",
+        backend: "virtio-scsi-device",
+        transitional_id: 0x1004,
+        class: 0x0100,
+        category: Category::Storage,
+        class_property: false,
+        vectors: Err(1),
+    },
 ];
 
 fn base(c: &mut Class, row: &'static Row) {

@@ -100,8 +100,10 @@ impl<'a> Traffic<'a> {
             Target::Everything => (vec![], all, board.objects()),
             Target::Devices(devices) => {
                 let mut paths: Vec<String> = devices.iter().map(|d| d.path()).collect();
-                if !has_registers(board, &paths) {
-                    paths.extend(devices.iter().flat_map(owners));
+                let mut above = devices.iter().flat_map(owners).collect::<Vec<_>>();
+                while !has_registers(board, &paths) && !above.is_empty() {
+                    paths.extend(above.iter().map(|d| d.path()));
+                    above = above.iter().flat_map(owners).collect();
                 }
                 let functions = all.into_iter().filter(|f| covers(&paths, &f.path())).collect();
                 (paths, functions, devices.iter().map(|d| d.object()).collect())
@@ -395,10 +397,7 @@ fn has_registers(board: &Board, paths: &[String]) -> bool {
 }
 
 /// The devices a device belongs to: what it hangs below in the tree, and those whose bus it is on.
-fn owners(d: &Ref<Device>) -> Vec<String> {
-    let mut all = vec![];
-    let parent = d.parent().filter(|p| p.cast::<Device>().is_some());
-    all.extend(parent.map(|p| p.path()));
-    all.extend(d.bus().and_then(|b| b.parent_device()).map(|p| p.path()));
-    all
+fn owners(d: &Ref<Device>) -> Vec<Ref<Device>> {
+    let parent = d.parent().and_then(Ref::new);
+    parent.into_iter().chain(d.bus().and_then(|b| b.parent_device())).collect()
 }

@@ -37,11 +37,18 @@ const CHANNEL: &[&str] = &["-chardev", "null,id=c"];
 const NO_MEDIUM: &str = "a disk is refused without a medium";
 const DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M"];
 
+const SCSI_DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "virtio-scsi-pci"];
+const NVME_DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "nvme,serial=1"];
+
 const NEEDS: &[Need] = &[
     Need { type_name: "isa-serial", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-parallel", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-debugcon", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "ide-hd", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need { type_name: "scsi-hd", args: SCSI_DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need { type_name: "scsi-cd", args: &["-device", "virtio-scsi-pci"], props: &[], why: "no adapter on the board" },
+    Need { type_name: "nvme", args: DISK, props: &[("drive", "x"), ("serial", "1")], why: "it has a serial number" },
+    Need { type_name: "nvme-ns", args: NVME_DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci-non-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
@@ -52,6 +59,7 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own"),
     ("virtio-blk-device", "virtio-blk-pci", "a virtio bus comes with its device"),
     ("virtio-rng-device", "virtio-rng-pci", "as above"),
+    ("virtio-scsi-device", "virtio-scsi-pci", "as above"),
 ];
 
 /// Whether the type exists as a part of another, with which it comes and goes.

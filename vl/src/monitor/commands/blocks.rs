@@ -190,10 +190,13 @@ pub(super) static COMMANDS: &[Command] = &[
         &[opt("device", Ty::Str), opt("node-name", Ty::Str), req("size", Ty::Int)],
         None,
         |vm, args| {
-            let (_, node) = root(vm, args)?;
+            let (drive, node) = root(vm, args)?;
             let size = args.0.get("size").and_then(serde_json::Value::as_u64);
             let size = size.ok_or_else(|| QmpError::generic("Parameter 'size' expects a >0 size"))?;
             vm.parked(|| vm.blocks.resize(&node, size))?;
+            if let Some(media) = drive.and_then(|d| d.media()) {
+                media.resized();
+            }
             Ok(json!({}))
         },
     ),
