@@ -150,9 +150,7 @@ fn list_types(_: &Arc<Vm>, args: Args<'_>) -> QmpResult {
 
 /// What QEMU leaves out of `device-list-properties`: what every object and every device has.
 pub(crate) fn is_device_property(p: &PropertyInfo) -> bool {
-    !matches!(p.name.as_str(), "type" | "realized" | "hotpluggable" | "hotplugged" | "parent_bus")
-        && !is_child(p)
-        && !p.name.starts_with("legacy-")
+    !matches!(p.name.as_str(), "type" | "realized" | "hotpluggable" | "hotplugged" | "parent_bus") && !is_child(p)
 }
 
 fn is_child(p: &PropertyInfo) -> bool {
