@@ -24,4 +24,6 @@ pub mod rtc;
 pub mod scsi;
 pub mod smbios;
 pub mod timer;
+pub mod usb;
 pub mod virtio;
+pub mod watchdog;

@@ -89,63 +89,6 @@ pub fn read_tree(qmp: &mut Qmp) -> Tree {
     tree
 }
 
-/// Devices of the reference that a comparison leaves out, from lines `PATH -- REASON` of `tests/golden/NAME`.
-///
-/// # Panics
-/// When the file is malformed.
-pub fn excluded(name: &str) -> Vec<String> {
-    let text = file(name);
-    let lines = text.lines().filter(|l| !l.is_empty() && !l.starts_with('#'));
-    lines.map(|l| l.split_once(" -- ").unwrap_or_else(|| panic!("{name}: no reason in '{l}'")).0.to_owned()).collect()
-}
-
-/// Where devices without a name of their own are.
-const UNATTACHED: &str = "/machine/unattached/device[";
-
-/// Leaves devices out of a golden tree. They had taken a number each: those that came later move up, in paths and in values.
-///
-/// # Panics
-/// When one of them is not in the tree.
-pub fn without(tree: &Tree, excluded: &[String]) -> Tree {
-    for path in excluded {
-        assert!(tree.contains_key(path), "'{path}' is left out, but is not there");
-    }
-    let numbers = numbers(excluded);
-    let value = |v: &Value| serde_json::from_str(&renumber(&v.to_string(), &numbers)).expect("JSON stays JSON");
-    let prop =
-        |(name, p): (&String, &Prop)| (name.clone(), Prop { ty: p.ty.clone(), value: p.value.as_ref().map(value) });
-    let kept = tree.iter().filter(|(path, _)| !is_below(path, excluded));
-    kept.map(|(path, node)| {
-        let props = node.props.iter().map(prop).collect();
-        (renumber(path, &numbers), Node { ty: node.ty.clone(), props })
-    })
-    .collect()
-}
-
-/// `path` is one of `roots` or below one.
-fn is_below(path: &str, roots: &[String]) -> bool {
-    roots
-        .iter()
-        .any(|root| path.strip_prefix(root.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-}
-
-/// The numbers of those devices that have no name of their own.
-fn numbers(paths: &[String]) -> Vec<usize> {
-    paths.iter().filter_map(|p| p.strip_prefix(UNATTACHED)?.strip_suffix(']')?.parse().ok()).collect()
-}
-
-/// `text` with every number of an unattached device made smaller by as many as there are smaller ones in `gone`.
-fn renumber(text: &str, gone: &[usize]) -> String {
-    let mut parts = text.split(UNATTACHED);
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (number, rest) = part.split_once(']').expect("a bracket closes");
-        let number: usize = number.parse().expect("a number in brackets");
-        out += &format!("{UNATTACHED}{}]{rest}", number - gone.iter().filter(|g| **g < number).count());
-    }
-    out
-}
-
 /// What differs, one line each: `missing|extra node PATH`, `missing|extra|different property PATH NAME`. `same` compares two properties
 /// of one name.
 pub fn tree_differences(golden: &Tree, ours: &Tree, same: impl Fn(&Prop, &Prop) -> bool) -> BTreeSet<String> {
@@ -231,14 +174,6 @@ pub fn view_differences(golden: &Views, ours: &Views) -> BTreeSet<String> {
         note("extra", ours, ranges);
     }
     found
-}
-
-/// Leaves the ranges of devices out of golden views and numbers the other devices as [`without`] does.
-pub fn views_without(views: &Views, excluded: &[String]) -> Views {
-    let numbers = numbers(excluded);
-    let gone = |range: &str| is_below(range.rsplit_once("owner:").map_or("", |(_, owner)| owner), excluded);
-    let kept = |ranges: &Vec<String>| ranges.iter().filter(|r| !gone(r)).map(|r| renumber(r, &numbers)).collect();
-    views.iter().map(|(name, ranges)| (name.clone(), kept(ranges))).collect()
 }
 
 /// Holds `found` against the list of known differences in `tests/golden/NAME`, lines of the form `DIFFERENCE -- REASON`. A difference that is

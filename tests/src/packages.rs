@@ -195,6 +195,14 @@ pub fn seabios() -> Result<PathBuf> {
     Ok(plain("seabios", Suite::Own, "amd64")?.join("usr/share/seabios"))
 }
 
+/// The folder with the boot ROMs of network cards (`efi-e1000.rom` …).
+///
+/// # Errors
+/// The package cannot be fetched.
+pub fn network_roms() -> Result<PathBuf> {
+    Ok(plain("ipxe-qemu", Suite::Own, "amd64")?.join("usr/lib/ipxe/qemu"))
+}
+
 /// A Linux kernel image: Debian's cloud kernel, Ubuntu's virtual one.
 ///
 /// # Errors

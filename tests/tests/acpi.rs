@@ -1,7 +1,7 @@
 //! The DSDT, checked by the ACPI compiler: it must disassemble, and compile again without a warning.
 
 use hw::acpi::{
-    dsdt::{self, DsdtConfig, IsaDevices, Port},
+    dsdt::{self, DsdtConfig, FloppyDrive, IsaDevices, Port},
     tables::{self, Fixed, Oem, Processor, TablesConfig},
 };
 use std::{fs, process::Command};
@@ -23,7 +23,8 @@ fn the_dsdt_is_clean_under_iasl() {
         isa: IsaDevices {
             rtc: true,
             i8042: true,
-            fdc: true,
+            fdc: Some(vec![FloppyDrive { unit: 0, kind: 5, last_track: 79, sectors: 48, last_head: 1 }]),
+            pvpanic: Some(0x505),
             parallel: vec![port(0x378, 7)],
             serial: vec![port(0x3f8, 4), port(0x2f8, 3)],
         },

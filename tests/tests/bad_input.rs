@@ -205,7 +205,7 @@ fn kernels_from_inherited_descriptors_and_fifos() {
     let kernel = packages::kernel().expect("a kernel");
     let folder = firmware();
     let quit = "{'execute':'qmp_capabilities'}{'execute':'quit'}";
-    let script = "exec \"$0\" -accel qtest -display none -L \"$1\" -qmp stdio -kernel /proc/self/fd/9 -initrd /proc/self/fd/8 9<\"$2\" 8<\"$2\"";
+    let script = "exec \"$0\" -accel qtest -display none -nic none -L \"$1\" -qmp stdio -kernel /proc/self/fd/9 -initrd /proc/self/fd/8 9<\"$2\" 8<\"$2\"";
     let start = |script: &str, extra: &Path| {
         let mut command = Command::new("bash");
         command.args(["-c", script]).arg(binary()).arg(&folder).arg(extra);
@@ -215,7 +215,7 @@ fn kernels_from_inherited_descriptors_and_fifos() {
     };
     let out = process::finish(start(script, &kernel));
     assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""), "{out:?}");
-    let script = "exec \"$0\" -accel qtest -display none -L \"$1\" -qmp stdio -kernel \"$2\"";
+    let script = "exec \"$0\" -accel qtest -display none -nic none -L \"$1\" -qmp stdio -kernel \"$2\"";
     let child = start(script, &fifo);
     let mut writer = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
     writer.write_all(&std::fs::read(&kernel).unwrap()).unwrap();

@@ -9,12 +9,13 @@ use tests::golden::{self, Prop};
 use tests::packages;
 use tests::qmp::Qmp;
 
-/// Starts our binary as a golden file says. The firmware's folder is added: it is no part of the machine.
+/// Starts our binary as a golden file says. The folders of firmware and of the network card's ROM are added: they are no part of the machine.
 fn start(text: &str) -> Qmp {
     let bios = packages::seabios().expect("SeaBIOS can be fetched");
     let folder = if bios.is_dir() { bios } else { bios.parent().expect("a folder").to_owned() };
-    let folder = folder.to_str().expect("a plain path");
-    Qmp::start_stdio(&[&golden::args(text)[..], &["-L", folder]].concat())
+    let roms = packages::network_roms().expect("iPXE's ROMs can be fetched");
+    let [folder, roms] = [&folder, &roms].map(|f| f.to_str().expect("a plain path"));
+    Qmp::start_stdio(&[&golden::args(text)[..], &["-L", folder, "-L", roms]].concat())
 }
 
 /// Seconds since 1970 of a `struct tm` as the monitor shows it.
@@ -55,21 +56,20 @@ fn the_flat_views_without_defaults_are_the_references() {
     }
 }
 
-/// With the devices a user gets without asking. Those that come with drives and networks stand in `pc-excluded.txt`.
+/// With the devices a user gets without asking.
 #[test]
 fn the_default_tree_is_the_references() {
     let text = golden::file("pc.tree");
     let ours = golden::read_tree(&mut start(&text));
-    let golden = golden::without(&golden::parse_tree(&text), &golden::excluded("pc-excluded.txt"));
-    let found = golden::tree_differences(&golden, &ours, same);
-    golden::check("pc-differences.txt", &found, &[("node", 0), ("property", 6)]);
+    let found = golden::tree_differences(&golden::parse_tree(&text), &ours, same);
+    golden::check("pc-differences.txt", &found, &[("node", 0), ("property", 4)]);
 }
 
 #[test]
 fn the_default_flat_views_are_the_references() {
     let text = golden::file("pc.views");
     let ours = golden::read_views(&mut start(&text));
-    let golden = golden::views_without(&golden::parse_views(&text), &golden::excluded("pc-excluded.txt"));
+    let golden = golden::parse_views(&text);
     assert_eq!(golden::view_differences(&golden, &ours), BTreeSet::new());
     for (name, ranges) in &golden {
         assert_eq!(ours.get(name), Some(ranges), "the order of '{name}'");
@@ -99,9 +99,7 @@ fn a_machine_without_a_keyboard_controller_has_nothing_of_it() {
 fn the_flat_views_after_the_firmware_are_the_references() {
     let text = golden::file("pc-booted.views");
     let mut machine = start(&text);
-    let drives: Vec<_> =
-        golden::excluded("pc-excluded.txt").into_iter().filter(|p| p != "/machine/unattached/device[19]").collect();
-    let golden = golden::views_without(&golden::parse_views(&text), &drives);
+    let golden = golden::parse_views(&text);
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let found = golden::view_differences(&golden, &golden::read_views(&mut machine));

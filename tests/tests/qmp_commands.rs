@@ -121,6 +121,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("query-blockstats=>", "histograms, intervals and statistics of drivers are not built"),
     ("query-named-block-nodes=>", "as for query-block"),
     ("input-send-event.events[].(key).data.key.(qcode).data: lacks word unmapped", "it is no key"),
+    ("GUEST_CRASHLOADED.info: missing", "no device says more"),
+    ("GUEST_PANICKED.info: missing", "as above"),
     ("NETDEV_STREAM_CONNECTED.addr", "options of sockets that are not built"),
     ("netdev_add.", "backends and options that are not built"),
     ("object-add.(memory-backend-file)", "the type has not all of its properties"),
@@ -629,6 +631,36 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
         }
         assert_eq!(q.event("DEVICE_DELETED")["data"], json!({"device": "c1", "path": "/machine/peripheral/c1"}));
     }
+    event_guest_panicked = "GUEST_PANICKED": {
+        *q = pc(&["-device", "pvpanic"]);
+        assert_eq!(q.hmp("i /b 0x505"), "portb[0x0505] = 0x7\r\n");
+        q.run("set-action", json!({"panic": "pause"}));
+        q.hmp("o /b 0x505 1");
+        assert_eq!(q.event("GUEST_PANICKED")["data"], json!({"action": "pause"}));
+        q.event("STOP");
+        assert_eq!(q.run("query-status", json!({}))["status"], "guest-panicked");
+        q.run("cont", json!({}));
+        q.run("set-action", json!({"panic": "none"}));
+        q.hmp("o /b 0x505 1");
+        assert_eq!(q.event("GUEST_PANICKED")["data"], json!({"action": "run"}));
+        q.run("set-action", json!({"panic": "exit-failure"}));
+        q.hmp("o /b 0x505 1");
+        assert_eq!(q.event("GUEST_PANICKED")["data"], json!({"action": "poweroff"}));
+        assert_eq!(q.event("SHUTDOWN")["data"]["reason"], "guest-panic");
+        assert_eq!(q.wait().code(), Some(1));
+    }
+    event_guest_crashloaded = "GUEST_CRASHLOADED": {
+        *q = pc(&["-device", "pvpanic,ioport=0x600"]);
+        q.hmp("o /b 0x600 2");
+        assert_eq!(q.event("GUEST_CRASHLOADED")["data"], json!({"action": "run"}));
+    }
+    event_guest_pvshutdown = "GUEST_PVSHUTDOWN": {
+        *q = pc(&["-device", "pvpanic,events=4"]);
+        assert_eq!(q.hmp("i /b 0x505"), "portb[0x0505] = 0x4\r\n");
+        q.hmp("o /b 0x505 4");
+        q.event("GUEST_PVSHUTDOWN");
+        assert_eq!(q.event("SHUTDOWN")["data"]["reason"], "guest-shutdown");
+    }
     event_powerdown = "POWERDOWN": {
         q.hmp("system_powerdown");
         q.event("POWERDOWN");
@@ -687,6 +719,18 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
         pm_config(q, 0x80, "b", 1);
         q.hmp("o /h 0x604 0x2800"); // SLP_TYP 2 (S4) and SLP_EN
         q.event("SUSPEND_DISK");
+    }
+    event_watchdog = "WATCHDOG": {
+        for (word, after) in [("reset", "RESET"), ("shutdown", "POWERDOWN"), ("pause", "STOP"), ("debug", ""), ("none", ""), ("inject-nmi", "")] {
+            // (Time goes by for real.)
+            let (folder, action) = (firmware(), format!("watchdog={word}"));
+            *q = Qmp::start(&["-display", "none", "-L", &folder, "-nic", "none", "-device", "ib700", "-action", &action]);
+            q.hmp("o /b 0x443 0xf");
+            assert_eq!(q.event("WATCHDOG")["data"], json!({"action": word}));
+            if !after.is_empty() {
+                q.event(after);
+            }
+        }
     }
     event_wakeup = "WAKEUP": {
         suspend(q);
@@ -839,6 +883,7 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
         assert_eq!(q.hmp("set_link n"), "Error: expected: name on|off\r\n");
     }
     hmp_hostfwd_add = "hostfwd_add": {
+        *q = pc(&["-nic", "none"]);
         assert_eq!(q.hmp("hostfwd_add tcp::1-:2"), "Error: user mode network stack not in use\r\n");
         q.hmp("netdev_add user,id=n");
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
@@ -881,11 +926,13 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
     }
     info_chardev = "chardev": { assert!(q.hmp("info chardev").contains("serial0: filename=vc\r\n")); }
     info_network = "network": {
+        *q = pc(&["-nic", "none"]);
         assert_eq!(q.hmp("info network"), "");
         q.hmp("netdev_add user,id=n");
         assert_eq!(q.hmp("info network"), "n: index=0,type=user,net=10.0.2.0,restrict=off\r\n");
     }
     info_usernet = "usernet": {
+        *q = pc(&["-nic", "none"]);
         q.hmp("netdev_add user,id=n,hostfwd=udp:127.0.0.1:0-:53");
         let text = q.hmp("info usernet");
         assert!(text.starts_with("Hub -1 (n):\r\n  Protocol[State] ") && text.contains("\r\n  UDP[HOST_FORWARD]"), "{text}");

@@ -1,6 +1,7 @@
 //! Run state: starting and stopping the vCPUs, and the main loop that serves what the machine asks for.
 
 use crate::vm::Vm;
+use hw::misc::guest_events::{GuestEvent, inject_nmi};
 use hw_core::events::VmState;
 use hw_core::{Request, RunState, ShutdownCause, WakeupReason};
 use serde_json::{Value, json};
@@ -125,6 +126,47 @@ impl Vm {
             core.cpus.resume_all();
         }
         result
+    }
+
+    /// The guest, or a watchdog, said something: what the user wants then (`-action`). Called with the machine locked.
+    pub(crate) fn guest_event(self: &Arc<Self>, event: GuestEvent) {
+        let requests = &self.core().requests;
+        let (panic, shutdown, watchdog) = {
+            let a = self.action.lock();
+            (a.panic, a.shutdown, a.watchdog)
+        };
+        match event {
+            GuestEvent::CrashLoaded => self.emit("GUEST_CRASHLOADED", json!({"action": "run"})),
+            GuestEvent::PvShutdown => {
+                self.emit("GUEST_PVSHUTDOWN", json!({}));
+                requests.post(Request::Shutdown(ShutdownCause::GuestShutdown));
+            }
+            GuestEvent::Panicked => match panic {
+                "shutdown" | "exit-failure" if panic == "exit-failure" || shutdown != "pause" => {
+                    self.emit("GUEST_PANICKED", json!({"action": "poweroff"}));
+                    requests.post(Request::Stop(RunState::GuestPanicked));
+                    requests.post(Request::Shutdown(ShutdownCause::GuestPanic));
+                }
+                "pause" | "shutdown" => {
+                    self.emit("GUEST_PANICKED", json!({"action": "pause"}));
+                    requests.post(Request::Stop(RunState::GuestPanicked));
+                }
+                _ => self.emit("GUEST_PANICKED", json!({"action": "run"})),
+            },
+            GuestEvent::Watchdog => {
+                self.emit("WATCHDOG", json!({"action": watchdog}));
+                match watchdog {
+                    "reset" => requests.post(Request::Reset(ShutdownCause::GuestReset)),
+                    "shutdown" => requests.post(Request::Powerdown),
+                    "poweroff" => *self.exit.lock() = Some(0),
+                    "pause" => requests.post(Request::Stop(RunState::Watchdog)),
+                    "debug" => self.report.say("watchdog: timer fired"),
+                    "inject-nmi" => inject_nmi(self.core()),
+                    _ => {}
+                }
+                requests.wake();
+            }
+        }
     }
 
     fn suspend(self: &Arc<Self>) {

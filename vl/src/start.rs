@@ -37,7 +37,7 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     let unseen = is_unseen(&vm.options, &ports);
     create_chardevs(&vm, &ports)?;
     create_drives(&vm, class)?;
-    create_networks(&vm)?;
+    let default_card = create_networks(&vm, class)?;
     set_machine_properties(&vm, &machine)?;
     configure_accelerator(&vm, &machine)?;
     register_globals(&vm, &machine);
@@ -49,6 +49,10 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     init_board(&vm, &machine)?;
     create_text_consoles(&vm)?;
     create_devices(&vm)?;
+    if default_card && vm.core().roms.find(NIC_ROM.0).is_none() {
+        let (rom, package) = NIC_ROM;
+        vm.warn(&format!("the network card has no boot ROM: {rom} is in the package {package} (-nic none: no card)"));
+    }
     if unseen {
         vm.report
             .say("info: no display is built in: use -nographic for the serial console, or screendump in a monitor");
@@ -99,10 +103,11 @@ fn create_chardevs(vm: &Arc<Vm>, ports: &Ports) -> Result<()> {
     Ok(())
 }
 
-/// Types that take the place of the default CD drive when they come from `-device` or `-global`.
+/// Types that take the place of a default drive when they come from `-device` or `-global`.
 const CD_REPLACES: [&str; 4] = ["ide-cd", "ide-hd", "scsi-cd", "scsi-hd"];
+const FLOPPY_REPLACES: [&str; 2] = ["isa-fdc", "floppy"];
 
-/// `-blockdev`, then `-drive` and its short forms, then the CD drive that a machine has by default.
+/// `-blockdev`, then `-drive` and its short forms, then the CD and floppy drives that a machine has by default.
 fn create_drives(vm: &Vm, class: &'static Class) -> Result<()> {
     let (line, blocks) = (&vm.options, &vm.blocks);
     for node in &line.blockdevs {
@@ -112,21 +117,29 @@ fn create_drives(vm: &Vm, class: &'static Class) -> Result<()> {
         let config = options::drive::drive(&drive.value, line.snapshot).map_err(at(&drive.at))?;
         blocks.add_drive(config).map_err(at(&drive.at))?;
     }
-    let given = line.devices.iter().map(|d| d.value.type_name.as_str());
-    let mut given = given.chain(line.globals.iter().map(|g| g.value.0.as_str()));
-    let none = class.get::<MachineClass>().is_none_or(|c| c.no_cdrom);
-    if !none && !line.nodefaults && !given.any(|t| CD_REPLACES.contains(&t)) {
-        let (_, index, _) = options::drive::SHORT[4];
-        if blocks.drive_at(block::Interface::Ide, index / 2, index % 2).is_none() {
-            let config = options::drive::drive(&options::drive::from_short("", index, true), false).map_err(at(""))?;
+    let given = |types: &[&str]| {
+        let devices = line.devices.iter().map(|d| d.value.type_name.as_str());
+        devices.chain(line.globals.iter().map(|g| g.value.0.as_str())).any(|t| types.contains(&t))
+    };
+    let Some(c) = class.get::<MachineClass>().filter(|_| !line.nodefaults) else { return Ok(()) };
+    for (wanted, short, place) in [
+        (!c.no_cdrom && !given(&CD_REPLACES), options::drive::CDROM, (block::Interface::Ide, 1, 0)),
+        (!c.no_floppy && !given(&FLOPPY_REPLACES), options::drive::FDA, (block::Interface::Floppy, 0, 0)),
+    ] {
+        if wanted && blocks.drive_at(place.0, place.1, place.2).is_none() {
+            let config = options::drive::drive(&options::drive::from_short("", &short), false).map_err(at(""))?;
             blocks.add_drive(config).map_err(at(""))?;
         }
     }
     Ok(())
 }
 
-/// `-netdev`, then `-nic` and `-net` in their order. (There is no card by default yet.)
-fn create_networks(vm: &Vm) -> Result<()> {
+/// Expansion ROM of the default card, and the package it comes with.
+const NIC_ROM: (&str, &str) = ("efi-e1000.rom", "ipxe-qemu");
+
+/// `-netdev`, then `-nic` and `-net` in their order; without any of them the card that a machine has by default, on a user-mode network:
+/// whether that is so.
+fn create_networks(vm: &Vm, class: &'static Class) -> Result<bool> {
     let (line, nets) = (&vm.options, &vm.nets);
     for netdev in &line.netdevs {
         nets.netdev_add(netdev.value.clone()).map_err(at(&netdev.at))?;
@@ -136,7 +149,14 @@ fn create_networks(vm: &Vm) -> Result<()> {
         let act = if *modern { options::nic::nic } else { options::nic::legacy };
         act(nets, opts).map_err(at(&nic.at))?;
     }
-    Ok(())
+    let given = line.no_net || line.nodefaults || !line.netdevs.is_empty() || !line.nics.is_empty();
+    if given || class.get::<MachineClass>().is_none_or(|c| c.default_nic.is_none()) {
+        return Ok(false);
+    }
+    for kind in ["nic", "user"] {
+        options::nic::legacy(nets, &options::nic::by_type(kind)).map_err(at(""))?;
+    }
+    Ok(true)
 }
 
 /// Opens a character device and shows it in the tree, its multiplexer's base too.

@@ -165,6 +165,12 @@ impl Vm {
                 vm.emit(event, data);
             }
         });
+        let weak = Arc::downgrade(&vm);
+        vm.core.service::<hw::misc::guest_events::GuestEvents>().set_sink(move |event| {
+            if let Some(vm) = weak.upgrade() {
+                vm.guest_event(event);
+            }
+        });
         let weak = Arc::downgrade(&vm.nets);
         vm.core.events.vm_state.add(move |_, s| {
             if let Some(nets) = weak.upgrade() {

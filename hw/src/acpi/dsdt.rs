@@ -22,6 +22,21 @@ pub struct Port {
     pub irq: u8,
 }
 
+/// A floppy drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloppyDrive {
+    /// 0 or 1.
+    pub unit: u8,
+    /// Kind, as CMOS numbers them.
+    pub kind: u8,
+    /// Last track.
+    pub last_track: u8,
+    /// Sectors per track.
+    pub sectors: u8,
+    /// Last side.
+    pub last_head: u8,
+}
+
 /// What stands on the ISA bus and has an ACPI name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IsaDevices {
@@ -29,8 +44,10 @@ pub struct IsaDevices {
     pub rtc: bool,
     /// i8042: keyboard and mouse.
     pub i8042: bool,
-    /// Floppy controller at 0x3f0.
-    pub fdc: bool,
+    /// Floppy controller at 0x3f0, with its drives.
+    pub fdc: Option<Vec<FloppyDrive>>,
+    /// Port of a device that a guest tells of its panics.
+    pub pvpanic: Option<u16>,
     /// Parallel ports.
     pub parallel: Vec<Port>,
     /// Serial ports.
@@ -184,6 +201,44 @@ fn isa_device(n: &str, hid: &str, uid: Option<u8>, resources: &[&dyn Aml]) -> Co
     device(n, &body)
 }
 
+/// The drives of a controller, and which there are: `_FDI` (§9.9.2, with INT 13H's parameters of a 3.5 inch drive) and `_FDE` (§9.9.1;
+/// tape: never).
+fn floppy_drives(drives: &[FloppyDrive]) -> Code {
+    let mut present = [0u32, 0, 0, 0, 2];
+    let mut all = vec![];
+    for d in drives {
+        if let Some(p) = present.get_mut(usize::from(d.unit)) {
+            *p = 1;
+        }
+        let mut info = PackageBuilder::new();
+        let int13 = [0xaf, 0x02, 0x25, 0x02, 0x12, 0x1b, 0xff, 0x6c, 0xf6, 0x0f, 0x08];
+        for v in [d.unit, d.kind, d.last_track, d.sectors, d.last_head].into_iter().chain(int13) {
+            info.add_element(&v);
+        }
+        let letter = if d.unit == 0 { "FLPA" } else { "FLPB" };
+        all.push(device(letter, &[&name("_ADR", &d.unit), &name("_FDI", &info)]));
+    }
+    all.push(name("_FDE", &BufferData::new(present.into_iter().flat_map(u32::to_le_bytes).collect())));
+    let parts: Vec<&dyn Aml> = all.iter().map(|a| a as &dyn Aml).collect();
+    code(&parts)
+}
+
+/// The device of QEMU's `docs/specs/pvpanic.rst`: methods that read its port and write it.
+fn pvpanic(port: u16) -> Code {
+    device(
+        "PEVT",
+        &[
+            &name("_HID", &"QEMU0001"),
+            &crs(&[&IO::new(port, port, 1, 1)]),
+            &OpRegion::new(path("PEOR"), OpRegionSpace::SystemIO, &port, &1u8),
+            &field("PEOR", FieldAccessType::Byte, FieldUpdateRule::Preserve, vec![FieldEntry::Named(*b"PEPT", 8)]),
+            &name("_STA", &0xfu8),
+            &method("RDPT", 0, false, &[&Store::new(&Local(0), &path("PEPT")), &Return::new(&Local(0))]),
+            &method("WRPT", 1, false, &[&Store::new(&path("PEPT"), &Arg(0))]),
+        ],
+    )
+}
+
 fn isa_bridge(isa: &IsaDevices) -> Code {
     let io = |base: u16, align: u8, length: u8| IO::new(base, base, align, length);
     let mut all = vec![
@@ -197,8 +252,13 @@ fn isa_bridge(isa: &IsaDevices) -> Code {
         all.push(isa_device("KBD_", "PNP0303", None, &[&io(0x60, 1, 1), &io(0x64, 1, 1), &irq(1)]));
         all.push(isa_device("MOU_", "PNP0F13", None, &[&irq(12)]));
     }
-    if isa.fdc {
-        all.push(isa_device("FDC0", "PNP0700", None, &[&io(0x3f2, 0, 4), &io(0x3f7, 0, 1), &irq(6), &dma(2)]));
+    if let Some(drives) = &isa.fdc {
+        let (hid, crs) =
+            (name("_HID", &EISAName::new("PNP0700")), crs(&[&io(0x3f2, 0, 4), &io(0x3f7, 0, 1), &irq(6), &dma(2)]));
+        all.push(device("FDC0", &[&hid, &crs, &floppy_drives(drives)]));
+    }
+    if let Some(port) = isa.pvpanic {
+        all.push(pvpanic(port));
     }
     for (i, p) in (1u8..).zip(&isa.parallel) {
         all.push(isa_device(&format!("LPT{i}"), "PNP0400", Some(i), &[&io(p.iobase, 8, 8), &irq(p.irq)]));

@@ -55,11 +55,15 @@ pub fn set_memory(rtc: &Mc146818Rtc, m: &mut Locked, split: Split) {
         (0x5b, g0),
         (0x5c, g1),
         (0x5d, g2),
-        (0x10, 0),    // no floppy drives
         (0x14, 0x06), // FPU, PS/2 mouse
     ] {
         rtc.set_cmos(m, at, v);
     }
+}
+
+/// Writes the kinds of the floppy drives; 0: none.
+pub fn set_floppies(rtc: &Mc146818Rtc, m: &mut Locked, [a, b]: [u8; 2]) {
+    rtc.set_cmos(m, 0x10, a << 4 | b);
 }
 
 /// Writes the number of CPUs minus one, for firmware that starts them.

@@ -1,6 +1,7 @@
 //! The drives that `-drive if=ide` and its short forms put on the board, and what CMOS says of disks.
 //! Source: Ralf Brown's CMOS list (12H, 19H-2CH), SeaBIOS `rtc.h` (39H).
 
+use crate::block::fdc::IsaFdc;
 use crate::ide::bus::{IDE_UNITS, IdeBus, IdeDevice};
 use crate::ide::drive::Kind;
 use crate::net::e1000::E1000;
@@ -44,6 +45,17 @@ pub fn create(scope: &Arc<Scope>, m: &mut Locked) -> Result<()> {
     Ok(())
 }
 
+/// The machine's floppy controller.
+pub fn floppy_controller(scope: &Arc<Scope>) -> Option<Ref<IsaFdc>> {
+    let mut found = None;
+    scope.root().walk(&mut |o| {
+        if found.is_none() {
+            found = Ref::<IsaFdc>::new(o.clone()).filter(|f| f.is_realized());
+        }
+    });
+    found
+}
+
 /// Place in the boot order of a realized device that has one, and firmware's name of what it boots.
 fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
     let (index, dev, suffix): (_, &Device, _) = if let Some(d) = o.cast::<IdeDevice>() {
@@ -69,7 +81,13 @@ fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
 
 fn boot_entries(scope: &Arc<Scope>) -> Vec<(i32, String)> {
     let mut found = vec![];
-    scope.root().walk(&mut |o| found.extend(boot_entry(o)));
+    scope.root().walk(&mut |o| {
+        found.extend(boot_entry(o));
+        if let Some(fdc) = o.cast::<IsaFdc>().filter(|f| f.is_realized()) {
+            let entry = |(unit, index)| (index, format!("{}/floppy@{unit}", fdc.fw_path()));
+            found.extend(fdc.boot_indices().into_iter().map(entry));
+        }
+    });
     found.sort();
     found
 }
@@ -90,6 +108,13 @@ pub fn check_boot_index(scope: &Arc<Scope>, index: Option<i32>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes the kinds of the floppy drives.
+pub fn set_floppy_cmos(scope: &Arc<Scope>, rtc: &Mc146818Rtc, m: &mut Locked) {
+    let fdc = floppy_controller(scope);
+    let kind = |unit| fdc.as_ref().and_then(|f| f.floppy(unit)).map_or(0, |f| f.drive_type().cmos());
+    super::cmos::set_floppies(rtc, m, [kind(0), kind(1)]);
 }
 
 /// Writes the types and geometries of the first channel's disks, and how firmware translates those of all.

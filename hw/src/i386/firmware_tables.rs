@@ -1,11 +1,13 @@
 //! What the board tells firmware through fw_cfg: sizes, boot options, e820, ACPI and SMBIOS tables.
 
-use super::{machine::PcMachine, memory};
+use super::{drives, machine::PcMachine, memory};
 use crate::{
     acpi::{
-        dsdt::{self, DsdtConfig, IsaDevices, Port},
+        dsdt::{self, DsdtConfig, FloppyDrive, IsaDevices, Port},
         tables,
     },
+    block::fdc::IsaFdc,
+    misc::pvpanic::PvPanic,
     nvram::{fw_cfg::FwCfg, fw_cfg_items::key},
     smbios,
 };
@@ -100,6 +102,24 @@ fn has(pc: &PcMachine, type_name: &str) -> bool {
     found
 }
 
+fn pvpanic_port(pc: &PcMachine) -> Option<u16> {
+    let mut found = None;
+    pc.scope()
+        .root()
+        .walk(&mut |o| found = found.or(o.cast::<PvPanic>().filter(|d| d.is_realized()).map(PvPanic::port)));
+    found
+}
+
+fn floppy_drives(fdc: &IsaFdc) -> Vec<FloppyDrive> {
+    let info = |unit: u8| {
+        let kind = fdc.floppy(usize::from(unit))?.drive_type();
+        let (tracks, sectors, sides) = kind.limits();
+        let (last_track, last_head) = (tracks.checked_sub(1)?, sides.checked_sub(1)?);
+        Some(FloppyDrive { unit, kind: kind.cmos(), last_track, sectors, last_head })
+    };
+    (0..2).filter_map(info).collect()
+}
+
 fn acpi_files(pc: &PcMachine) -> tables::AcpiFiles {
     let processors: Vec<tables::Processor> = pc
         .possible_cpus()
@@ -115,7 +135,8 @@ fn acpi_files(pc: &PcMachine) -> tables::AcpiFiles {
     let isa = IsaDevices {
         rtc: true,
         i8042: has(pc, "i8042"),
-        fdc: has(pc, "isa-fdc"),
+        fdc: drives::floppy_controller(pc.scope()).map(|fdc| floppy_drives(&fdc)),
+        pvpanic: pvpanic_port(pc),
         parallel: ports(pc, "isa-parallel"),
         serial: ports(pc, "isa-serial"),
     };

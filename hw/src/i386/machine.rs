@@ -257,6 +257,7 @@ qom::register!(|r| {
             mc.desc = "Standard PC (i440FX + PIIX, 1996)".to_owned();
             mc.init = pc::init;
             mc.default_display = Some("std");
+            mc.default_nic = Some("e1000");
             mc.deprecation_reason =
                 v.deprecated.then_some("old and not attractive anymore - use a newer version instead");
             if i == 0 {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     acpi::piix4::Piix4Pm,
+    block::fdc::IsaFdc,
     i2c::{smbus_eeprom::SmbusEeprom, spd},
     intc::{apic::cpu_interrupt_line, i8259::i8259_init, ioapic::Ioapic},
     isa::piix3::Piix,
@@ -127,9 +128,6 @@ fn check_options(pc: &PcMachine) -> Result<()> {
     if pc.x_south_bridge.get() != SouthBridge::Piix3 {
         return Err(Error::generic("x-south-bridge=piix4-isa is not supported: the pc machine has a PIIX3"));
     }
-    if pc.usb.get() {
-        return Err(Error::generic("usb=on is not supported yet"));
-    }
     // As on QEMU, the machine then shows what auto meant.
     if pc.vmport.get() == OnOffAuto::Auto {
         pc.vmport.set(if pc.i8042.get() { OnOffAuto::On } else { OnOffAuto::Off });
@@ -196,7 +194,7 @@ fn create_south_bridge(pc: &PcMachine, m: &mut Locked, host: &I440FxHost, lines:
     let function: Ref<PciDevice> = bus.new_function("PIIX3", -1, true)?;
     let piix: Ref<Piix> = strong(&function.object())?;
     for (name, on) in [
-        ("has-usb", false),
+        ("has-usb", pc.usb.get()),
         ("has-pic", false),
         ("has-pit", false),
         ("has-acpi", pc.has_acpi()),
@@ -299,7 +297,11 @@ fn create_isa_devices(pc: &PcMachine, m: &mut Locked, isa: &Ref<IsaBus>) -> Resu
         port.set_str("chardev", id)?;
         realize_isa(m, isa, &port)?;
     }
-    realize_isa(m, isa, &*create("isa-fdc")?)?;
+    let fdc = create("isa-fdc")?;
+    realize_isa(m, isa, &fdc)?;
+    if let Some(fdc) = fdc.object().cast::<IsaFdc>() {
+        fdc.create_drives(m)?;
+    }
     if !pc.i8042.get() {
         // A machine without it has no way to switch A20 at all, as on QEMU.
         return Ok(());
@@ -378,6 +380,7 @@ fn ready(pc: &PcMachine, m: &mut Locked) {
     cpu_count_changed(pc, m);
     if let Some(rtc) = pc.board.read().rtc.upgrade() {
         drives::set_cmos(pc.scope(), &rtc, m);
+        drives::set_floppy_cmos(pc.scope(), &rtc, m);
     }
     if let Err(e) = firmware_tables::publish(pc, m) {
         m.request(hw_core::Request::InternalError(format!("firmware tables: {e}")));

@@ -1,6 +1,6 @@
 //! PIIX3's function 0, type `PIIX3`: PCI-to-ISA bridge, PIRQ routing, reset control, and the chip's other parts.
 //! Source: Intel 82371FB/82371SB (PIIX3, 290550) §2.2 (PIRQRC 60h-63h), §2.5.4 (reset control CF9h).
-//! Not modelled: X-bus chip selects, distributed DMA, USB (a type of its own); their registers read back.
+//! Not modelled: X-bus chip selects, distributed DMA; their registers read back.
 
 use hw_core::{
     DeviceClass, DeviceImpl, IrqOut, IsaBus, Locked, MachineCell, MemoryRegion, Ops, Phase, Request, ShutdownCause,
@@ -193,10 +193,8 @@ impl DeviceImpl for Piix {
         let rcr = MemoryRegion::io(self, "piix-reset-control", 1, ops);
         bus.io().add_subregion_overlap(m, RESET_CONTROL, &rcr, 1);
 
-        if self.has_pic.get() || self.has_pit.get() || self.has_usb.get() {
-            return Err(Error::generic(
-                "PIIX3: 'has-pic', 'has-pit' and 'has-usb' are not supported here: set them to off",
-            ));
+        if self.has_pic.get() || self.has_pit.get() {
+            return Err(Error::generic("PIIX3: 'has-pic' and 'has-pit' are not supported here: set them to off"));
         }
         let base: Ref<hw_core::Bus> = Ref::new(Ref::object(&isa).clone()).ok_or("not a bus")?;
         crate::dma::i8257::i8257_dma_init(m, &self.object(), &isa, false)?;
@@ -264,6 +262,9 @@ impl DeviceImpl for Piix3 {
             self.object().child("ide").and_then(Ref::new).ok_or("PIIX3 without its IDE function")?;
         ide.set("addr", serde_json::json!(i32::from(self.devfn() & !7) + 1))?;
         bus.realize_function(m, &ide)?;
+        if self.has_usb.get() {
+            self.function(m, "uhci", "piix3-usb-uhci", 2)?;
+        }
         if self.has_acpi.get() {
             self.function(m, "pm", "PIIX4_PM", 3)?;
         }

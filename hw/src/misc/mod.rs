@@ -2,4 +2,6 @@
 
 pub mod debugexit;
 pub mod edu;
+pub mod guest_events;
 pub mod pci_testdev;
+pub mod pvpanic;

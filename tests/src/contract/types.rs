@@ -123,6 +123,7 @@ const SURVIVES: &[(&str, &str, &str, &str)] = &[
     ("isa-fdc", "regs", "config", "what CONFIGURE and LOCK said, as on QEMU"),
     ("isa-fdc", "regs", "precomp", "as above"),
     ("isa-fdc", "regs", "lock", "as above"),
+    ("i6300esb", "regs", "rebooted", "it tells of the reset"),
     ("PIIX4_PM", "cpus", "slots", "processors and what the OS said of them stay"),
     (
         "pci-device",

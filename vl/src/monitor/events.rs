@@ -32,6 +32,9 @@ pub(crate) const OST: &[Member] = &[
     req("status", Ty::Int),
 ];
 
+const PANIC_ACTION: Ty = Ty::Enum(&["pause", "poweroff", "run"]);
+const WATCHDOG_ACTION: Ty = Ty::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"]);
+
 /// One event.
 pub struct EventDef {
     /// Name.
@@ -63,6 +66,9 @@ pub static EVENTS: &[EventDef] = &[
     ),
     event("DEVICE_TRAY_MOVED", &[req("device", Ty::Str), req("id", Ty::Str), req("tray-open", Ty::Bool)]),
     event("DEVICE_DELETED", &[opt("device", Ty::Str), req("path", Ty::Str)]),
+    event("GUEST_CRASHLOADED", &[req("action", PANIC_ACTION)]),
+    event("GUEST_PANICKED", &[req("action", PANIC_ACTION)]),
+    event("GUEST_PVSHUTDOWN", &[]),
     event("NETDEV_STREAM_CONNECTED", &[req("netdev-id", Ty::Str), req("addr", ADDRESS)]),
     event("NETDEV_STREAM_DISCONNECTED", &[req("netdev-id", Ty::Str)]),
     event("POWERDOWN", &[]),
@@ -74,6 +80,7 @@ pub static EVENTS: &[EventDef] = &[
     event("SUSPEND", &[]),
     event("SUSPEND_DISK", &[]),
     event("WAKEUP", &[]),
+    event("WATCHDOG", &[req("action", WATCHDOG_ACTION)]),
 ];
 
 /// Events as introspection shows them.

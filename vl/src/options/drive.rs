@@ -29,15 +29,50 @@ pub fn blockdev(text: &str) -> Result<block::Opts, OptError> {
     block::Opts::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).map_err(|e| generic(&e))
 }
 
-/// The short forms: option, place, kind of medium.
-pub const SHORT: [(&str, u32, bool); 5] =
-    [("hda", 0, false), ("hdb", 1, false), ("hdc", 2, false), ("hdd", 3, false), ("cdrom", 2, true)];
+/// A short form: its option, what it stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Short {
+    /// `hda`.
+    pub name: &'static str,
+    /// What `-help` says.
+    pub help: &'static str,
+    /// `if`.
+    pub interface: &'static str,
+    /// `index`.
+    pub index: u32,
+    /// `media`, where there is a choice.
+    pub media: Option<&'static str>,
+}
+
+/// The CD drive that machines have by default.
+pub const CDROM: Short = short("cdrom", "use 'file' as CD-ROM image", "ide", 2, Some("cdrom"));
+/// The floppy drive that machines have by default.
+pub const FDA: Short = short("fda", "use 'file' as floppy disk 0 image", "floppy", 0, None);
+/// Its neighbour.
+pub const FDB: Short = short("fdb", "use 'file' as floppy disk 1 image", "floppy", 1, None);
+/// The disks of the board's IDE controller.
+pub const DISKS: [Short; 4] = [
+    short("hda", "use 'file' as hard disk 0 image", "ide", 0, Some("disk")),
+    short("hdb", "use 'file' as hard disk 1 image", "ide", 1, Some("disk")),
+    short("hdc", "use 'file' as hard disk 2 image", "ide", 2, Some("disk")),
+    short("hdd", "use 'file' as hard disk 3 image", "ide", 3, Some("disk")),
+];
+
+const fn short(
+    name: &'static str,
+    help: &'static str,
+    interface: &'static str,
+    index: u32,
+    media: Option<&'static str>,
+) -> Short {
+    Short { name, help, interface, index, media }
+}
 
 /// The list that a short form stands for.
-pub fn from_short(file: &str, index: u32, cdrom: bool) -> Opts {
+pub fn from_short(file: &str, short: &Short) -> Opts {
     let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-    let media = if cdrom { "cdrom" } else { "disk" };
-    let mut pairs = vec![pair("if", "ide"), pair("index", &index.to_string()), pair("media", media)];
+    let mut pairs = vec![pair("if", short.interface), pair("index", &short.index.to_string())];
+    pairs.extend(short.media.map(|m| pair("media", m)));
     if !file.is_empty() {
         pairs.push(pair("file", file));
     }
@@ -68,8 +103,9 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
         None | Some("ide") => Interface::Ide,
         Some("none") => Interface::None,
         Some("virtio") => Interface::Virtio,
-        Some(word @ ("floppy" | "scsi" | "sd" | "mtd" | "pflash" | "xen")) => {
-            return Err(other(format!("if={word} is not built yet (accepted: ide, virtio, none)")));
+        Some("floppy") => Interface::Floppy,
+        Some(word @ ("scsi" | "sd" | "mtd" | "pflash" | "xen")) => {
+            return Err(other(format!("if={word} is not built yet (accepted: ide, floppy, virtio, none)")));
         }
         Some(word) => return Err(other(format!("unsupported bus type '{word}'"))),
     };
@@ -112,6 +148,9 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
             None => Ok(block::OnError::Auto),
         }
     };
+    if let (Interface::Floppy, Some(key)) = (interface, ["werror", "rerror"].into_iter().find(|k| o.get(k).is_some())) {
+        return Err(other(format!("{key} is not supported by this bus type")));
+    }
     let policy = ErrorPolicy { read: action("rerror", true)?, write: action("werror", false)? };
     Ok(DriveConfig {
         id: o.id.clone(),
@@ -148,7 +187,8 @@ mod tests {
         assert_eq!(opts.take_object("cache").unwrap().unwrap().take_bool("direct").unwrap(), Some(true));
         assert!(!parsed("cache=directsync").unwrap().write_cache);
         for (bad, message) in [
-            ("if=scsi", "if=scsi is not built yet (accepted: ide, virtio, none)"),
+            ("if=scsi", "if=scsi is not built yet (accepted: ide, floppy, virtio, none)"),
+            ("if=floppy,werror=stop", "werror is not supported by this bus type"),
             ("if=usb", "unsupported bus type 'usb'"),
             ("media=tape", "'tape' invalid media"),
             ("cache=no", "invalid cache option"),
@@ -158,7 +198,7 @@ mod tests {
         ] {
             assert_eq!(parsed(bad).unwrap_err(), message);
         }
-        assert_eq!(drive(&from_short("/d", 2, true), false).unwrap().index, Some(2));
+        assert_eq!(drive(&from_short("/d", &CDROM), false).unwrap().index, Some(2));
     }
 
     #[test]

@@ -36,6 +36,11 @@ fn mac(text: Option<String>) -> Result<Option<net::MacAddr>> {
     Ok(Some(mac))
 }
 
+/// What `-net KIND` stands for.
+pub fn by_type(kind: &str) -> Opts {
+    Opts { pairs: vec![("type".into(), kind.into())], ..Opts::default() }
+}
+
 fn backend(o: &Opts) -> Result<net::Opts> {
     net::keyval(o.pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())))
 }

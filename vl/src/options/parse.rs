@@ -34,7 +34,8 @@ pub fn parse(args: &[String]) -> Result<Parsed, CommandLineError> {
     while let Some(arg) = args.next() {
         let Some(name) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).filter(|n| !n.is_empty()) else {
             // A name alone is the first disk.
-            line.drives.push(Located { at: arg.clone(), value: super::drive::from_short(arg, 0, false) });
+            line.drives
+                .push(Located { at: arg.clone(), value: super::drive::from_short(arg, &super::drive::DISKS[0]) });
             continue;
         };
         let Some(option) = find(name) else { return Err(unknown(name, arg)) };
@@ -105,7 +106,7 @@ mod tests {
     fn wrong_options_are_one_line_with_the_nearest() {
         assert_eq!(error(&["-mahcine", "pc"]), "-mahcine: invalid option (did you mean -machine?)");
         assert_eq!(error(&["-m"]), "-m: requires an argument");
-        assert_eq!(error(&["-fda", "x"]), "-fda: this option of QEMU is not built yet");
+        assert_eq!(error(&["-mtdblock", "x"]), "-mtdblock: this option of QEMU is not built yet");
         assert!(error(&["-m", "12q"]).starts_with("-m 12q: Parameter 'size' expects a non-negative number"));
         assert_eq!(error(&["-boot", "order=cc"]), "-boot order=cc: Boot device 'c' was given twice");
         assert_eq!(error(&["-boot", "ordre=c"]), "-boot ordre=c: Invalid parameter 'ordre' (did you mean 'order'?)");

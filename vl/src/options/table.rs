@@ -132,6 +132,9 @@ fn devices() -> Vec<OptionDef> {
             "set the default of a device property\n-global driver=driver,property=property,value=value",
             global,
         ),
+        opt("usb", "", "enable on-board USB host controller (if not enabled by default)", |c, at, _| {
+            machine(c, at, "usb=on")
+        }),
         opt("nodefaults", "", "don't create default devices", |c, _, _| {
             c.nodefaults = true;
             Ok(())
@@ -162,7 +165,7 @@ fn block_devices() -> Vec<OptionDef> {
         ),
         opt(
             "drive",
-            "[file=file][,if=ide|none][,bus=n][,unit=m][,media=disk|cdrom][,index=i][,format=f][,cache=writethrough|writeback|none|directsync|unsafe][,snapshot=on|off][,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc][,id=name][,aio=threads][,readonly=on|off][,discard=ignore|unmap][,detect-zeroes=on|off|unmap]",
+            "[file=file][,if=ide|floppy|virtio|none][,bus=n][,unit=m][,media=disk|cdrom][,index=i][,format=f][,cache=writethrough|writeback|none|directsync|unsafe][,snapshot=on|off][,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc][,id=name][,aio=threads][,readonly=on|off][,discard=ignore|unmap][,detect-zeroes=on|off|unmap]",
             "use 'file' as a drive image",
             |c, at, t| {
                 let mut o = Opts::parse(t, &desc::DRIVE)?;
@@ -176,22 +179,22 @@ fn block_devices() -> Vec<OptionDef> {
             Ok(())
         }),
     ];
-    let short: [(&str, &str, Apply); 5] = [
-        ("hda", "use 'file' as hard disk 0 image", |c, at, t| short_drive(c, at, t, 0)),
-        ("hdb", "use 'file' as hard disk 1 image", |c, at, t| short_drive(c, at, t, 1)),
-        ("hdc", "use 'file' as hard disk 2 image", |c, at, t| short_drive(c, at, t, 2)),
-        ("hdd", "use 'file' as hard disk 3 image", |c, at, t| short_drive(c, at, t, 3)),
-        ("cdrom", "use 'file' as CD-ROM image", |c, at, t| short_drive(c, at, t, 4)),
+    let [a, b, c, d] = drive::DISKS;
+    let short: [(drive::Short, Apply); 7] = [
+        (drive::FDA, |c, at, t| short_drive(c, at, t, &drive::FDA)),
+        (drive::FDB, |c, at, t| short_drive(c, at, t, &drive::FDB)),
+        (a, |c, at, t| short_drive(c, at, t, &drive::DISKS[0])),
+        (b, |c, at, t| short_drive(c, at, t, &drive::DISKS[1])),
+        (c, |c, at, t| short_drive(c, at, t, &drive::DISKS[2])),
+        (d, |c, at, t| short_drive(c, at, t, &drive::DISKS[3])),
+        (drive::CDROM, |c, at, t| short_drive(c, at, t, &drive::CDROM)),
     ];
-    all.extend(short.into_iter().map(|(name, help, apply)| opt(name, "file", help, apply)));
+    all.extend(short.into_iter().map(|(short, apply)| opt(short.name, "file", short.help, apply)));
     all
 }
 
-/// Row `n` of [`drive::SHORT`].
-fn short_drive(c: &mut CommandLine, at: &str, file: &str, n: usize) -> Result<(), OptError> {
-    if let Some((_, index, cdrom)) = drive::SHORT.get(n) {
-        c.drives.push(located(at, drive::from_short(file, *index, *cdrom)));
-    }
+fn short_drive(c: &mut CommandLine, at: &str, file: &str, short: &drive::Short) -> Result<(), OptError> {
+    c.drives.push(located(at, drive::from_short(file, short)));
     Ok(())
 }
 
@@ -416,8 +419,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("dtb", true),
     ("dump-vmstate", true),
     ("enable-sync-profile", false),
-    ("fda", true),
-    ("fdb", true),
     ("fsdev", true),
     ("full-screen", false),
     ("gdb", true),
@@ -445,7 +446,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("smbios", true),
     ("spice", true),
     ("tpmdev", true),
-    ("usb", false),
     ("usbdevice", true),
     ("virtfs", true),
     ("vnc", true),

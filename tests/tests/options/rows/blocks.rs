@@ -64,6 +64,22 @@ rows! {
         let second = tests::process::run(&r.with(&["-machine", "pc", "-accel", "qtest", "-display", "none", "-L", firmware()]), "");
         assert!(second.stderr.contains("Failed to get \"write\" lock") && second.code == Some(1), "{second:?}");
     }
+    floppies: ["-fda", "{dir}/a", "-fdb", "{dir}/b"] |r| {
+        r.put("a", vec![1; 720 * 1024]);
+        r.put("b", vec![2; 1440 * 1024]);
+        let mut q = r.pc();
+        for (name, file) in [("floppy0", "a"), ("floppy1", "b")] {
+            let d = drive(&mut q, name);
+            assert_eq!((d["inserted"]["file"].as_str(), &d["removable"]), (r.path(file).to_str(), &json!(true)));
+        }
+    }
+    drive_floppy: ["-drive", "if=floppy,file={dir}/a,format=raw,index=1,read-only=on", "-global", "isa-fdc.fdtypeB=288"] |r| {
+        r.put("a", vec![1; 720 * 1024]);
+        let mut q = r.pc();
+        assert_eq!(drive(&mut q, "floppy1")["inserted"]["ro"], true);
+        let all = q.run("query-block", json!({}));
+        assert!(all.as_array().unwrap().iter().all(|d| d["device"] != "floppy0"), "a global of the controller takes the default drive away");
+    }
     hdc: ["-hdc", "{dir}/c", "-snapshot"] |r| {
         r.put("c", [7; 4096]);
         let mut q = r.pc();

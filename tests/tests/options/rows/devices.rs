@@ -22,6 +22,11 @@ rows! {
         let x = "/machine/peripheral/x";
         assert_eq!((get(&mut q, x, "iobase"), get(&mut q, x, "iosize")), (json!(0x300), json!(4)));
     }
+    usb: ["-usb"] |r| {
+        let mut q = r.pc();
+        assert!(q.hmp("info pci").contains("USB controller: PCI device 8086:7020"), "{}", q.hmp("info pci"));
+        assert_eq!(get(&mut q, "/machine", "usb"), true);
+    }
     nodefaults: ["-nodefaults"] |r| {
         let mut q = r.pc();
         assert_eq!(q.run("query-chardev", json!({})).as_array().unwrap().len(), 1, "the test's own");
@@ -64,7 +69,7 @@ rows! {
     }
     display: ["-display", "none"] |r| {
         let ask = |args: &[&str]| {
-            let all = [args, &["-accel", "qtest", "-L", firmware(), "-qmp", "stdio"]].concat();
+            let all = [args, &["-accel", "qtest", "-nic", "none", "-L", firmware(), "-qmp", "stdio"]].concat();
             process::run(&all, "{'execute':'qmp_capabilities'}{'execute':'quit'}").stderr
         };
         assert_eq!(ask(&r.with(&[])), "");
