@@ -1,7 +1,9 @@
 //! One end of a link.
 
+use crate::filter::{self, Filter};
 use crate::nets::Nets;
 use parking_lot::{Mutex, RwLock};
+use qom::Result;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +30,8 @@ pub trait End: Send + Sync {
     fn rx_filter(&self) -> Option<Value> {
         None
     }
+    /// What `query-rx-filter` shows has changed.
+    fn rx_filter_changed(&self, _nets: &Nets) {}
     /// Gives back what the host lent.
     fn close(&self) {}
     /// The user-mode network behind it.
@@ -52,6 +56,9 @@ pub struct Client {
     /// A sender was told to pause.
     waited_for: AtomicBool,
     end: RwLock<Option<Arc<dyn End>>>,
+    filters: RwLock<Vec<Arc<Filter>>>,
+    /// Whether there are any.
+    filtered: AtomicBool,
 }
 
 impl Client {
@@ -66,6 +73,8 @@ impl Client {
             inbox: Mutex::default(),
             waited_for: AtomicBool::new(false),
             end: RwLock::default(),
+            filters: RwLock::default(),
+            filtered: AtomicBool::new(false),
         })
     }
 
@@ -133,6 +142,19 @@ impl Client {
         if frame.len() > MAX_FRAME || frame.is_empty() {
             return true;
         }
+        if self.filtered.load(Ordering::Relaxed) || peer.filtered.load(Ordering::Relaxed) {
+            return self.send_behind(&peer, frame, None);
+        }
+        self.put(&peer, frame)
+    }
+
+    /// Leads a frame through the filters between this client and `peer`, from behind one of them on.
+    pub(crate) fn send_behind(&self, peer: &Arc<Client>, frame: Frame, behind: Option<&Filter>) -> bool {
+        filter::through(self, peer, frame, behind).is_none_or(|frame| self.put(peer, frame))
+    }
+
+    /// Puts a frame into the peer's inbox.
+    fn put(&self, peer: &Arc<Client>, frame: Frame) -> bool {
         let (first, room) = {
             let mut inbox = peer.inbox.lock();
             if inbox.len() < INBOX {
@@ -145,9 +167,22 @@ impl Client {
             (inbox.len() == 1, room)
         };
         if first && let Some(nets) = self.nets.upgrade() {
-            nets.schedule(&peer);
+            nets.schedule(peer);
         }
         room
+    }
+
+    /// The filters, first to last.
+    pub(crate) fn filters(&self) -> Vec<Arc<Filter>> {
+        self.filters.read().clone()
+    }
+
+    /// Changes the list of filters.
+    pub(crate) fn change_filters(&self, f: impl FnOnce(&mut Vec<Arc<Filter>>) -> Result<()>) -> Result<()> {
+        let mut list = self.filters.write();
+        f(&mut list)?;
+        self.filtered.store(!list.is_empty(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether [`Client::send`] would say to go on.
@@ -177,6 +212,13 @@ impl Client {
             && let Some(nets) = self.nets.upgrade()
         {
             nets.schedule(self);
+        }
+    }
+
+    /// What `query-rx-filter` shows has changed.
+    pub(crate) fn rx_filter_changed(&self) {
+        if let (Some(end), Some(nets)) = (self.end(), self.nets.upgrade()) {
+            end.rx_filter_changed(&nets);
         }
     }
 

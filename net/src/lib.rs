@@ -13,11 +13,14 @@
 
 pub mod backend;
 mod backends;
+pub mod checksum;
 pub mod client;
+pub mod filter;
 mod hostfd;
 mod mac;
 mod nets;
 mod nic;
+pub mod offload;
 pub mod user;
 
 pub use client::{Client, End, Frame};

@@ -2,10 +2,11 @@
 
 use parking_lot::RwLock;
 use qom::{Error, Level, Property, PropertyField};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// An Ethernet address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {

@@ -85,7 +85,15 @@ impl Nets {
     pub fn set_running(&self, on: bool) {
         self.running.store(on, Ordering::Relaxed);
         if on {
-            self.clients().iter().for_each(Client::flush);
+            for client in self.clients() {
+                client.flush();
+                // A card that may send again hears of it only while the machine runs.
+                if client.is_nic()
+                    && let Some(end) = client.end()
+                {
+                    end.peer_ready();
+                }
+            }
         }
     }
 
@@ -249,12 +257,18 @@ impl Nets {
         if let Some(peer) = client.peer() {
             peer.set_peer(None);
             if let Some(end) = peer.end() {
-                end.link_changed(false);
+                // A card has lost its cable for good; a backend may get another card.
+                if peer.is_nic() {
+                    peer.set_link(false);
+                } else {
+                    end.link_changed(false);
+                }
                 // (If it waited for the one that goes, nobody else would wake it.)
                 end.peer_ready();
             }
         }
         client.set_peer(None);
+        client.filters().iter().for_each(|f| f.remove());
         let end = client.end();
         client.set_end(None);
         if let Some(end) = end {
@@ -362,7 +376,14 @@ impl Nets {
 
     /// `info network`.
     pub fn describe(&self) -> String {
-        let line = |c: &Client| format!("{}: index=0,type={},{}\n", c.name(), c.kind(), c.info());
+        let line = |c: &Client| {
+            let mut text = format!("{}: index=0,type={},{}\n", c.name(), c.kind(), c.info());
+            for (n, filter) in c.filters().iter().enumerate() {
+                text.push_str(if n == 0 { "filters:\n" } else { "" });
+                text.push_str(&filter.describe());
+            }
+            text
+        };
         let mut out = String::new();
         let clients = self.clients();
         let hubs: BTreeSet<i64> = clients.iter().filter_map(|c| c.end()?.hub()).collect();

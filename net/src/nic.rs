@@ -5,9 +5,10 @@ pub use crate::mac::MacProp;
 use crate::nets::Nets;
 use hw_core::{Core, Device, Locked};
 use parking_lot::{Mutex, RwLock};
-use qom::{Error, Handle, Level, Property, PropertyField, Result};
-use serde_json::Value;
+use qom::{Error, Handle, Level, ObjRef, Property, PropertyField, Result};
+use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The `netdev` property of cards.
@@ -56,6 +57,8 @@ pub struct NicHandlers<T> {
     pub receive: fn(&T, &mut Locked, &[u8]) -> bool,
     /// The cable was plugged in or out.
     pub link_changed: fn(&T, &mut Locked, bool),
+    /// The backend, which could not keep up, can again.
+    pub peer_ready: Option<fn(&T, &mut Locked)>,
     /// `query-rx-filter`, without the name; `None`: the card shows none.
     pub rx_filter: Option<fn(&T, &mut Locked) -> Value>,
 }
@@ -71,6 +74,19 @@ struct NicEnd<T: Level> {
     device: Handle<T>,
     handlers: NicHandlers<T>,
     nets: Weak<Nets>,
+    /// Its name, if the user chose it.
+    id: Option<String>,
+    /// Somebody who asks what the filter is now has not been told since that it changed.
+    filter_seen: AtomicBool,
+}
+
+impl<T: Level> NicEnd<T> {
+    /// Calls a function with the machine locked, later, on the event loop's thread: whoever reports something may hold the lock.
+    fn later(&self, f: impl FnOnce(&T, &mut Locked) + Send + 'static) {
+        let device = self.device.clone();
+        let Some(Ok(events)) = self.nets.upgrade().map(|n| n.events().cloned()) else { return };
+        events.post(move || _ = device.with(|d| f(d, &mut Core::of(d).lock())));
+    }
 }
 
 impl<T: Level> End for NicEnd<T> {
@@ -94,15 +110,33 @@ impl<T: Level> End for NicEnd<T> {
     }
 
     fn link_changed(&self, up: bool) {
-        // A card whose backend goes away hears of it while its device may hold the machine lock; such a change needs no lock at once.
-        let (device, h) = (self.device.clone(), self.handlers);
-        let Some(Ok(events)) = self.nets.upgrade().map(|n| n.events().cloned()) else { return };
-        events.post(move || _ = device.with(|d| (h.link_changed)(d, &mut Core::of(d).lock(), up)));
+        let f = self.handlers.link_changed;
+        self.later(move |d, m| f(d, m, up));
+    }
+
+    fn peer_ready(&self) {
+        if let Some(f) = self.handlers.peer_ready
+            && self.nets.upgrade().is_some_and(|n| n.is_running())
+        {
+            self.later(f);
+        }
     }
 
     fn rx_filter(&self) -> Option<Value> {
         let f = self.handlers.rx_filter?;
+        self.filter_seen.store(true, Ordering::Relaxed);
         self.device.with(|d| f(d, &mut Core::of(d).lock()))
+    }
+
+    fn rx_filter_changed(&self, nets: &Nets) {
+        if self.filter_seen.swap(false, Ordering::Relaxed) {
+            let path = self.device.with(|d| d.base().path()).unwrap_or_default();
+            let mut data = json!({"path": path});
+            if let (Some(id), Some(data)) = (&self.id, data.as_object_mut()) {
+                data.insert("name".into(), id.as_str().into());
+            }
+            nets.emit("NIC_RX_FILTER_CHANGED", data);
+        }
     }
 }
 
@@ -111,7 +145,8 @@ impl<T: Level> End for NicEnd<T> {
 pub struct Nic(RwLock<Option<Arc<Client>>>);
 
 impl Nic {
-    /// Makes the client and plugs it into the backend that the properties name. `mac` gets an address if it has none.
+    /// Makes the client and plugs it into the backend that the properties name. `mac` gets an address if it has none. The user's name for
+    /// the device, or for the one it is a part of, becomes the client's; without one it is made from `model`.
     ///
     /// # Errors
     /// The address is a group's, or another card took the backend meanwhile.
@@ -130,11 +165,13 @@ impl Nic {
             return Err(Error::generic(format!("netdev '{id}' is in use")));
         }
         mac.set(nets.claim_mac(mac.get()));
-        let id = device.base().object().cast::<Device>().and_then(Device::id);
-        let name = id.unwrap_or_else(|| nets.free_name(|n| format!("{model}.{n}")));
+        let id_of = |o: &ObjRef| o.cast::<Device>().and_then(Device::id);
+        let id = id_of(&device.base().object()).or_else(|| id_of(&device.base().parent()?));
+        let name = id.clone().unwrap_or_else(|| nets.free_name(|n| format!("{model}.{n}")));
         let client = Client::new(&nets, "nic", name);
         client.set_info(format!("model={model},macaddr={}", mac.get()));
-        let end = NicEnd { device: device.this(), handlers, nets: Arc::downgrade(&nets) };
+        let filter_seen = AtomicBool::new(true);
+        let end = NicEnd { device: device.this(), handlers, nets: Arc::downgrade(&nets), id, filter_seen };
         nets.add(&client, Arc::new(end));
         if let Some(peer) = peer {
             nets.connect(&client, &peer);
@@ -161,6 +198,18 @@ impl Nic {
     /// Sends a frame; false: the backend cannot keep up (the frame may be lost).
     pub fn send(&self, frame: Frame) -> bool {
         self.client().is_none_or(|c| c.send(frame))
+    }
+
+    /// Whether the backend keeps up; if not, [`NicHandlers::peer_ready`] follows.
+    pub fn can_send(&self) -> bool {
+        self.client().is_none_or(|c| c.can_send())
+    }
+
+    /// The driver changed what the card takes: `NIC_RX_FILTER_CHANGED`, once after each `query-rx-filter`.
+    pub fn rx_filter_changed(&self) {
+        if let Some(client) = self.client() {
+            client.rx_filter_changed();
+        }
     }
 
     /// The card takes frames again.

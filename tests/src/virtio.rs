@@ -355,6 +355,16 @@ impl Ring {
         v.q.load(self.device + 4 + 8 * slot + 4, 4)
     }
 
+    /// How many chains were used so far; a split ring.
+    pub fn used_count(&self, v: &mut Virtio) -> u64 {
+        v.q.load(self.device + 2, 2)
+    }
+
+    /// Bytes that the device says it wrote into the `n`-th chain it used; a split ring.
+    pub fn used_len_of(&self, v: &mut Virtio, n: u64) -> u64 {
+        v.q.load(self.device + 4 + 8 * (n % u64::from(self.size)) + 4, 4)
+    }
+
     /// Waits until the chain that was offered last is used.
     pub fn wait(&mut self, v: &mut Virtio) {
         let (device, avail, (at, wrap)) = (self.device, self.avail, self.expected);

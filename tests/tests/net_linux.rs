@@ -9,9 +9,9 @@ use tests::modules::{self, value};
 /// Longest run of a guest: on as few as two busy cores.
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// A guest that loads `driver`, asks for an address and then runs `script`.
-fn linux(name: &str, driver: &str, script: &str) -> Linux {
-    let needed = modules::with_needs_686(&[driver]).expect("modules");
+/// A guest that loads `drivers`, asks for an address and then runs `script`.
+fn linux(name: &str, drivers: &[&str], script: &str) -> Linux {
+    let needed = modules::with_needs_686(drivers).expect("modules");
     let files: Vec<(&str, &[u8])> = needed.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
     let script = format!(
         "{}\
@@ -86,8 +86,8 @@ fn md5(data: &[u8]) -> String {
     String::from_utf8_lossy(&out.stdout).split_whitespace().next().expect("a sum").to_owned()
 }
 
-#[test]
-fn an_e1000_gets_an_address_and_reaches_the_host() {
+/// A guest with `device` gets an address, moves data both ways, is reached from the host; what it said.
+fn reaches_the_host(name: &str, drivers: &[&str], device: &str) -> String {
     let data = noise(3 << 20);
     let port = serve(data.clone());
     let udp = UdpSocket::bind(("127.0.0.1", 0)).expect("a port");
@@ -97,6 +97,7 @@ fn an_e1000_gets_an_address_and_reaches_the_host() {
     std::fs::write(dir.path().join("boot.img"), &data[..100_000]).expect("a file");
     let script = format!(
         "echo DRIVER $(basename $(readlink /sys/class/net/eth0/device/driver)) $(cat /sys/class/net/eth0/address)\n\
+         [ -e /sys/class/net/eth0/device/features ] && echo FEATURES $(cat /sys/class/net/eth0/device/features)\n\
          echo PING $(ping -c 3 10.0.2.2 | grep received)\n\
          wget -q -O /tmp/got http://10.0.2.2:{port}/ || echo NO wget\n\
          echo SUM $(md5sum < /tmp/got)\n\
@@ -111,11 +112,12 @@ fn an_e1000_gets_an_address_and_reaches_the_host() {
          wait\n\
          grep -E 'eth0' /proc/net/dev"
     );
-    let guest = linux("net-e1000.cpio", "e1000", &script);
+    let guest = linux(name, drivers, &script);
     let forwarded = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port();
     let netdev =
         format!("user,id=n,hostname=box,tftp={},hostfwd=tcp:127.0.0.1:{forwarded}-:2222", dir.path().display());
-    let mut guest = start(&guest, &["-netdev", &netdev, "-device", "e1000,netdev=n,mac=52:54:00:ab:cd:ef,id=card"]);
+    let device = format!("{device},netdev=n,mac=52:54:00:ab:cd:ef,id=card");
+    let mut guest = start(&guest, &["-netdev", &netdev, "-device", &device]);
     guest.line("LISTENING", LIMIT);
     let listed = guest.qmp().hmp("info usernet");
     let rule = listed.lines().find(|l| l.contains("TCP[HOST_FORWARD]")).unwrap_or_else(|| panic!("no rule: {listed}"));
@@ -132,7 +134,6 @@ fn an_e1000_gets_an_address_and_reaches_the_host() {
     let mut message = [0; 2048];
     let n = udp.recv(&mut message).expect("the datagram came");
     assert!(String::from_utf8_lossy(&message[..n]).contains("over-udp"));
-    assert_eq!(value(&console, "DRIVER"), "e1000 52:54:00:ab:cd:ef");
     assert_eq!(value(&console, "LEASE"), "10.0.2.15 10.0.2.2 10.0.2.3 box");
     for ping in ["PING ", "PING6 "] {
         assert!(value(&console, ping).starts_with("3 packets transmitted, 3 packets received"), "{console}");
@@ -141,4 +142,21 @@ fn an_e1000_gets_an_address_and_reaches_the_host() {
     let sum = format!("{} -", md5(&data));
     assert_eq!([value(&console, "SUM"), value(&console, "BACK")], [&sum, &sum]);
     assert_eq!(value(&console, "TFTP"), format!("{} -", md5(&data[..100_000])));
+    console
+}
+
+#[test]
+fn an_e1000_gets_an_address_and_reaches_the_host() {
+    let console = reaches_the_host("net-e1000.cpio", &["e1000"], "e1000");
+    assert_eq!(value(&console, "DRIVER"), "e1000 52:54:00:ab:cd:ef");
+}
+
+#[test]
+fn a_virtio_card_gets_an_address_and_reaches_the_host() {
+    let drivers = ["virtio_pci", "virtio_net"];
+    let console = reaches_the_host("net-virtio.cpio", &drivers, "virtio-net-pci");
+    assert_eq!(value(&console, "DRIVER"), "virtio_net 52:54:00:ab:cd:ef");
+    // CSUM, HOST_TSO4, MRG_RXBUF, VERSION_1 were accepted.
+    let features = value(&console, "FEATURES").as_bytes();
+    assert!([0, 11, 15, 32].iter().all(|n| features[*n] == b'1'), "{console}");
 }

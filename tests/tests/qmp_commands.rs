@@ -695,6 +695,15 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
             assert_eq!(q.event("NETDEV_STREAM_DISCONNECTED")["data"], json!({"netdev-id": "n"}));
         }
     }
+    event_nic_rx_filter_changed = "NIC_RX_FILTER_CHANGED": {
+        // An old driver that sets the address in the configuration, by the I/O window.
+        q.run("device_add", json!({"driver": "virtio-net-pci", "id": "card", "addr": "7", "disable-modern": true}));
+        for write in ["o /w 0xcf8 0x80003810", "o /w 0xcfc 0xd000", "o /w 0xcf8 0x80003804", "o /w 0xcfc 5", "o /b 0xd014 2"] {
+            q.hmp(write);
+        }
+        let data = q.event("NIC_RX_FILTER_CHANGED")["data"].clone();
+        assert_eq!(data, json!({"name": "card", "path": "/machine/peripheral/card/virtio-backend"}));
+    }
     event_rtc_change = "RTC_CHANGE": {
         // The hour register; update in progress is not observed by qtest's clock.
         q.hmp("o /b 0x70 4");

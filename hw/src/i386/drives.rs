@@ -10,6 +10,7 @@ use crate::nvme::ns::NvmeNs;
 use crate::rtc::mc146818rtc::Mc146818Rtc;
 use crate::scsi::disk::ScsiDisk;
 use crate::virtio::blk::VirtioBlk;
+use crate::virtio::net::VirtioNet;
 use block::{Blocks, Interface};
 use hw_core::{Bus, Core, Device, Locked, qdev::find_bus};
 use qom::{Error, ObjRef, Ref, Result, Scope};
@@ -71,6 +72,8 @@ fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
         let index = d.conf().boot_index()?;
         return d.is_realized().then(|| (index, format!("{controller}/namespace@{},0", d.number())));
     } else if let Some(d) = o.cast::<E1000>() {
+        (d.boot_index()?, d, "ethernet-phy@0".to_owned())
+    } else if let Some(d) = o.cast::<VirtioNet>() {
         (d.boot_index()?, d, "ethernet-phy@0".to_owned())
     } else {
         return None;

@@ -11,6 +11,7 @@ const DEFAULT: &str = "e1000";
 
 /// Type that `model=` says, if it is one of a PCI card.
 fn model(name: &str) -> Option<&'static str> {
+    let name = if name == "virtio" { "virtio-net-pci" } else { name };
     let class = Registry::global().class(name).ok().or_else(|| {
         let devices = Registry::global().list(Some("device"), false);
         let classes = devices.into_iter().filter_map(|t| Registry::global().class(t.name()).ok());

@@ -319,6 +319,7 @@ impl DeviceImpl for E1000 {
             can_receive: Self::can_receive,
             receive: Self::receive,
             link_changed: Self::link_changed,
+            peer_ready: None,
             rx_filter: None,
         };
         self.nic.realize(self, self.type_name(), &self.mac, &self.netdev, handlers)?;

@@ -1,8 +1,8 @@
 //! Reception of the 8254x: which frames are taken, and what descriptors say of them. Source: Intel 317453, §3.2 (descriptors),
 //! §13.4.22 (RCTL), §13.5 (filters). The frame check sequence that follows a frame (unless SECRC) is zeros: no driver checks it.
 
-use super::checksum;
 use super::e1000_regs::{E1000Regs, ctrl, icr, stat};
+use net::checksum;
 
 /// Receive control, §13.4.22.
 mod rctl {

@@ -1,7 +1,8 @@
 //! Transmission of the 8254x: from descriptors to frames. Source: Intel 317453, §3.3 (descriptors), §3.5 (segmentation).
 
-use super::checksum::{insert, put_word, word};
 use super::e1000_regs::{E1000Regs, TxContext, TxFrame, ctrl, stat};
+use net::checksum::{insert, put_word, word};
+use net::offload::{Cut, cut};
 
 /// Most bytes that one packet's descriptors may give.
 pub const MAX: usize = 0xffff + 255;
@@ -22,7 +23,6 @@ pub const DD: u32 = 1;
 
 /// Transmit control: pad short packets.
 const PSP: u32 = 1 << 3;
-const TCP_FIN_PSH: u8 = 1 | 8;
 
 /// A descriptor, as four words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,50 +150,22 @@ impl E1000Regs {
             return vec![data];
         }
         let c = segmentation;
-        let (Some(header), Some(payload)) =
-            (frame.data.get(..c.hdrlen.into()), frame.data.get(c.hdrlen.into()..).filter(|p| !p.is_empty()))
-        else {
-            return vec![];
-        };
-        if c.mss == 0 {
+        if c.mss == 0 || frame.data.len() <= c.hdrlen.into() {
             return vec![];
         }
-        let (ipcss, tucss) = (usize::from(c.ipcss), usize::from(c.tucss));
-        let pieces = payload.chunks(c.mss.into());
-        let last = pieces.len() - 1;
-        let cut = |(n, piece): (usize, &[u8])| {
-            let mut f = [header, piece].concat();
-            let len = f.len();
-            if c.ip {
-                put_word(&mut f, ipcss + 2, len.saturating_sub(ipcss) as u16);
-                let ident = word(&f, ipcss + 4).unwrap_or(0).wrapping_add(n as u16);
-                put_word(&mut f, ipcss + 4, ident);
-            } else {
-                put_word(&mut f, ipcss + 4, len.saturating_sub(ipcss + 40) as u16);
-            }
-            let upper_len = len.saturating_sub(tucss) as u16;
-            if c.tcp {
-                if let Some(seq) = f.get_mut(tucss + 4..).and_then(|b| b.first_chunk_mut::<4>()) {
-                    let at = (n * usize::from(c.mss)) as u32;
-                    *seq = u32::from_be_bytes(*seq).wrapping_add(at).to_be_bytes();
-                }
-                if n < last
-                    && let Some(flags) = f.get_mut(tucss + 13)
-                {
-                    *flags &= !TCP_FIN_PSH;
-                }
-            } else {
-                put_word(&mut f, tucss + 4, upper_len);
-            }
+        let (ip, upper_at) = (usize::from(c.ipcss), usize::from(c.tucss));
+        let how = Cut { ip, v4: c.ip, upper: upper_at, tcp: c.tcp, header: c.hdrlen.into(), size: c.mss.into() };
+        let whole = cut(&frame.data, how).map(|mut f| {
             if upper {
                 // Software gave the pseudo-header's sum without the length.
+                let upper_len = f.len().saturating_sub(upper_at) as u16;
                 let seed = u32::from(word(&f, c.tucso.into()).unwrap_or(0)) + u32::from(upper_len);
                 put_word(&mut f, c.tucso.into(), ((seed >> 16) + (seed & 0xffff)) as u16);
             }
             sums(&c, &mut f);
             f
-        };
-        let frames = pieces.enumerate().map(cut).collect();
+        });
+        let frames = whole.collect();
         self.count(stat::TSCTC, 1);
         frames
     }
@@ -225,9 +197,9 @@ impl E1000Regs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checksum::check;
     use super::super::e1000_regs::Info;
     use super::*;
+    use net::checksum::check;
 
     fn new() -> E1000Regs {
         E1000Regs::power_on(&Info::default(), true)

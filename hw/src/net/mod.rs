@@ -1,6 +1,5 @@
 //! Network cards.
 
-pub mod checksum;
 pub mod e1000;
 pub mod e1000_regs;
 pub mod e1000_rx;

@@ -480,7 +480,12 @@ impl VirtioDevice {
 
     /// Gives a chain back to the driver; `len` bytes were written. Interrupts are up to [`VirtioDevice::interrupt`].
     pub fn push(&self, m: &mut Locked, n: usize, chain: &Chain, len: u32) {
-        self.with_queue(m, n, |q, mem, format| q.push(mem, format, chain, len));
+        self.push_all(m, n, &[(chain, len)]);
+    }
+
+    /// [`VirtioDevice::push`] of chains that the driver is to see at once.
+    pub fn push_all(&self, m: &mut Locked, n: usize, done: &[(&Chain, u32)]) {
+        self.with_queue(m, n, |q, mem, format| q.push(mem, format, done));
     }
 
     /// Interrupts for what was pushed, if the driver wants that.

@@ -9,6 +9,8 @@ pub mod blk;
 mod blk_request;
 pub mod device;
 pub mod dma;
+pub mod net;
+mod net_filter;
 pub mod pci;
 mod pci_regs;
 mod pci_types;

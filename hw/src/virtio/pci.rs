@@ -9,7 +9,7 @@ use super::pci_regs::{PciRegs, WINDOW};
 use hw_core::memory::Attrs;
 use hw_core::pci::{BarKind, cap, command, reg};
 use hw_core::{
-    AddressSpace, Bus, Category, Device, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, PciDevice,
+    AddressSpace, Bus, Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, PciDevice,
     PciDeviceClass, PciImpl, Phase,
 };
 use parking_lot::RwLock;
@@ -49,6 +49,8 @@ pub struct VirtioPciClass {
     pub mode: Mode,
     /// Interrupt vectors besides one a queue, where `vectors` has no value.
     pub extra_vectors: u32,
+    /// Expansion ROM, where the firmware's folders have it; without it the function boots nothing, but works.
+    pub rom: Option<&'static str>,
 }
 
 /// Type `virtio-pci-bus`.
@@ -157,6 +159,11 @@ impl VirtioPci {
             }
         }
         *self.backend.write() = Handle::new(&backend).unwrap_or_default();
+        if let Some(rom) = self.virtio_pci_class().rom
+            && Core::of(self).roms.find(rom).is_some()
+        {
+            self.set_str("romfile", rom)?;
+        }
         Ok(())
     }
 

@@ -18,6 +18,8 @@ struct Row {
     class_property: bool,
     /// Default of `vectors`, or how many more than the device has queues.
     vectors: Result<u32, u32>,
+    /// Expansion ROM.
+    rom: Option<&'static str>,
 }
 
 const ROWS: &[Row] = &[
@@ -29,6 +31,17 @@ const ROWS: &[Row] = &[
         category: Category::Storage,
         class_property: true,
         vectors: Err(1),
+        rom: None,
+    },
+    Row {
+        stem: "virtio-net",
+        backend: "virtio-net-device",
+        transitional_id: 0x1000,
+        class: 0x0200,
+        category: Category::Network,
+        class_property: false,
+        vectors: Err(1),
+        rom: Some("efi-virtio.rom"),
     },
     Row {
         stem: "virtio-rng",
@@ -38,6 +51,7 @@ const ROWS: &[Row] = &[
         category: Category::Misc,
         class_property: false,
         vectors: Err(1),
+        rom: None,
     },
     Row {
         stem: "virtio-scsi",
@@ -56,7 +70,7 @@ fn base(c: &mut Class, row: &'static Row) {
     let v = c.edit::<VirtioPciClass>();
     v.transitional_id = row.transitional_id;
     v.extra_vectors = row.vectors.err().unwrap_or(0);
-    v.backend = row.backend;
+    (v.backend, v.rom) = (row.backend, row.rom);
     c.property(Property::field("ioeventfd", |d: &VirtioPci| &d.ioeventfd).default_value(true));
     c.property(Property::field("vectors", |d: &VirtioPci| &d.vectors).default_value(u32::MAX));
     if let Ok(n) = row.vectors {

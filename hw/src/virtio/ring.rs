@@ -281,16 +281,18 @@ impl Queue {
         }
     }
 
-    /// Gives a chain back to the driver; `len` bytes of its writable part were written.
+    /// Gives chains back to the driver, with how many bytes of the writable part of each were written. It sees all of them at once.
     ///
     /// # Errors
     /// The ring is not in memory.
-    pub fn push(&mut self, mem: &mut dyn Memory, format: Format, chain: &Chain, len: u32) -> Result<(), RingError> {
+    pub fn push(&mut self, mem: &mut dyn Memory, format: Format, done: &[(&Chain, u32)]) -> Result<(), RingError> {
         if !self.enabled || self.size == 0 {
             return Ok(());
         }
-        self.in_use = self.in_use.saturating_sub(chain.entries);
-        if format.packed { self.push_packed(mem, chain, len) } else { self.push_split(mem, chain, len) }
+        for (chain, _) in done {
+            self.in_use = self.in_use.saturating_sub(chain.entries);
+        }
+        if format.packed { self.push_packed(mem, done) } else { self.push_split(mem, done) }
     }
 
     /// Whether the driver wants an interrupt for what was pushed since the last call.

@@ -1,6 +1,8 @@
 //! Headers, read and written. Sources: RFC 826 (ARP), 791 (IPv4), 8200 (IPv6), 768 (UDP), 792 (ICMP), 4443 (ICMPv6), 9293 (TCP).
 
 use crate::MacAddr;
+use crate::checksum::{fold, sum};
+pub use crate::checksum::{long, word};
 use crate::client::Frame;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,16 +18,6 @@ pub const ICMPV6: u8 = 58;
 /// Bytes of an IP packet on the link.
 pub const MTU: usize = 1500;
 
-/// Two bytes at `at`.
-pub fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
-}
-
-/// Four bytes at `at`.
-pub fn long(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
-}
-
 /// An Ethernet address at `at`.
 pub fn mac(bytes: &[u8], at: usize) -> Option<MacAddr> {
     bytes.get(at..)?.first_chunk().map(|b| MacAddr(*b))
@@ -39,24 +31,9 @@ pub fn v6(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
     bytes.get(at..)?.first_chunk::<16>().map(|b| Ipv6Addr::from(*b))
 }
 
-/// One's complement sum of `parts`, each padded to a whole word.
+/// Checksum of `parts`, each padded to a whole word.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum: u64 = 0;
-    for part in parts {
-        let mut words = part.chunks_exact(2);
-        for w in &mut words {
-            if let [a, b] = w {
-                sum += u64::from(u16::from_be_bytes([*a, *b]));
-            }
-        }
-        if let [last] = words.remainder() {
-            sum += u64::from(*last) << 8;
-        }
-    }
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
+    !(fold(parts.iter().map(|p| u64::from(sum(p))).sum()) as u16)
 }
 
 /// Checksum of an upper layer's packet, pseudo-header included.

@@ -60,6 +60,7 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("virtio-blk-device", "virtio-blk-pci", "a virtio bus comes with its device"),
     ("virtio-rng-device", "virtio-rng-pci", "as above"),
     ("virtio-scsi-device", "virtio-scsi-pci", "as above"),
+    ("virtio-net-device", "virtio-net-pci", "as above"),
 ];
 
 /// Whether the type exists as a part of another, with which it comes and goes.

@@ -71,6 +71,7 @@ pub static EVENTS: &[EventDef] = &[
     event("GUEST_PVSHUTDOWN", &[]),
     event("NETDEV_STREAM_CONNECTED", &[req("netdev-id", Ty::Str), req("addr", ADDRESS)]),
     event("NETDEV_STREAM_DISCONNECTED", &[req("netdev-id", Ty::Str)]),
+    event("NIC_RX_FILTER_CHANGED", &[opt("name", Ty::Str), req("path", Ty::Str)]),
     event("POWERDOWN", &[]),
     event("RESET", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
     event("RESUME", &[]),

@@ -74,25 +74,30 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) fn push_packed(&mut self, mem: &mut dyn Memory, chain: &Chain, len: u32) -> Result<(), RingError> {
-        let at = self.entry(self.next_used);
-        let [l0, l1, l2, l3] = len.to_le_bytes();
-        let [i0, i1] = chain.id.to_le_bytes();
-        if !mem.write(at.wrapping_add(8), &[l0, l1, l2, l3, i0, i1]) {
-            return Err(RingError::NoMemory(at));
+    pub(super) fn push_packed(&mut self, mem: &mut dyn Memory, done: &[(&Chain, u32)]) -> Result<(), RingError> {
+        let mut flags = Vec::with_capacity(done.len());
+        for (chain, len) in done {
+            let at = self.entry(self.next_used);
+            let [l0, l1, l2, l3] = len.to_le_bytes();
+            let [i0, i1] = chain.id.to_le_bytes();
+            if !mem.write(at.wrapping_add(8), &[l0, l1, l2, l3, i0, i1]) {
+                return Err(RingError::NoMemory(at));
+            }
+            let wrote = if *len > 0 { WRITE } else { 0 };
+            flags.push((at.wrapping_add(14), if self.used_wrap { wrote | AVAIL | USED } else { wrote }));
+            let next = self.next_used.saturating_add(chain.entries);
+            if next >= self.size {
+                self.next_used = (next - self.size).min(self.size - 1);
+                self.used_wrap = !self.used_wrap;
+                self.signalled = None;
+            } else {
+                self.next_used = next;
+            }
         }
-        // All else of the entry is there before the flags say so.
-        fence(Ordering::Release);
-        let wrote = if len > 0 { WRITE } else { 0 };
-        let flags = if self.used_wrap { wrote | AVAIL | USED } else { wrote };
-        mem.set_word(at.wrapping_add(14), flags)?;
-        let next = self.next_used.saturating_add(chain.entries);
-        if next >= self.size {
-            self.next_used = (next - self.size).min(self.size - 1);
-            self.used_wrap = !self.used_wrap;
-            self.signalled = None;
-        } else {
-            self.next_used = next;
+        // The driver looks at the first entry's flags first: they are written last, after all else.
+        for (at, word) in flags.into_iter().rev() {
+            fence(Ordering::Release);
+            mem.set_word(at, word)?;
         }
         Ok(())
     }

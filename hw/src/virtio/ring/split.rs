@@ -80,17 +80,21 @@ impl Queue {
         }
     }
 
-    pub(super) fn push_split(&mut self, mem: &mut dyn Memory, chain: &Chain, len: u32) -> Result<(), RingError> {
-        let at = self.device.wrapping_add(4 + 8 * self.slot(self.next_used));
-        let [i0, i1] = chain.id.to_le_bytes();
-        let [l0, l1, l2, l3] = len.to_le_bytes();
-        if !mem.write(at, &[i0, i1, 0, 0, l0, l1, l2, l3]) {
-            return Err(RingError::NoMemory(at));
+    pub(super) fn push_split(&mut self, mem: &mut dyn Memory, done: &[(&Chain, u32)]) -> Result<(), RingError> {
+        let mut next = self.next_used;
+        for (chain, len) in done {
+            let at = self.device.wrapping_add(4 + 8 * self.slot(next));
+            let [i0, i1] = chain.id.to_le_bytes();
+            let [l0, l1, l2, l3] = len.to_le_bytes();
+            if !mem.write(at, &[i0, i1, 0, 0, l0, l1, l2, l3]) {
+                return Err(RingError::NoMemory(at));
+            }
+            next = next.wrapping_add(1);
         }
-        // The entry is there before the index says so.
+        // The entries are there before the index says so.
         fence(Ordering::Release);
-        self.next_used = self.next_used.wrapping_add(1);
-        mem.set_word(self.device.wrapping_add(2), self.next_used)
+        self.next_used = next;
+        mem.set_word(self.device.wrapping_add(2), next)
     }
 
     pub(super) fn wants_split(&mut self, mem: &mut dyn Memory, format: Format) -> Result<bool, RingError> {

@@ -62,7 +62,7 @@ fn a_split_chain_goes_there_and_back() {
     assert_eq!(q.pop(&mut ram, SPLIT), Ok(None));
     q.unpop(&c, SPLIT);
     assert_eq!(q.pop(&mut ram, SPLIT), Ok(Some(c.clone())));
-    q.push(&mut ram, SPLIT, &c, 513).unwrap();
+    q.push(&mut ram, SPLIT, &[(&c, 513)]).unwrap();
     assert_eq!((ram.word(q.device + 2), ram.word(q.device + 4), ram.word(q.device + 8)), (Ok(1), Ok(3), Ok(513)));
     assert_eq!(q.wants_interrupt(&mut ram, SPLIT), Ok(true));
     ram.set_word(q.driver, 1).unwrap();
@@ -169,7 +169,7 @@ fn split_event_indices_say_when() {
     for _ in 0..5 {
         offer(&q, &mut ram, 0);
         let c = q.pop(&mut ram, EVENTS).unwrap().unwrap();
-        q.push(&mut ram, EVENTS, &c, 0).unwrap();
+        q.push(&mut ram, EVENTS, &[(&c, 0)]).unwrap();
         wanted.push(q.wants_interrupt(&mut ram, EVENTS).unwrap());
     }
     // The first always; then when index 2 is passed.
@@ -203,7 +203,7 @@ fn a_packed_ring_turns_round() {
         q.unpop(&c, PACKED);
         assert_eq!(q.pop(&mut ram, PACKED), Ok(Some(c.clone())));
         let used = q.entry_for_test();
-        q.push(&mut ram, PACKED, &c, 8).unwrap();
+        q.push(&mut ram, PACKED, &[(&c, 8)]).unwrap();
         let flags = ram.word(used + 14).unwrap();
         assert_eq!(flags & 1 << 7 != 0, flags & 1 << 15 != 0, "used");
         assert_eq!((ram.word(used + 8), ram.word(used + 12)), (Ok(8), Ok(c.id)));
@@ -230,7 +230,7 @@ fn packed_event_indices_say_when() {
     for at in 0..6 {
         offer_packed(&mut ram, &q, at, true, 0);
         let c = q.pop(&mut ram, format).unwrap().unwrap();
-        q.push(&mut ram, format, &c, 0).unwrap();
+        q.push(&mut ram, format, &[(&c, 0)]).unwrap();
         wanted.push(q.wants_interrupt(&mut ram, format).unwrap());
     }
     assert_eq!(wanted, [true, false, false, true, false, false]);
@@ -275,7 +275,7 @@ fn random_memory_ends_in_an_error_or_a_chain() {
             match q.pop(&mut ram, format) {
                 Ok(Some(c)) => {
                     assert!(c.readable.len() + c.writable.len() <= usize::from(MAX_SIZE), "round {round}");
-                    _ = q.push(&mut ram, format, &c, 1);
+                    _ = q.push(&mut ram, format, &[(&c, 1)]);
                     _ = q.wants_interrupt(&mut ram, format);
                 }
                 Ok(None) | Err(_) => break,

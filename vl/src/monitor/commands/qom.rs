@@ -47,11 +47,27 @@ const MEMORY_BACKEND_FILE: &[Member] = memory_backend!(
     opt("rom", Ty::Enum(&["auto", "on", "off"]))
 );
 
+/// Members of every filter.
+macro_rules! filter {
+    ($($more:expr),*) => {
+        &[
+            req("netdev", Ty::Str),
+            opt("queue", Ty::Enum(&["all", "rx", "tx"])),
+            opt("status", Ty::Str),
+            opt("position", Ty::Str),
+            opt("insert", Ty::Enum(&["before", "behind"])),
+            $($more),*
+        ]
+    };
+}
+
 /// What `object-add` takes. Types that another crate registers have no variant: their properties check themselves.
 static OBJECT_OPTIONS: Union = Union {
     base: &[req("qom-type", Ty::Words(crate::lists::user_creatable)), req("id", Ty::Str)],
     tag: "qom-type",
     variants: &[
+        ("filter-buffer", filter!(req("interval", Ty::Int))),
+        ("filter-dump", filter!(req("file", Ty::Str), opt("maxlen", Ty::Int))),
         ("memory-backend-file", MEMORY_BACKEND_FILE),
         ("memory-backend-memfd", MEMORY_BACKEND_MEMFD),
         ("memory-backend-ram", MEMORY_BACKEND_RAM),
