@@ -27,7 +27,7 @@ pub use client::{Client, End, Frame};
 pub use hw_core::opts::Opts;
 pub use mac::MacAddr;
 pub use nets::{Nets, NicRequest};
-pub use nic::{MacProp, Nic, NicHandlers, PeerSlot};
+pub use nic::{Busy, MacProp, Nic, NicHandlers, PeerSlot};
 
 /// Options of a backend as text; those that are lists in QAPI's `Netdev` may come again.
 ///

@@ -49,6 +49,27 @@ impl PropertyField for PeerSlot {
     }
 }
 
+/// Says whether a card is at something that it must not begin again from within: its own registers may be where the guest has it
+/// put a frame.
+#[derive(Default)]
+pub struct Busy(AtomicBool);
+
+/// The card is at it until this is dropped.
+pub struct BusyGuard<'a>(&'a Busy);
+
+impl Busy {
+    /// Begins; `None`: the card is at it already.
+    pub fn enter(&self) -> Option<BusyGuard<'_>> {
+        (!self.0.swap(true, Ordering::Relaxed)).then_some(BusyGuard(self))
+    }
+}
+
+impl Drop for BusyGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// How a card takes frames: each function gets the device and the held machine lock.
 pub struct NicHandlers<T> {
     /// Whether it takes a frame now; if not, it calls [`Nic::flush`] when it does again.

@@ -23,7 +23,8 @@ fn linux(name: &str, drivers: &[&str], script: &str) -> Linux {
          chmod +x /bin/lease; ip link set lo up; ip link set eth0 up || echo NO eth0\n\
          udhcpc -i eth0 -n -q -t 20 -T 2 -s /bin/lease -O hostname 2>/dev/null || echo NO lease\n\
          {script}\n",
-        modules::commands(&needed)
+        // (An ISA card does not say where it is.)
+        modules::commands(&needed).replace("/bin/ne.ko", "/bin/ne.ko io=0x300 irq=10")
     );
     Linux::i686_with(name, &script, &files).expect("the packages")
 }
@@ -143,6 +144,39 @@ fn reaches_the_host(name: &str, drivers: &[&str], device: &str) -> String {
     assert_eq!([value(&console, "SUM"), value(&console, "BACK")], [&sum, &sum]);
     assert_eq!(value(&console, "TFTP"), format!("{} -", md5(&data[..100_000])));
     console
+}
+
+/// A guest with `device` gets an address, pings and fetches a file; what it said of its driver.
+fn pings(name: &str, drivers: &[&str], device: &str) -> String {
+    let data = noise(200_000);
+    let port = serve(data.clone());
+    let script = format!(
+        "echo DRIVER $(basename $(readlink /sys/class/net/eth0/device/driver)) $(cat /sys/class/net/eth0/address)\n\
+         echo PING $(ping -c 3 10.0.2.2 | grep received)\n\
+         wget -q -O /tmp/got http://10.0.2.2:{port}/ || echo NO wget\n\
+         echo SUM $(md5sum < /tmp/got)\n\
+         echo BACK $(nc 10.0.2.2 {port} < /tmp/got | md5sum)"
+    );
+    let guest = linux(name, drivers, &script);
+    let device = format!("{device},netdev=n,mac=52:54:00:ab:cd:ef");
+    let (code, console) = start(&guest, &["-netdev", "user,id=n", "-device", &device]).finish(LIMIT);
+    assert!(code == Some(0) && !console.contains("NO "), "{console}");
+    assert!(value(&console, "PING ").starts_with("3 packets transmitted, 3 packets received"), "{console}");
+    let sum = format!("{} -", md5(&data));
+    assert_eq!([value(&console, "SUM"), value(&console, "BACK")], [&sum, &sum], "{console}");
+    value(&console, "DRIVER").to_owned()
+}
+
+#[test]
+fn an_rtl8139_gets_an_address_and_reaches_the_host() {
+    assert_eq!(pings("net-rtl8139.cpio", &["8139cp"], "rtl8139"), "8139cp 52:54:00:ab:cd:ef");
+}
+
+#[test]
+fn ne2000_cards_get_an_address_and_reach_the_host() {
+    assert_eq!(pings("net-ne2k-pci.cpio", &["ne2k_pci"], "ne2k_pci"), "ne2k-pci 52:54:00:ab:cd:ef");
+    // (Line 9 is ACPI's.)
+    assert_eq!(pings("net-ne.cpio", &["ne"], "ne2k_isa,irq=10"), "ne 52:54:00:ab:cd:ef");
 }
 
 #[test]

@@ -41,6 +41,23 @@ fn daemonize_returns_when_the_monitor_listens_and_the_pid_file_is_there() {
 }
 
 #[test]
+fn there_are_as_many_descriptors_as_there_may_be() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(binary());
+    shell.args(["-machine", "none", "-S", "-display", "none", "-monitor", "none"]);
+    let mut child = process::start_command(shell);
+    let limits = || std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    until("the limit is raised", || {
+        let limits = limits();
+        let line = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words[3] == words[4] && words[3] != "256"
+    });
+    child.kill().unwrap();
+    process::wait(&mut child);
+}
+
+#[test]
 fn a_daemon_that_cannot_start_says_so() {
     let out = process::run(
         &["-daemonize", "-machine", "none", "-nodefaults", "-qmp", "unix:/nowhere/x,server=on,wait=off"],

@@ -55,7 +55,9 @@ impl Card {
     }
 
     fn qmp(&self) -> Qmp {
-        Qmp::connect(&self.dir.path().join("qmp"))
+        let mut q = Qmp::connect(&self.dir.path().join("qmp"));
+        q.run("qmp_capabilities", json!({}));
+        q
     }
 
     /// Negotiates and makes the queues.

@@ -2,7 +2,7 @@
 //! [`main`], and so is a binary with devices of its own linked in.
 
 use crate::options::{CommandLine, Parsed};
-use crate::process::{Daemon, Signals, apply_settings, restore_terminal_on_panic};
+use crate::process::{Daemon, Signals, apply_settings, raise_descriptor_limit, restore_terminal_on_panic};
 use crate::{Env, Reporter, Started, Vm, log, options};
 use anyhow::Context;
 use std::io::Write;
@@ -59,6 +59,7 @@ fn run(line: CommandLine, program: &str) -> anyhow::Result<u8> {
     // Forking comes before anything that could start a thread.
     let daemon = Daemon::start(&line)?;
     apply_settings(&line)?;
+    raise_descriptor_limit();
     let log = start_log(&line)?;
     let signals = Signals::install()?;
     let interrupted = signals.flag();

@@ -37,6 +37,17 @@ pub fn restore_terminal_on_panic() {
     }));
 }
 
+/// Lets the process have as many descriptors as it may: a network's connections have one each, and the usual limit is made for
+/// programs that use `select`.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // (Where that is not allowed things are as they were.)
+        _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
 extern "C" fn on_fatal(signal: libc::c_int) {
     // Only system calls: the terminal, then the default action.
     chardev::terminal::restore();

@@ -5,6 +5,8 @@ use crate::block::fdc::IsaFdc;
 use crate::ide::bus::{IDE_UNITS, IdeBus, IdeDevice};
 use crate::ide::drive::Kind;
 use crate::net::e1000::E1000;
+use crate::net::ne2000::{Ne2kIsa, Ne2kPci};
+use crate::net::rtl8139::Rtl8139;
 use crate::nvme::ctrl::Nvme;
 use crate::nvme::ns::NvmeNs;
 use crate::rtc::mc146818rtc::Mc146818Rtc;
@@ -74,6 +76,12 @@ fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
     } else if let Some(d) = o.cast::<E1000>() {
         (d.boot_index()?, d, "ethernet-phy@0".to_owned())
     } else if let Some(d) = o.cast::<VirtioNet>() {
+        (d.boot_index()?, d, "ethernet-phy@0".to_owned())
+    } else if let Some(d) = o.cast::<Rtl8139>() {
+        (d.boot_index()?, d, "ethernet-phy@0".to_owned())
+    } else if let Some(d) = o.cast::<Ne2kPci>() {
+        (d.boot_index()?, d, "ethernet-phy@0".to_owned())
+    } else if let Some(d) = o.cast::<Ne2kIsa>() {
         (d.boot_index()?, d, "ethernet-phy@0".to_owned())
     } else {
         return None;

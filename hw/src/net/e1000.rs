@@ -9,7 +9,7 @@ use hw_core::{
     Category, Core, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,
     pci::{BarKind, PciDevice, PciDeviceClass, PciImpl},
 };
-use net::{MacAddr, MacProp, Nic, NicHandlers, PeerSlot};
+use net::{Busy, MacAddr, MacProp, Nic, NicHandlers, PeerSlot};
 use qom::{Error, Object, Prop, Property, Result, TypeInfo};
 
 /// Nanoseconds until transmission goes on.
@@ -51,6 +51,7 @@ pub struct E1000 {
     /// Goes on with transmission.
     tx_timer: Timer,
     nic: Nic,
+    sending: Busy,
 }
 
 /// The registers; before realize there is no address for the EEPROM yet.
@@ -184,6 +185,8 @@ impl E1000 {
     /// Works through the transmit ring, a part of it at once: one register write must not hold the machine for long.
     fn transmit(&self, m: &mut Locked) {
         const EN: u32 = 1 << 1;
+        // (A frame that is looped back may be stored into the register that begins this.)
+        let Some(_busy) = self.sending.enter() else { return };
         // Bytes, and what a descriptor and a frame cost at least.
         let mut budget = 1usize << 20;
         let spend = |n: usize| 64 + n;

@@ -205,7 +205,7 @@ impl Filter {
 
     /// Two tables, each a count and addresses: unicast, multicast. Nothing changes unless both are whole.
     fn set_tables(&mut self, data: &[u8]) -> Result<(), Refused> {
-        fn table<'a>(data: &'a [u8], room: usize) -> Result<(Table, &'a [u8]), Refused> {
+        fn table(data: &[u8], room: usize) -> Result<(Table, &[u8]), Refused> {
             let (count, rest) = data.split_first_chunk().ok_or(Refused)?;
             let count = u32::from_le_bytes(*count) as usize;
             let len = count.checked_mul(MAC).ok_or(Refused)?;

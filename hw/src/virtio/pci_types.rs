@@ -61,6 +61,7 @@ const ROWS: &[Row] = &[
         category: Category::Storage,
         class_property: false,
         vectors: Err(1),
+        rom: None,
     },
 ];
 

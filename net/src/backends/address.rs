@@ -104,7 +104,8 @@ fn family(a: &SocketAddr) -> AddressFamily {
 /// A stream socket that is, or soon will be, connected.
 pub(super) fn connect_stream(to: &Address) -> io::Result<OwnedFd> {
     let done = |r: rustix::io::Result<()>| match r {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::AGAIN) => Ok(()),
+        // (Of a path, "again" says that the server's queue is full: nothing is in progress then.)
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(()),
         Err(e) => Err(io::Error::from(e)),
     };
     match to {

@@ -9,11 +9,13 @@ use hw_core::event_loop::{Ready, Watch};
 use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sendto, sockopt};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 struct Dgram {
@@ -23,6 +25,8 @@ struct Dgram {
     /// Removed at the end.
     path: Option<String>,
     watch: Mutex<Option<Watch>>,
+    /// Nothing more can be received.
+    gone: AtomicBool,
 }
 
 impl Dgram {
@@ -37,8 +41,9 @@ impl Dgram {
             Some(Address::Unix(path)) => Some(path.clone()),
             _ => None,
         };
-        let new =
-            Arc::new(Self { client: Arc::downgrade(client), fd: Arc::new(fd), to, path, watch: Mutex::default() });
+        let client = Arc::downgrade(client);
+        let gone = AtomicBool::new(false);
+        let new = Arc::new(Self { client, fd: Arc::new(fd), to, path, watch: Mutex::default(), gone });
         let me = Arc::downgrade(&new);
         let watch = nets.events()?.watch(new.fd.clone(), Ready::READ, move |_| {
             if let Some(d) = me.upgrade() {
@@ -52,7 +57,11 @@ impl Dgram {
     fn read(&self) {
         let Some(client) = self.client.upgrade() else { return };
         let mut buf = vec![0; MAX_FRAME];
+        let mut failed = None;
         for _ in 0..256 {
+            if failed.is_some() {
+                break;
+            }
             match recv(&self.fd, &mut buf[..], RecvFlags::DONTWAIT) {
                 Ok((n, _)) => {
                     if !client.send(buf.get(..n).unwrap_or_default().to_vec()) {
@@ -62,9 +71,19 @@ impl Dgram {
                         return;
                     }
                 }
-                // (An error of an earlier datagram is not one of the socket.)
-                Err(_) => return,
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                // An error of an earlier datagram, which is over once it was reported, or one of the socket, which is not.
+                Err(e) => failed = Some(e),
             }
+        }
+        let Some(e) = failed else { return };
+        if !matches!(e, Errno::CONNREFUSED | Errno::CONNRESET | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NOBUFS)
+        {
+            tracing::warn!("{}: {e}; nothing more is received", client.name());
+            if let Some(watch) = &*self.watch.lock() {
+                watch.set_interest(Ready::empty());
+            }
+            self.gone.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -85,6 +104,9 @@ impl End for Dgram {
     }
 
     fn peer_ready(&self) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(watch) = &*self.watch.lock() {
             watch.set_interest(Ready::READ);
         }

@@ -13,12 +13,17 @@ use qom::{Error, Result};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde_json::json;
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Most bytes that wait for the host.
 const UNSENT: usize = 4 << 20;
+/// When a server is asked again whose queue of connections is full.
+const SOON: Duration = Duration::from_millis(10);
+/// How long nobody is taken while the host has no descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 
@@ -112,6 +117,7 @@ impl Stream {
             client.set_info(format!("listening on {shown}"));
         } else if let Err(e) = new.connect()
             && reconnect.is_none()
+            && e.kind() != ErrorKind::WouldBlock
         {
             return Err(Error::generic(format!("can't connect to {shown}: {}", plain(&e))));
         }
@@ -122,7 +128,9 @@ impl Stream {
         let fd = match connect_stream(&self.address) {
             Ok(fd) => fd,
             Err(e) => {
-                self.retry();
+                // A server whose queue is full takes us a little later.
+                let soon = (e.kind() == ErrorKind::WouldBlock).then_some(SOON);
+                self.retry(soon.or(self.reconnect));
                 return Err(e);
             }
         };
@@ -133,8 +141,8 @@ impl Stream {
         Ok(())
     }
 
-    fn retry(&self) {
-        let Some(delay) = self.reconnect else { return };
+    fn retry(&self, delay: Option<Duration>) {
+        let Some(delay) = delay else { return };
         let me = self.me.clone();
         let timer = self.events.after(delay, move || {
             if let Some(s) = me.upgrade() {
@@ -150,7 +158,13 @@ impl Stream {
     fn accept(&self) {
         let Some(listener) = self.state.lock().listener.as_ref().map(|l| l.0.clone()) else { return };
         let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
-        let Ok(fd) = rustix::net::accept_with(&*listener, flags) else { return };
+        let fd = match rustix::net::accept_with(&*listener, flags) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM) => {
+                return self.pause_listener();
+            }
+            Err(_) => return,
+        };
         _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
         // One peer: no more are taken until it goes.
         if let Some((_, watch)) = &self.state.lock().listener {
@@ -158,6 +172,23 @@ impl Stream {
         }
         self.take(fd, false);
         self.connected();
+    }
+
+    /// The host has no descriptor for who waits: looks again a little later.
+    fn pause_listener(&self) {
+        let me = self.me.clone();
+        let timer = self.events.after(PAUSE, move || {
+            if let Some(s) = me.upgrade()
+                && let Some((_, watch)) = &s.state.lock().listener
+            {
+                watch.set_interest(Ready::READ);
+            }
+        });
+        let mut s = self.state.lock();
+        if let Some((_, watch)) = &s.listener {
+            watch.set_interest(Ready::empty());
+        }
+        s.timer = Some(timer);
     }
 
     fn connected(&self) {
@@ -206,7 +237,7 @@ impl Stream {
             }
         }
         if !self.server {
-            self.retry();
+            self.retry(self.reconnect);
         }
     }
 

@@ -9,14 +9,18 @@ use hw_core::event_loop::{Ready, Watch};
 use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 struct Tap {
     client: Weak<Client>,
     fd: Arc<OwnedFd>,
     watch: Mutex<Option<Watch>>,
+    /// Nothing more can be received.
+    gone: AtomicBool,
 }
 
 impl Tap {
@@ -33,7 +37,17 @@ impl Tap {
                         return;
                     }
                 }
-                _ => return,
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                // The interface is gone; being told of it again and again helps nobody.
+                other => {
+                    let why = other.err().map_or_else(|| "end of file".to_owned(), |e| e.to_string());
+                    tracing::warn!("tap {}: {why}; nothing more is received", client.name());
+                    if let Some(watch) = &*self.watch.lock() {
+                        watch.set_interest(Ready::empty());
+                    }
+                    self.gone.store(true, Ordering::Relaxed);
+                    return;
+                }
             }
         }
     }
@@ -48,6 +62,9 @@ impl End for Tap {
     }
 
     fn peer_ready(&self) {
+        if self.gone.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(watch) = &*self.watch.lock() {
             watch.set_interest(Ready::READ);
         }
@@ -93,7 +110,12 @@ fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<d
             fd
         }
     };
-    let tap = Arc::new(Tap { client: Arc::downgrade(client), fd: Arc::new(fd), watch: Mutex::default() });
+    let tap = Arc::new(Tap {
+        client: Arc::downgrade(client),
+        fd: Arc::new(fd),
+        watch: Mutex::default(),
+        gone: AtomicBool::new(false),
+    });
     let me = Arc::downgrade(&tap);
     let watch = nets.events()?.watch(tap.fd.clone(), Ready::READ, move |_| {
         if let Some(t) = me.upgrade() {

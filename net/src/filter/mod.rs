@@ -69,7 +69,11 @@ impl Filter {
         let text = |o: &Netfilter| {
             let mut out = format!("  - {}: type={}", o.name().unwrap_or_default(), o.type_name());
             for p in o.properties().iter().filter(|p| p.name != "type") {
-                let _ = write!(out, ",{}={}", p.name, o.print(&p.name).unwrap_or_default());
+                let value = o.get(&p.name).unwrap_or_default();
+                let _ = match value.as_str() {
+                    Some(text) => write!(out, ",{}={text}", p.name),
+                    None => write!(out, ",{}={value}", p.name),
+                };
             }
             out + "\n"
         };

@@ -45,8 +45,13 @@ const BATCH: usize = 128;
 struct Forward {
     rule: HostForward,
     fd: Arc<OwnedFd>,
-    _watch: Watch,
+    watch: Watch,
+    /// Ends a pause.
+    pause: Option<HostTimer>,
 }
+
+/// How long nothing is taken from a host that has no room for more.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What everything in the network shares.
 struct Shared {
@@ -272,6 +277,23 @@ impl Stack {
         self.udp.input(s, SocketAddr::new(p.src, from), SocketAddr::new(p.dst, to), data, p);
     }
 
+    /// Takes nothing from a listener for a while: who waits there would be reported again and again.
+    fn pause(&mut self, listener: &Arc<OwnedFd>) {
+        let Some(forward) = self.forwards.iter_mut().find(|f| Arc::ptr_eq(&f.fd, listener)) else { return };
+        forward.watch.set_interest(Ready::empty());
+        let (me, listener) = (self.shared.me.clone(), listener.clone());
+        let go_on = move || {
+            let Some(user) = me.upgrade() else { return };
+            user.run(|s| {
+                if let Some(f) = s.forwards.iter_mut().find(|f| Arc::ptr_eq(&f.fd, &listener)) {
+                    f.watch.set_interest(Ready::READ);
+                    f.pause = None;
+                }
+            });
+        };
+        forward.pause = Some(self.shared.events.after(PAUSE, go_on));
+    }
+
     /// Arms the timer for the next thing that a connection has to do.
     fn arm(&mut self) {
         let next = self.tcp.next_deadline();
@@ -344,12 +366,12 @@ impl User {
             user.run(|s| {
                 if r.udp {
                     s.udp.forwarded(&mut s.shared, &shared_fd, r.guest);
-                } else {
-                    s.tcp.accept(&mut s.shared, &shared_fd, r.guest);
+                } else if !s.tcp.accept(&mut s.shared, &shared_fd, r.guest) {
+                    s.pause(&shared_fd);
                 }
             });
         });
-        stack.forwards.push(Forward { rule, fd, _watch: watch });
+        stack.forwards.push(Forward { rule, fd, watch, pause: None });
         Ok(())
     }
 

@@ -27,6 +27,8 @@ pub const HALF_OPEN: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(75);
 /// Bytes of each direction's buffer.
 const BUFFER: usize = 256 * 1024;
+/// How long the host may leave unread what a guest sent that has closed the connection.
+const LINGER: Duration = Duration::from_secs(120);
 /// Segments of one connection before another has its turn.
 const TURN: usize = 64;
 /// Bytes read from the host in one turn.
@@ -113,6 +115,10 @@ struct Flow {
     host_eof: bool,
     /// The guest sends no more, and the host knows.
     host_shut: bool,
+    /// The host takes nothing any more.
+    broken: bool,
+    /// When both ends had closed it.
+    closed_at: Option<Instant>,
     deadline: Option<Instant>,
     /// A program started for it.
     child: Option<std::process::Child>,
@@ -267,6 +273,12 @@ impl Tcp {
         (self.flows.len(), self.half_open)
     }
 
+    /// Whether a connection has bytes that the host does not take.
+    #[cfg(test)]
+    pub fn is_stalled(&mut self) -> bool {
+        self.flows.values_mut().any(|f| !f.writable && f.inner.as_mut().is_some_and(|i| i.socket().can_recv()))
+    }
+
     /// Whether a connection has something to do.
     pub fn has_work(&self) -> bool {
         !self.work.is_empty()
@@ -380,6 +392,8 @@ impl Tcp {
             writable: true,
             host_eof: false,
             host_shut: false,
+            broken: false,
+            closed_at: None,
             deadline: None,
             child,
         };
@@ -388,10 +402,17 @@ impl Tcp {
         self.set_deadline(key, Some(Instant::now() + PATIENCE));
     }
 
-    /// A connection from outside, for the guest.
-    pub fn accept(&mut self, s: &mut Shared, listener: &OwnedFd, guest: SocketAddr) {
+    /// Connections from outside, for the guest; false: the host has no room for more now.
+    pub fn accept(&mut self, s: &mut Shared, listener: &OwnedFd, guest: SocketAddr) -> bool {
+        use rustix::io::Errno;
         for _ in 0..64 {
-            let Ok((fd, from)) = rustix::net::acceptfrom_with(listener, FLAGS) else { return };
+            let (fd, from) = match rustix::net::acceptfrom_with(listener, FLAGS) {
+                Ok(got) => got,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return false,
+                Err(Errno::AGAIN) => return true,
+                // (Of the one connection, which went before it was taken.)
+                Err(_) => continue,
+            };
             let from = from.and_then(|a| SocketAddr::try_from(a).ok());
             let Some(from) = from else { continue };
             let hidden =
@@ -416,6 +437,7 @@ impl Tcp {
             }
             self.wake(key);
         }
+        true
     }
 
     /// The host's socket of a connection is ready.
@@ -490,9 +512,15 @@ impl Tcp {
         let next = inner.iface.poll_delay(now, &inner.sockets);
         let state = inner.socket().state();
         let open = !matches!(state, tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived);
-        let over = matches!(state, tcp::State::Closed | tcp::State::TimeWait);
         let space = inner.socket().can_send();
         let unread = inner.socket().can_recv();
+        // A connection is over when the host has all that the guest sent before it closed.
+        let closed = matches!(state, tcp::State::Closed | tcp::State::TimeWait);
+        if closed && flow.closed_at.is_none() {
+            flow.closed_at = Some(clock);
+        }
+        let given_up = flow.closed_at.map(|at| at + LINGER);
+        let over = closed && (!unread || flow.broken || given_up.is_some_and(|at| at <= clock));
         if open && !flow.established {
             flow.established = true;
             self.half_open = self.half_open.saturating_sub(1);
@@ -509,6 +537,7 @@ impl Tcp {
         let patience = flow.born + PATIENCE;
         let next = next.map(|d| clock + Duration::from_micros(d.total_micros()));
         let at = if established { next } else { next.map_or(Some(patience), |n| Some(n.min(patience))) };
+        let at = [at, given_up].into_iter().flatten().min();
         if again {
             self.wake(key);
         }
@@ -562,7 +591,7 @@ fn flow_data(flow: &mut Flow) -> bool {
     }
     let ended = matches!(
         socket.state(),
-        tcp::State::CloseWait | tcp::State::LastAck | tcp::State::Closing | tcp::State::TimeWait
+        tcp::State::CloseWait | tcp::State::LastAck | tcp::State::Closing | tcp::State::TimeWait | tcp::State::Closed
     );
     if ended && !socket.can_recv() && !flow.host_shut {
         flow.host_shut = true;
@@ -591,6 +620,7 @@ fn flow_data(flow: &mut Flow) -> bool {
         }
     }
     if broken {
+        flow.broken = true;
         socket.abort();
         moved = true;
     }

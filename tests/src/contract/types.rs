@@ -52,6 +52,7 @@ const NEEDS: &[Need] = &[
     Need { type_name: "virtio-blk-pci", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci-non-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need { type_name: "ne2k_isa", args: &[], props: &[("irq", "10")], why: "line 9, its default, is ACPI's here" },
 ];
 
 /// Types that exist as a part of another: part, whole, and why not alone.
