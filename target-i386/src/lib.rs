@@ -63,6 +63,9 @@ impl Target for X86 {
     fn rare(cpu: &mut Cpu<'_, Self>, f: Form) -> Rare<Exception> {
         sem::rare::run(cpu, f).unwrap_or_else(Rare::Fault)
     }
+    fn light(hot: &mut Hot, state: &mut State, f: Form) -> bool {
+        sem::light::run(hot, state, f)
+    }
     fn is_rare(f: Form) -> bool {
         sem::is_rare(f)
     }

@@ -553,6 +553,18 @@ impl State {
     pub fn iopl(&self) -> u8 {
         (self.eflags >> 12 & 3) as u8
     }
+    /// CLI and STI act on IF.
+    pub fn owns_if(&self) -> bool {
+        !self.protected() || self.cpl <= self.iopl()
+    }
+    /// STI: interrupts stay off for one more instruction if they were off.
+    pub fn set_if(&mut self) {
+        if self.eflags & IF == 0 {
+            self.eflags |= IF;
+            self.shadow = Shadow::Sti;
+            self.shadow_fresh = true;
+        }
+    }
     /// Mask of the stack pointer.
     pub fn stack_mask(&self) -> u64 {
         if self.code64() {

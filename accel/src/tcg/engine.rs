@@ -8,6 +8,7 @@ use super::{
     insight::{traced, wanted},
     jit::{self, Region},
     mem::{Cpu, Fields, Mem, copy_out},
+    mode,
     ops::{Deferred, PAGE},
     page::{HotBlock, Pages, Room},
     target::*,
@@ -402,42 +403,10 @@ impl<T: Target> Vcpu<T> {
         self.settle(r, op.ip)
     }
 
-    /// Takes the mode anew: TLB and jump cache of the regime.
+    /// Takes the mode anew.
     pub(super) fn update_mode(&mut self) {
-        let env = self.env();
         // SAFETY: `&mut self`.
-        let (n, st, h) = unsafe { (&mut *inner(env), &*state(env), hot(env)) };
-        if !n.mode_changed {
-            return;
-        }
-        n.mode_changed = false;
-        // SAFETY: as above; no other reference to it exists.
-        let mode = T::mode(unsafe { &*h }, st) & 0xff_ffff;
-        let regime = T::regime(st, Who::Current) % tlb::REGIMES;
-        // (Regions know the regime they were made for, so it is part of what tells pages apart.)
-        let key = mode | (regime as u32) << 24;
-        n.mode = key;
-        let salt = match n.salts.iter().find(|s| s.0 == key) {
-            Some(s) => s.1,
-            None => {
-                if n.next_salt == salt::LAST {
-                    n.next_salt = 0;
-                    n.salts.clear();
-                    for i in 0..JC {
-                        // SAFETY: `&mut self`; the jump cache is another cell.
-                        unsafe { (*jc_entry(env, i)).key = JcEntry::<T>::NONE }
-                    }
-                }
-                n.next_salt += 1;
-                n.salts.push((key, n.next_salt));
-                n.next_salt
-            }
-        };
-        // SAFETY: `&mut self`.
-        unsafe {
-            (*h).salt = salt << salt::SHIFT;
-            tlb::select(env, regime);
-        }
+        unsafe { mode::update(self.env()) }
     }
 
     /// Looks what is used of decoded code, and drops what is not if there is need.

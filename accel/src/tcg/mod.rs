@@ -29,6 +29,7 @@ pub mod insight;
 mod interp;
 mod jit;
 mod mem;
+mod mode;
 pub(crate) mod ops;
 mod page;
 mod plain;

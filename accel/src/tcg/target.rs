@@ -43,6 +43,9 @@ pub trait Target: Sized + Send + 'static {
     fn run<E: Emit, K: Family>(e: &mut E, f: Self::Form) -> Step<E>;
     /// The meaning of the rest, on the whole CPU; tier 0 only.
     fn rare(cpu: &mut Cpu<'_, Self>, f: Self::Form) -> Rare<Self::Fault>;
+    /// Runs a rare form that touches nothing but registers, if it is one and does not fault: as [`rare`](Target::rare) would, which
+    /// is not asked then. Not used while the vCPU is kicked.
+    fn light(hot: &mut Hot, state: &mut Self::State, f: Self::Form) -> bool;
     /// Decodes the instruction at the start of `code`, which lies at offset `off` of its page. `code` ends at the end of
     /// the page or (for an instruction that crosses it) later. An instruction that is invalid decodes to a form that
     /// faults when run.

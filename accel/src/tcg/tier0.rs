@@ -17,6 +17,7 @@ use super::{
     env::{Env, Op, Run, fault, hot, inner, jc, pages, salt, state},
     interp::{Interp, Miss, entry, info},
     mem::{Cpu, Fields, Mem},
+    mode,
     ops::*,
     target::{Access, AnyFamily, Family, Kind, Rare, Target, Who},
     tlb::{self},
@@ -435,6 +436,7 @@ pub(crate) unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, op: *const
         match rare_step(env, op) {
             RareStep::Next => go(env, op.add(1)),
             RareStep::Again => enter(env, op),
+            RareStep::To(ip) => jump(env, ip),
             RareStep::Stopped(nowhere) => nowhere,
         }
     }
@@ -443,6 +445,7 @@ pub(crate) unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, op: *const
 enum RareStep<T: Target> {
     Next,
     Again,
+    To(u64),
     /// Out: what [`stop`] gave.
     Stopped(*const Op<T>),
 }
@@ -451,8 +454,11 @@ enum RareStep<T: Target> {
 #[inline(never)]
 unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareStep<T> {
     unsafe {
-        collect(env);
         let form = (&(*pages(env)).forms)[(*op).form()];
+        if (*env.as_ptr()).shared.exit_request.load(Relaxed) == 0 && T::light(&mut *hot(env), &mut *state(env), form) {
+            return RareStep::Next;
+        }
+        collect(env);
         let op_fields = fields(env, op);
         // The whole CPU as references, for this call only: no handler runs meanwhile, other threads touch atomics only.
         tlb::count(env, (*op).n as i64);
@@ -469,6 +475,9 @@ unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareSt
             Rare::Next => return RareStep::Next,
             Rare::To(ip) => {
                 (*hot(env)).budget += n - 1;
+                if mode::goes_on(env) {
+                    return RareStep::To(ip);
+                }
                 stop(env, ip, reason::MODE, 0)
             }
             Rare::Again => {

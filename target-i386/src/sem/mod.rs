@@ -8,6 +8,7 @@ pub mod bits;
 pub mod control;
 pub mod data;
 pub mod flags;
+pub mod light;
 pub mod mmx;
 pub mod muldiv;
 pub mod operands;
@@ -224,13 +225,14 @@ pub fn changes(f: Form) -> (u32, u32) {
     const ALL: u32 = u32::MAX;
     let slots = |list: &[accel::tcg::Slot]| list.iter().fold(0, |m, s| m | 1 << s.index());
     match f.op {
-        Op::Fence => (0, 0),
+        Op::Cld | Op::Std | Op::Fence => (0, 0),
         Op::X87(x87::X87::Fxrstor(_)) => (0, GENERAL),
         // FNSTSW AX.
         Op::X87(_) => (slots(&[RAX]), 0),
         Op::Mmx(_) => (GENERAL, 0),
         Op::Str(..) => (slots(&[RAX, RCX, RSI, RDI]), 0),
         Op::Sys(Sys::Cli | Sys::Sti | Sys::Clac | Sys::Stac) => (0, 0),
+        Op::Sys(Sys::Swapgs) => (1 << (usize::from(accel::tcg::SEG_BASE) + GS), 0),
         Op::Sys(Sys::Pushf | Sys::Popf) => (slots(&[RSP]), 0),
         Op::Sys(Sys::Rdtsc | Sys::Rdtscp | Sys::Rdmsr | Sys::Rdpmc) => (slots(&[RAX, RCX, RDX]), 0),
         Op::Sys(Sys::Cpuid) => (slots(&[RAX, RBX, RCX, RDX]), 0),

@@ -1,6 +1,6 @@
 //! Ordinary instructions that are plain functions on the whole CPU, and the dispatch of all rare ones.
 
-use super::{bcd, flags, mmx, sse, string, x87};
+use super::{bcd, flags, light, mmx, sse, string, x87};
 use crate::{
     exception::Exception,
     forms::*,
@@ -32,9 +32,7 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form) -> Outcome {
         Op::Enter => enter(cpu, f.w)?,
         Op::Xlat => xlat(cpu, f)?,
         Op::Bound => bound(cpu, f)?,
-        Op::Cld => cpu.state.eflags &= !DF,
-        Op::Std => cpu.state.eflags |= DF,
-        Op::Fence => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
+        Op::Cld | Op::Std | Op::Fence => _ = light::run(cpu.hot, cpu.state, f),
         Op::Salc => {
             let c = cpu.state.flags(cpu.hot) & CF != 0;
             let r = &mut cpu.hot.regs[RAX.index()];

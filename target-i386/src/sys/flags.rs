@@ -68,11 +68,8 @@ enum Which {
     Vif,
 }
 fn which(c: &X86Cpu<'_>) -> Result<Which, Exception> {
-    if !c.protected() {
-        return Ok(Which::If);
-    }
     let virt = if c.vm86() { cr4::VME } else { cr4::PVI };
-    if c.cpl() <= c.iopl() {
+    if c.state.owns_if() {
         Ok(Which::If)
     } else if c.cpl() == 3 && c.state.cr4 & virt != 0 {
         Ok(Which::Vif)
@@ -91,12 +88,7 @@ pub fn cli(c: &mut X86Cpu<'_>) -> Outcome {
 /// STI: interrupts stay off for one more instruction if they were off.
 pub fn sti(c: &mut X86Cpu<'_>) -> Outcome {
     match which(c)? {
-        Which::If => {
-            if c.system_flags() & eflags::IF == 0 {
-                c.set_eflags(eflags::IF, eflags::IF);
-                c.set_shadow(Shadow::Sti);
-            }
-        }
+        Which::If => c.state.set_if(),
         Which::Vif => {
             if c.system_flags() & eflags::VIP != 0 {
                 return Err(Exception::gp(0));

@@ -157,14 +157,14 @@ pub(super) enum Exit {
 }
 /// Why a region returned.
 pub(crate) mod exit {
-    /// Like a handler: the reason is in the env.
-    pub const OUT: i64 = 0;
     /// At an address (`Hot::ip`) no region is known for.
     pub const CHAIN: i64 = 1;
     /// Before an instruction that tier 0 has to run.
     pub const SIDE: i64 = 2;
     /// A kick, or the budget does not cover a round.
     pub const KICK: i64 = 3;
+    /// Like a handler: the reason is in the env.
+    pub const OUT: i64 = 4;
 }
 
 /// The lowering of one region.

@@ -13,9 +13,7 @@ use super::{
     thunk::{Item, Thunks},
 };
 use cranelift_codegen::ir::{
-    Block, BlockCall, Function, InstBuilder, JumpTableData, MemFlagsData, UserFuncName, Value,
-    condcodes::IntCC,
-    types::{I32, I64},
+    Block, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use std::{collections::HashMap, mem::offset_of};
@@ -26,6 +24,8 @@ struct Way {
     from: State,
     off: u16,
     to: Edge,
+    /// Control always goes this way at its end of the block.
+    always: bool,
     /// It leads into the second page.
     crosses: bool,
 }
@@ -43,6 +43,10 @@ struct Lower<'a, 'b, T: Target> {
     ways: Vec<Way>,
     /// Goes on at a linear address, with the budget: the parameters.
     lookup: Block,
+    /// Leaves as a rare instruction said: the parameter.
+    rare_out: Option<Block>,
+    /// Leaves because the jump cache knows no region.
+    unknown: Option<Block>,
     /// Instructions of the region: what a round may take.
     longest: u64,
 }
@@ -109,6 +113,8 @@ pub(super) fn lower<T: Target>(
         kinds: HashMap::new(),
         ways: Vec::new(),
         lookup,
+        rare_out: None,
+        unknown: None,
         longest: plan.insns.len() as u64,
     };
     for n in plan.order() {
@@ -153,7 +159,7 @@ impl<T: Target> Lower<'_, '_, T> {
             // (Falls into another block, or leaves.)
             let off = self.c.off;
             self.c.compare_now(None);
-            let t = self.edge(to, off);
+            let t = self.edge(to, off, true);
             self.c.b.ins().jump(t, &[]);
         }
         self.ways_out();
@@ -202,13 +208,13 @@ impl<T: Target> Lower<'_, '_, T> {
             }
             Flow::Goto => {
                 c.s.done += 1;
-                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off);
+                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off, true);
                 self.c.b.ins().jump(t, &[]);
             }
             Flow::If(cond) => {
                 c.s.done += 1;
-                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off);
-                let n = self.edge(shape.next.expect("a conditional branch may go on"), i.off);
+                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off, false);
+                let n = self.edge(shape.next.expect("a conditional branch may go on"), i.off, false);
                 self.c.b.ins().brif(cond, t, &[], n, &[]);
             }
             Flow::To(to) => {
@@ -234,13 +240,14 @@ impl<T: Target> Lower<'_, '_, T> {
         let item = c.k(I64, &raw const self.items[k] as u64);
         let out = c.call(c.thunks.rare, item);
         c.s.unit = false;
-        let (stay, leave) = (c.b.create_block(), c.b.create_block());
-        c.b.set_cold_block(leave);
-        c.b.ins().brif(out, leave, &[], stay, &[]);
-        c.b.switch_to_block(leave);
-        c.b.seal_block(leave);
-        let why = c.k(I64, exit::OUT as u64);
-        c.b.ins().return_(&[why]);
+        let leave = *self.rare_out.get_or_insert_with(|| {
+            let block = c.b.create_block();
+            c.b.append_block_param(block, I64);
+            c.b.set_cold_block(block);
+            block
+        });
+        let stay = c.b.create_block();
+        c.b.ins().brif(out, leave, &[out.into()], stay, &[]);
         c.b.switch_to_block(stay);
         c.b.seal_block(stay);
         let (slots, x) = T::changes(self.plan.insns[k].d.form);
@@ -278,7 +285,7 @@ impl<T: Target> Lower<'_, '_, T> {
     }
 
     /// The CLIF block an edge leads to.
-    fn edge(&mut self, to: Edge, off: u16) -> Block {
+    fn edge(&mut self, to: Edge, off: u16, always: bool) -> Block {
         let mut crosses = false;
         if let Edge::In(n) = to {
             let shape = &self.plan.blocks[n];
@@ -297,10 +304,10 @@ impl<T: Target> Lower<'_, '_, T> {
             }
         }
         let block = self.c.b.create_block();
-        if matches!(to, Edge::Out(_)) {
+        if matches!(to, Edge::Out(_)) && !always {
             self.c.b.set_cold_block(block)
         }
-        self.ways.push(Way { block, from: self.c.s.clone(), off, to, crosses });
+        self.ways.push(Way { block, from: self.c.s.clone(), off, to, always, crosses });
         block
     }
     /// Code of the edges of a block.
@@ -311,6 +318,11 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.seal_block(w.block);
             c.s = w.from;
             match w.to {
+                Edge::Out(off) if w.always => {
+                    let ip = c.val(W::B8, Term { root: Some(c.base), off: off as u64 });
+                    let ip = c.masked(ip);
+                    self.go(ip)
+                }
                 Edge::Out(off) => {
                     c.flush();
                     c.store_note();
@@ -384,7 +396,8 @@ impl<T: Target> Lower<'_, '_, T> {
         c.settle_flags();
         c.store_note();
         let left = c.budget_left(c.s.done);
-        c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
+        // (Each with a jump of its own, whose target the host learns to foretell.)
+        self.chain_to(ip, left)
     }
     /// What all ways out share.
     fn exits(&mut self) {
@@ -400,12 +413,39 @@ impl<T: Target> Lower<'_, '_, T> {
         let (ip, left) = c.shared_exit(c.exits[Exit::Far as usize]);
         c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
     }
-    /// Where all ways out to other code meet: into a region if the jump cache knows one, else back.
+    /// Where ways out to other code meet.
     fn chain(&mut self) {
         let c = &mut self.c;
+        if let Some(block) = self.rare_out {
+            c.b.switch_to_block(block);
+            let why = c.b.block_params(block)[0];
+            let chain = c.k(I64, exit::CHAIN as u64);
+            let on = c.b.ins().icmp(IntCC::Equal, why, chain);
+            let (known, out) = (c.b.create_block(), c.b.create_block());
+            c.b.set_cold_block(known);
+            c.b.set_cold_block(out);
+            c.b.ins().brif(on, known, &[], out, &[]);
+            c.b.switch_to_block(out);
+            c.b.ins().return_(&[why]);
+            c.b.switch_to_block(known);
+            let [ip, left] =
+                [offset_of!(Hot, ip), offset_of!(Hot, budget)].map(|f| c.b.ins().load(I64, ENV, c.env, hot_at::<T>(f)));
+            self.chain_to(ip, left)
+        }
+        self.c.b.switch_to_block(self.lookup);
+        let (ip, left) = (self.c.b.block_params(self.lookup)[0], self.c.b.block_params(self.lookup)[1]);
+        self.chain_to(ip, left);
+        if let Some(block) = self.unknown {
+            let c = &mut self.c;
+            c.b.switch_to_block(block);
+            let why = c.k(I64, exit::CHAIN as u64);
+            c.b.ins().return_(&[why]);
+        }
+    }
+    /// Goes on at an address: in a region if the jump cache knows one, else back.
+    fn chain_to(&mut self, ip: Value, left: Value) {
+        let c = &mut self.c;
         let at = offset_of!(Env<T>, jc) as i32;
-        c.b.switch_to_block(self.lookup);
-        let (ip, left) = (c.b.block_params(self.lookup)[0], c.b.block_params(self.lookup)[1]);
         c.store_hot(ip, offset_of!(Hot, ip));
         c.store_hot(left, offset_of!(Hot, budget));
         let k = c.k(I64, 12);
@@ -420,9 +460,13 @@ impl<T: Target> Lower<'_, '_, T> {
         let salt = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, salt)));
         let want = c.b.ins().bxor(ip, salt);
         let same = c.b.ins().icmp(IntCC::Equal, key, want);
-        let (hit, out) = (c.b.create_block(), c.b.create_block());
-        c.b.set_cold_block(out);
-        c.b.ins().brif(same, hit, &[], out, &[]);
+        let unknown = *self.unknown.get_or_insert_with(|| {
+            let block = c.b.create_block();
+            c.b.set_cold_block(block);
+            block
+        });
+        let hit = c.b.create_block();
+        c.b.ins().brif(same, hit, &[], unknown, &[]);
         c.b.switch_to_block(hit);
         let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
         let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
@@ -431,9 +475,6 @@ impl<T: Target> Lower<'_, '_, T> {
         c.store_hot(page, offset_of!(Hot, regs) + 8 * PAGE.index());
         let sig = c.b.import_signature(region_signature());
         c.b.ins().return_call_indirect(sig, code, &[c.env, entry]);
-        c.b.switch_to_block(out);
-        let why = c.k(I64, exit::CHAIN as u64);
-        c.b.ins().return_(&[why]);
     }
     /// Checks that a round may begin, loads the registers that blocks use, goes to the block of the entry.
     fn prologue(&mut self, prologue: Block, entry: Value) {
@@ -459,15 +500,15 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.ins().jump(self.blocks[one], &[]);
             return;
         }
-        let to: Vec<BlockCall> = entries
-            .iter()
-            .map(|&e| BlockCall::new(self.blocks[e], std::iter::empty(), &mut c.b.func.dfg.value_lists))
-            .collect();
-        let table = c.b.create_jump_table(JumpTableData::new(to[0], &to[1..]));
-        let index = c.b.ins().ireduce(I32, entry);
-        let one = c.k(I32, 1);
-        // (The default is the hot block, number 0.)
-        let index = c.b.ins().isub(index, one);
-        c.b.ins().br_table(index, table);
+        // (Number 0 is the hot block. Branches, which the host foretells better than jumps through a table that lies in cold memory.)
+        let (&hot, others) = entries.split_first().expect("a region has an entry");
+        for (i, &e) in others.iter().enumerate() {
+            let k = c.k(I64, i as u64 + 1);
+            let this = c.b.ins().icmp(IntCC::Equal, entry, k);
+            let other = c.b.create_block();
+            c.b.ins().brif(this, self.blocks[e], &[], other, &[]);
+            c.b.switch_to_block(other);
+        }
+        c.b.ins().jump(self.blocks[hot], &[]);
     }
 }

@@ -12,13 +12,14 @@ use super::super::{
     env::{Env, Op, fault, hot, inner, salt, state},
     interp::{Interp, entry},
     mem::{Cpu, Mem},
+    mode,
     target::{Access, AnyFamily, Kind, Rare, Target, Who},
     tier0::{collect, fields, ip_at, reason, stop},
     tlb,
     unit::hold,
     vector::native::Fpcr,
 };
-use super::form::LONGEST;
+use super::{form::LONGEST, frame::exit};
 use std::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering::Relaxed};
 
 /// An instruction that a region calls.
@@ -32,7 +33,8 @@ pub(crate) struct Item<T: Target> {
 pub(super) struct Thunks {
     /// Flags of any producer become flags of [`Target::SETTLED`].
     pub settle: usize,
-    /// Runs an [`Item`] by [`Target::rare`]. 0: go on; else the reason is in the env.
+    /// Runs an [`Item`] by [`Target::rare`]. 0: go on; else why the region is left: for the address in the env, or the reason
+    /// is there.
     pub rare: usize,
     /// Runs an [`Item`] by [`Target::run`]. 0: go on; else it missed and nothing has happened.
     pub one: usize,
@@ -207,6 +209,11 @@ unsafe extern "C" fn one<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>) 
 }
 unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>) -> u64 {
     unsafe {
+        if (*env.as_ptr()).shared.exit_request.load(Relaxed) == 0
+            && T::light(&mut *hot(env), &mut *state(env), (*item).form)
+        {
+            return 0;
+        }
         collect(env);
         let op = &raw const (*item).op;
         let (at, h) = (fields(env, op), hot(env));
@@ -220,7 +227,13 @@ unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>)
                     break (at.next_ip, reason::LOOKUP, 0);
                 }
                 Rare::Next => return 0,
-                Rare::To(ip) => break (ip, reason::MODE, 0),
+                Rare::To(ip) => {
+                    if mode::goes_on(env) {
+                        (*h).ip = ip;
+                        return exit::CHAIN as u64;
+                    }
+                    break (ip, reason::MODE, 0);
+                }
                 Rare::Again => {
                     let kicked = (*env.as_ptr()).shared.exit_request.load(Relaxed) != 0;
                     // (Each run of a repeated instruction may count as many.)
@@ -239,6 +252,6 @@ unsafe extern "C" fn rare<T: Target>(env: NonNull<Env<T>>, item: *const Item<T>)
             }
         };
         stop(env, ip, why, with);
-        1
+        exit::OUT as u64
     }
 }
