@@ -373,6 +373,67 @@ fn pages_outside_the_tlb_are_looked_for_in_place() {
     }
 }
 #[test]
+fn both_ways_of_a_branch_widen_what_was_checked_before_it() {
+    use iced_x86::code_asm::*;
+    const NODES: u64 = 50;
+    for (yes, no) in [(16, 24), (24, 16)] {
+        // The words at 24 lie in the next page, and that of the first node behind RAM, where ones are read.
+        let node = |k: u64| if k == 0 { RAM as u64 - 24 } else { DATA + 4096 * k - 24 };
+        let mut a = CodeAssembler::new(64).expect("64-bit");
+        let (mut top, mut equal, mut join) = (a.create_label(), a.create_label(), a.create_label());
+        let mut code = |a: &mut CodeAssembler| {
+            a.set_label(&mut top)?;
+            a.dec(ecx)?;
+            a.mov(rbp, qword_ptr(rsi + rcx * 8))?;
+            a.cmp(dword_ptr(rbp), 5)?;
+            a.je(equal)?;
+            a.mov(eax, dword_ptr(rbp + no))?;
+            a.jmp(join)?;
+            a.set_label(&mut equal)?;
+            a.mov(eax, dword_ptr(rbp + yes))?;
+            a.set_label(&mut join)?;
+            a.add(rbx, rax)?;
+            a.test(ecx, ecx)?;
+            a.jne(top)?;
+            a.hlt()
+        };
+        code(&mut a).expect("instructions that exist");
+        let code = a.assemble(CODE).expect("assembles");
+        for jit in std::iter::once(None).chain(TIERS.map(Some)).chain([Some((0, 20))]) {
+            let group = Group::new();
+            if let Some((quick, threshold)) = jit {
+                group.set_jit(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true, ..JitConfig::default() })
+            }
+            let mut m = Bare::in_group(&group, 64, RAM);
+            m.poke(CODE, &code);
+            let equal = |k: u64| if k == 0 { yes == 24 } else { k % 2 == 0 };
+            for k in 0..NODES {
+                m.poke(STACK + 8 * k, &node(k).to_le_bytes());
+                m.poke(node(k), &if equal(k) { 5u32 } else { 6 }.to_le_bytes());
+                m.poke(node(k) + 16, &1u32.to_le_bytes());
+                if k != 0 {
+                    m.poke(node(k) + 24, &1000u32.to_le_bytes())
+                }
+            }
+            let word = |k: u64| match if equal(k) { yes } else { no } {
+                16 => 1,
+                _ if k == 0 => u64::from(u32::MAX),
+                _ => 1000,
+            };
+            // (The second time all of it is compiled, if it was not at once.)
+            for _ in 0..2 {
+                m.set_gpr(1, NODES);
+                m.set_gpr(3, 0);
+                m.set_gpr(6, STACK);
+                m.state().halted = false;
+                m.set_pc(CODE);
+                assert_eq!(m.run(100_000), Outcome::Halted);
+                assert_eq!(m.gpr(3), (0..NODES).map(word).sum::<u64>(), "{yes} and {no}, thresholds {jit:?}");
+            }
+        }
+    }
+}
+#[test]
 fn an_undefined_instruction_becomes_another() {
     // FF FF is none, FF C0 is INC EAX; the second byte may lie among other bytes that are watched together.
     for start in [CODE, CODE + 0x3f, CODE + 0xffe, CODE + 0xfff] {

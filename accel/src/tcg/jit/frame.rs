@@ -47,10 +47,9 @@ pub(super) type Term = crate::tcg::term::Term<Value>;
 #[derive(Debug)]
 pub struct Ended;
 
-/// A range around `root` that has been checked. The check is emitted at the first access and widened in place by later
-/// ones of the same block.
-#[derive(Clone)]
-pub(super) struct Group {
+/// A range around `root` that is checked. The check is emitted at the first access and widened in place by later ones, also of
+/// blocks that only its own leads to: all of them see what the others made of it.
+struct Group {
     root: Value,
     min: i64,
     max: i64,
@@ -122,7 +121,8 @@ pub(super) struct State {
     pub unit: bool,
     /// The unit's pointers, not in the env.
     pub note: Option<Note>,
-    pub groups: Vec<Group>,
+    /// Ranges that have been checked, by their place in [`Clif::groups`].
+    pub groups: Vec<usize>,
     /// `root + off` that were computed.
     pub sums: Vec<(Value, u64, Value)>,
     /// What zero extensions were made of.
@@ -211,6 +211,7 @@ pub struct Clif<'a, 'b, T: Target> {
     pub(super) quiet_sig: SigRef,
     /// Likewise with two.
     fill_sig: SigRef,
+    groups: Vec<Group>,
 }
 
 /// Offset of a field of [`Hot`] in the env.
@@ -277,6 +278,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             call_sig,
             quiet_sig,
             fill_sig,
+            groups: Vec::new(),
         }
     }
 
@@ -729,13 +731,20 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         };
         let end = off + bytes as i64;
         let block = self.block;
-        let of_root = |g: &&mut Group| g.root == root;
-        if let Some(g) =
-            self.s.groups.iter().rev().find(|g| g.root == root && g.min <= off && end <= g.max && (g.write || !write))
+        let known = &self.s.groups;
+        if let Some(g) = known
+            .iter()
+            .rev()
+            .map(|&i| &self.groups[i])
+            .find(|g| g.root == root && g.min <= off && end <= g.max && (g.write || !write))
         {
             return (g.host, off as i32);
         }
-        for g in self.s.groups.iter_mut().rev().filter(of_root) {
+        for &i in known.iter().rev() {
+            let g = &mut self.groups[i];
+            if g.root != root {
+                continue;
+            }
             let (min, max) = (g.min.min(off), g.max.max(end));
             // (Reads that come before a branch do not ask for a page that is written to behind it only.)
             let here = g.block == block || g.write || !write;
@@ -788,7 +797,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let made_by = |b: &FunctionBuilder<'_>, v| b.func.dfg.value_def(v).inst().expect("an instruction's result");
         let tags = [tag, again].map(|v| made_by(self.b, v));
         let (fill, limit) = (made_by(self.b, fill), made_by(self.b, k));
-        self.s.groups.push(Group { root, min: off, max: end, host, write, block, tags, fill, min_k, limit });
+        self.s.groups.push(self.groups.len());
+        self.groups.push(Group { root, min: off, max: end, host, write, block, tags, fill, min_k, limit });
         (host, off as i32)
     }
 }
