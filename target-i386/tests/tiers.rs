@@ -406,7 +406,7 @@ fn both_ways_of_a_branch_widen_what_was_checked_before_it() {
             }
             let mut m = Bare::in_group(&group, 64, RAM);
             m.poke(CODE, &code);
-            let equal = |k: u64| if k == 0 { yes == 24 } else { k % 2 == 0 };
+            let equal = |k: u64| if k == 0 { yes == 24 } else { k.is_multiple_of(2) };
             for k in 0..NODES {
                 m.poke(STACK + 8 * k, &node(k).to_le_bytes());
                 m.poke(node(k), &if equal(k) { 5u32 } else { 6 }.to_le_bytes());
