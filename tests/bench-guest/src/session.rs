@@ -96,6 +96,7 @@ fn init() -> io::Result<()> {
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")] {
         sys::mount(kind, at)?;
     }
+    sys::seed_random()?;
     // the console is ours from here on
     std::fs::write("/proc/sys/kernel/printk", "0")?;
     let console = File::options().read(true).write(true).open("/dev/ttyS0")?;
