@@ -373,6 +373,59 @@ fn pages_outside_the_tlb_are_looked_for_in_place() {
     }
 }
 #[test]
+fn a_store_beside_code_stays_in_its_region_and_one_to_code_does_not() {
+    use iced_x86::code_asm::*;
+    const ROUNDS: u32 = 4000;
+    // Each round stores its number: mostly to the code's page, now and then to the immediate of an instruction there.
+    let mut a = CodeAssembler::new(64).expect("64-bit");
+    let (mut top, mut insn) = (a.create_label(), a.create_label());
+    let mut code = |a: &mut CodeAssembler| {
+        a.lea(rsi, qword_ptr(insn))?;
+        a.inc(rsi)?;
+        a.mov(ecx, ROUNDS)?;
+        a.set_label(&mut top)?;
+        a.mov(edx, ecx)?;
+        a.and(edx, 63)?;
+        a.lea(r8, qword_ptr(rdi + rdx * 8))?;
+        a.test(ecx, 0xff)?;
+        a.cmove(r8, rsi)?;
+        a.mov(dword_ptr(r8), ecx)?;
+        a.set_label(&mut insn)?;
+        a.mov(eax, 1)?;
+        a.add(rbx, rax)?;
+        a.dec(ecx)?;
+        a.jne(top)?;
+        a.hlt()
+    };
+    code(&mut a).expect("instructions that exist");
+    let code = a.assemble(CODE).expect("assembles");
+    let want = (1..=ROUNDS).rev().fold((0, 1), |(sum, now), round| {
+        let now = if round % 256 == 0 { u64::from(round) } else { now };
+        (sum + now, now)
+    });
+    for jit in std::iter::once(None).chain(TIERS.map(Some)) {
+        let group = Group::new();
+        if let Some((quick, threshold)) = jit {
+            group.set_jit(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true, ..JitConfig::default() })
+        }
+        let mut m = Bare::in_group(&group, 64, RAM);
+        m.poke(CODE, &code);
+        m.set_gpr(3, 0);
+        m.set_gpr(7, CODE + 0x800);
+        m.set_pc(CODE);
+        assert_eq!(m.run(1_000_000), Outcome::Halted);
+        assert_eq!(m.gpr(3), want.0, "thresholds {jit:?}");
+        let mut last = [0; 4];
+        m.peek(CODE + 0x800 + 8, &mut last);
+        assert_eq!(u32::from_le_bytes(last), 1, "thresholds {jit:?}");
+        // (A page is now and then taken for one that holds no code any more.)
+        let n = m.counters();
+        assert!(n.dropped >= u64::from(ROUNDS / 256), "thresholds {jit:?}: {n:?}");
+        assert!(n.side < u64::from(ROUNDS) / 20, "thresholds {jit:?}: {n:?}");
+        assert!(jit != Some(TIERS[0]) || n.entered > 0, "{n:?}");
+    }
+}
+#[test]
 fn both_ways_of_a_branch_widen_what_was_checked_before_it() {
     use iced_x86::code_asm::*;
     const NODES: u64 = 50;

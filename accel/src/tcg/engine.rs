@@ -97,6 +97,7 @@ impl<T: Target> Vcpu<T> {
     pub fn new(group: &Arc<Group>, bus: Arc<dyn Bus>, state: T::State) -> Vcpu<T> {
         let jit = group.jit::<T>();
         let torture = jit.as_ref().filter(|j| j.config.torture != 0).map(|j| Torture::new(j.config.torture, 0));
+        const { Env::<T>::HEAD };
         let layout = Layout::new::<Env<T>>();
         // SAFETY: the layout is not empty.
         let p = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Env<T>>();

@@ -160,6 +160,8 @@ pub struct Hot {
     /// The host's own while the guest's is loaded, else 0.
     pub(crate) fpcr_host: u64,
     pub(crate) scratch: [u64; 2],
+    /// The TLB entry that was looked for by a region, as regions address it.
+    pub(crate) place: u64,
     /// The vector registers.
     pub x: [u128; 32],
     pub(crate) unit: Held,
@@ -181,6 +183,7 @@ impl Hot {
             fpcr: 0x1f80,
             fpcr_host: 0,
             scratch: [0; 2],
+            place: 0,
             x: [0; 32],
             unit: Held::new(),
         }
@@ -250,12 +253,23 @@ impl<T: Target> Clone for Op<T> {
 }
 impl<T: Target> Copy for Op<T> {}
 
+/// How an [`Env`] of any target begins.
+#[repr(C, align(64))]
+struct Head {
+    shared: Shared,
+    hot: UnsafeCell<Hot>,
+}
+/// Where [`Hot`] lies in the env of any target.
+pub(crate) const HOT: usize = std::mem::offset_of!(Head, hot);
+
 /// One vCPU's memory.
 #[repr(C, align(64))]
 pub(crate) struct Env<T: Target> {
     pub shared: Shared,
     pub hot: UnsafeCell<Hot>,
     pub tlb: [[TlbEntry; TLB]; REGIMES],
+    /// An entry for one access: a store beside code.
+    pub once: TlbEntry,
     pub write_tags: WriteTags,
     pub jc: UnsafeCell<[JcEntry<T>; JC]>,
     pub state: UnsafeCell<T::State>,
@@ -263,6 +277,10 @@ pub(crate) struct Env<T: Target> {
     pub pages: UnsafeCell<Pages<T>>,
     /// The target's fault on its way from a handler to the dispatcher.
     pub fault: UnsafeCell<Option<T::Fault>>,
+}
+impl<T: Target> Env<T> {
+    /// Code that is made once, for all targets, finds [`Hot`].
+    pub const HEAD: () = assert!(std::mem::offset_of!(Env<T>, hot) == HOT);
 }
 // SAFETY: other threads only use `shared` and the atomics of `tlb` (module text); all else belongs to the vCPU's thread,
 // to which `Vcpu`, the only owner that hands it out, is moved as a whole.

@@ -67,6 +67,17 @@ impl CodeMap {
         self.filter[i].fetch_or(b, SeqCst);
         new
     }
+    /// The page holds code, but not in these bytes, which are about to be written. It counts, as in [`take`](Self::take).
+    pub fn beside(&self, host: usize, off: usize, len: usize) -> bool {
+        let (i, b) = Self::bit(host);
+        let mask = Self::granules(off, len);
+        self.filter[i].load(SeqCst) & b != 0
+            && self
+                .pages
+                .read()
+                .get(&host)
+                .is_some_and(|m| m.granules != 0 && m.granules & mask == 0 && m.stores.fetch_add(1, Relaxed) < m.limit)
+    }
     /// Unmarks the page if the bytes touch code, or if its code seems to be a leftover.
     fn take(&self, host: usize, off: usize, len: usize) -> bool {
         let mask = Self::granules(off, len);

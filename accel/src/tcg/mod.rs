@@ -28,6 +28,7 @@ pub mod host;
 pub mod insight;
 mod interp;
 mod jit;
+mod known;
 mod mem;
 mod mode;
 pub(crate) mod ops;

@@ -21,9 +21,10 @@ use super::{
         enter::Trampoline,
         form::{Offsets, Request},
     },
+    known::{Insn, Known},
     ops::*,
     runs::{Place, Runs},
-    target::{Decoded, End, Target},
+    target::{End, Target},
     tier0::{cross, exec_dyn, leave, link, paused, rare, straddle},
 };
 use rustc_hash::FxHashMap;
@@ -89,11 +90,8 @@ impl<T: Target> Copy for Patch<T> {}
 type Looped<T> = Option<FxHashMap<*const Op<T>, Run<T>>>;
 /// The decoded pages of a vCPU.
 pub(crate) struct Pages<T: Target> {
-    /// All forms seen, by the index in their ops.
-    pub forms: Vec<T::Form>,
-    form_ids: FxHashMap<T::Form, u16>,
-    handlers: FxHashMap<(T::Form, bool), Run<T>>,
-    pairs: FxHashMap<(T::Form, T::Form, bool), Run<T>>,
+    /// Forms and their handlers.
+    pub known: Known<T>,
     map: FxHashMap<(usize, u32), Box<Page<T>>>,
     /// Where ops of pages are.
     cells: Cells,
@@ -149,25 +147,20 @@ const SINGLES: usize = 256;
 
 /// An instruction and what its flags are good for.
 struct Item<F> {
-    d: Decoded<F>,
+    insn: Insn<F>,
     off: u16,
     live: bool,
 }
 
 impl<T: Target> Pages<T> {
     pub fn new(looped: bool, jit: Option<Arc<Jit>>) -> Self {
-        let h = T::handlers();
-        let rows = |t: &'static [[Option<super::Handler<T>>; 16]]| t.iter().flatten().flatten().map(|h| h.0);
         #[cfg(target_arch = "x86_64")]
         let warm = jit.as_ref().filter(|_| !looped && super::quick::available()).map_or(0, |j| j.config.quick);
         #[cfg(not(target_arch = "x86_64"))]
         let warm = 0;
         Pages {
             warm,
-            forms: Vec::new(),
-            form_ids: FxHashMap::default(),
-            handlers: T::FORMS.iter().copied().zip(rows(h.forms)).collect(),
-            pairs: T::PAIRS.iter().copied().zip(rows(h.pairs)).collect(),
+            known: Known::new(),
             map: FxHashMap::default(),
             cells: Cells::default(),
             modes: Vec::new(),
@@ -377,7 +370,7 @@ impl<T: Target> Pages<T> {
             let first = rest.as_ptr();
             let block = (at == 0).then_some(off);
             let (n, code) =
-                quick.piece(rest, &self.forms, mode, own, block.map(|_| first as usize), block.map(|_| flags));
+                quick.piece(rest, &self.known.forms, mode, own, block.map(|_| first as usize), block.map(|_| flags));
             if let Some(code) = code
                 && let Err(place) = page.quick.binary_search_by_key(&first, |q| q.0)
                 && !self.patched.contains_key(&first)
@@ -443,6 +436,7 @@ impl<T: Target> Pages<T> {
     /// Gives the host memory that is free, and that of what was looked up last.
     pub fn rest(&mut self) {
         self.cells.rest();
+        self.known.rest();
         // SAFETY: an entry of zeros is none, and those left are as they were.
         unsafe { discard(&raw mut *self.found) }
     }
@@ -451,6 +445,7 @@ impl<T: Target> Pages<T> {
         let mut any = false;
         let followers = self.followers.remove(&host).unwrap_or_default();
         for host in std::iter::once(host).chain(followers) {
+            self.known.overwritten(host);
             for m in 0..self.modes.len() {
                 any |= self.drop_one((host, self.modes[m]), &mut forget)
             }
@@ -497,37 +492,19 @@ impl<T: Target> Pages<T> {
         self.followers.clear();
         self.found.iter_mut().for_each(|f| f.op = std::ptr::null());
     }
-    fn form_id(&mut self, f: T::Form) -> u16 {
-        if let Some(&id) = self.form_ids.get(&f) {
-            return id;
-        }
-        let id = u16::try_from(self.forms.len()).expect("a target has fewer than 16384 forms");
-        assert!(id < mark::FORM, "a target has fewer than 16384 forms");
-        self.forms.push(f);
-        self.form_ids.insert(f, id);
-        id
-    }
-    fn op(&mut self, i: &Item<T::Form>, n: u8) -> Op<T> {
-        let d = &i.d;
+    fn op(&self, i: &Item<T::Form>, n: u8) -> Op<T> {
+        let d = &i.insn.d;
         for s in d.r {
             assert!((s.0 as usize) < SLOTS, "slot out of range");
         }
         assert!(d.seg < 6 || d.seg == 14, "segment out of range");
-        let run = if T::is_rare(d.form) {
-            rare::<T>
-        } else {
-            self.handlers
-                .get(&(d.form, i.live))
-                .or(self.handlers.get(&(d.form, !i.live)).filter(|_| d.writes == 0 || !i.live))
-                .copied()
-                .unwrap_or(exec_dyn::<T>)
-        };
+        let run = if T::is_rare(d.form) { rare::<T> } else { self.known.run(&i.insn, i.live).unwrap_or(exec_dyn::<T>) };
         Op {
             run,
             imm: d.imm,
             disp: d.disp,
             r: d.r.map(|s| s.0),
-            form: self.form_id(d.form) | if i.live { mark::LIVE } else { 0 },
+            form: i.insn.form | if i.live { mark::LIVE } else { 0 },
             off: i.off & 0xfff | (d.seg as u16) << 12,
             heat: match self.warm {
                 0 => self.jit.as_ref().map_or(0, |j| j.0.config.threshold),
@@ -568,7 +545,7 @@ impl<T: Target> Pages<T> {
         let (items, end) = loop {
             fetch(host, start, code);
             let r = self.items(host, mode, start, code);
-            let len = r.0.last().map_or(1, |i| i.off as usize + i.d.len as usize - start);
+            let len = r.0.last().map_or(1, |i| i.off as usize + i.insn.d.len as usize - start);
             group.protect(host, start, len);
             let mut again = [0; BYTES];
             fetch(host, start, &mut again[..len]);
@@ -579,7 +556,7 @@ impl<T: Target> Pages<T> {
         if !self.modes.contains(&mode) {
             self.modes.push(mode)
         }
-        let len = items.last().map_or(0, |i| i.off as usize + i.d.len as usize - start);
+        let len = items.last().map_or(0, |i| i.off as usize + i.insn.d.len as usize - start);
         let new = !self.map.contains_key(&(host, mode));
         self.build(host, mode, off, items, end);
         if new && let Some(j) = self.jit() {
@@ -592,7 +569,7 @@ impl<T: Target> Pages<T> {
     }
 
     /// The instructions of a run, and the op without an instruction that follows them.
-    fn items(&self, host: usize, mode: u32, start: usize, code: &[u8]) -> (Vec<Item<T::Form>>, After) {
+    fn items(&mut self, host: usize, mode: u32, start: usize, code: &[u8]) -> (Vec<Item<T::Form>>, After) {
         let mut items: Vec<Item<T::Form>> = Vec::new();
         let page = self.map.get(&(host, mode));
         let mut off = start;
@@ -603,14 +580,14 @@ impl<T: Target> Pages<T> {
             if off != start && page.is_some_and(|p| p.ops.has(off as u16)) {
                 break After::Link(off as u16);
             }
-            match T::decode(&code[off - start..], off as u32, mode) {
+            match self.known.decode(host, &code[off - start..], off as u32, mode) {
                 Err(_) if start + code.len() == 4096 => break After::Straddle(off),
                 // The buffer ends, the page does not.
                 Err(_) => break After::Leave(off),
-                Ok(d) => {
-                    items.push(Item { d, off: off as u16, live: true });
-                    off += d.len as usize;
-                    if matches!(d.end, End::Goto(_) | End::To | End::Stop) {
+                Ok(insn) => {
+                    items.push(Item { insn, off: off as u16, live: true });
+                    off += insn.d.len as usize;
+                    if matches!(insn.d.end, End::Goto(_) | End::To | End::Stop) {
                         break After::Leave(off);
                     }
                 }
@@ -618,12 +595,12 @@ impl<T: Target> Pages<T> {
         };
         let mut live = T::ALL_FLAGS;
         for i in items.iter_mut().rev() {
-            if !matches!(i.d.end, End::Next) {
+            if !matches!(i.insn.d.end, End::Next) {
                 live = T::ALL_FLAGS
             }
             // What always writes nothing may still write now and then: a shift by CL.
-            i.live = if i.d.writes == 0 { live != 0 } else { i.d.writes & live != 0 };
-            live = if i.d.faults { T::ALL_FLAGS } else { live & !i.d.writes | i.d.reads };
+            i.live = if i.insn.d.writes == 0 { live != 0 } else { i.insn.d.writes & live != 0 };
+            live = if i.insn.d.faults { T::ALL_FLAGS } else { live & !i.insn.d.writes | i.insn.d.reads };
         }
         (items, after)
     }
@@ -633,13 +610,13 @@ impl<T: Target> Pages<T> {
         let mut ops: Vec<Op<T>> = Vec::with_capacity(items.len() + 8);
         let mut n = 0u8;
         for i in items.iter().rev() {
-            n = if i.d.end == End::Next { n.saturating_add(1) } else { 1 };
+            n = if i.insn.d.end == End::Next { n.saturating_add(1) } else { 1 };
             let op = self.op(i, n);
             ops.push(op);
         }
         ops.reverse();
         for (k, w) in items.windows(2).enumerate() {
-            if let Some(&run) = self.pairs.get(&(w[0].d.form, w[1].d.form, w[0].live)) {
+            if let Some(run) = self.known.pair(&w[0].insn, w[0].live, &w[1].insn) {
                 ops[k].run = run
             }
         }
@@ -660,7 +637,7 @@ impl<T: Target> Pages<T> {
         let here = |t: u16| items.binary_search_by_key(&t, |i| i.off).is_ok() || page.is_some_and(|p| p.ops.has(t));
         let mut stubs: Vec<Option<usize>> = Vec::with_capacity(items.len());
         for i in &items {
-            stubs.push(match i.d.end {
+            stubs.push(match i.insn.d.end {
                 End::Goto(to) | End::If(to) if !inside(to).is_some_and(here) => {
                     ops.push(Self::stub(leave::<T>, to, mode));
                     Some(ops.len() - 1)
@@ -697,7 +674,7 @@ impl<T: Target> Pages<T> {
             runs.insert(&new)
         }
         for (k, stub) in stubs.into_iter().enumerate() {
-            let (End::Goto(to) | End::If(to)) = items[k].d.end else { continue };
+            let (End::Goto(to) | End::If(to)) = items[k].insn.d.end else { continue };
             let branch = first.after(k);
             let known = inside(to).and_then(|t| runs.get(t));
             if let Some(t) = inside(to).filter(|_| known.is_none()) {
@@ -762,19 +739,21 @@ impl<T: Target> Pages<T> {
             fetch(next, 0, b)
         };
         let mut bytes = [0; 15];
-        let d = loop {
+        let insn = loop {
             get(&mut bytes);
-            let d = T::decode(&bytes, off.into(), mode).ok()?;
+            let insn = self.known.decode(host, &bytes, off.into(), mode).ok()?;
+            let d = insn.d;
             let rest = (d.len as usize).checked_sub(first).filter(|&n| n > 0)?;
             group.protect(host, off.into(), first);
             group.protect(next, 0, rest);
             let mut again = [0; 15];
             get(&mut again);
             if again[..d.len as usize] == bytes[..d.len as usize] {
-                break d;
+                break insn;
             }
         };
-        let op = self.op(&Item { d, off, live: true }, 1);
+        let op = self.op(&Item { insn, off, live: true }, 1);
+        let d = insn.d;
         let guard = Op { run: cross::<T>, imm: next as u64, len_scale: 1, ..op };
         let after = Self::stub(leave::<T>, off as i64 + d.len as i64, mode);
         let mut ops = vec![guard, op, after];
@@ -814,9 +793,10 @@ impl<T: Target> Pages<T> {
             return Some(s.ops.as_ptr().cast());
         }
         let off = (pc & 0xfff) as u16;
-        let d = T::decode(bytes, off as u32, mode).ok()?;
+        let insn = self.known.decode(0, bytes, off as u32, mode).ok()?;
+        let d = insn.d;
         made(bytes.get(..d.len as usize)?);
-        let op = Op { heat: 0, ..self.op(&Item { d, off, live: true }, 1) };
+        let op = Op { heat: 0, ..self.op(&Item { insn, off, live: true }, 1) };
         let next = Self::stub(leave::<T>, off as i64 + d.len as i64, mode);
         let to = match d.end {
             End::Goto(to) | End::If(to) => to,

@@ -340,7 +340,7 @@ pub(crate) unsafe extern "C" fn exec_dyn<T: Target>(env: NonNull<Env<T>>, op: *c
 #[inline(never)]
 unsafe extern "C" fn dynamic<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> Way {
     unsafe {
-        let f = (&(*pages(env)).forms)[(*op).form()];
+        let f = (&(*pages(env)).known.forms)[(*op).form()];
         let mut frame = Interp::<T, false> { env, op, live: true, wanted: true, pend: None };
         Way::of(env, T::run::<_, AnyFamily>(&mut frame, f))
     }
@@ -356,7 +356,7 @@ unsafe extern "C" fn any<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> W
         let n = inner(env);
         (*n).counters.slow += 1;
         (*n).n_places = 0;
-        let f = (&(*pages(env)).forms)[(*op).form()];
+        let f = (&(*pages(env)).known.forms)[(*op).form()];
         tlb::count(env, (*op).n as i64);
         let mut frame = Interp::<T, true> { env, op, live: true, wanted: true, pend: None };
         let s = T::run::<_, AnyFamily>(&mut frame, f);
@@ -454,7 +454,7 @@ enum RareStep<T: Target> {
 #[inline(never)]
 unsafe fn rare_step<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) -> RareStep<T> {
     unsafe {
-        let form = (&(*pages(env)).forms)[(*op).form()];
+        let form = (&(*pages(env)).known.forms)[(*op).form()];
         if (*env.as_ptr()).shared.exit_request.load(Relaxed) == 0 && T::light(&mut *hot(env), &mut *state(env), form) {
             return RareStep::Next;
         }

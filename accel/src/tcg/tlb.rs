@@ -599,6 +599,27 @@ unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize,
     }
 }
 
+/// Makes the entry for one access that of a spot, if `len` bytes at `la` can be written there although the page holds code.
+/// # Safety
+/// As for [`find`].
+pub(crate) unsafe fn once<T: Target>(env: NonNull<Env<T>>, s: &Spot, la: u64, len: usize) -> bool {
+    let (off, page) = (la as usize & 0xfff, la & !0xfff);
+    if s.host.is_null() || s.flags & (spot::RAM | spot::WATCH) != spot::RAM || off + len > 0x1000 {
+        return false;
+    }
+    // SAFETY: as demanded of the caller; atomics of a live env.
+    let (n, e) = unsafe { (&mut *inner(env), &(*env.as_ptr()).once) };
+    if !n.group.code.beside(s.host as usize, off, len) {
+        return false;
+    }
+    if s.flags & spot::LOG != 0 {
+        n.bus.mark_dirty(n.view, s.pa)
+    }
+    e.addend.store((s.host as u64).wrapping_sub(page), Relaxed);
+    e.write.store(page, Relaxed);
+    true
+}
+
 /// Makes stores to host pages slow from now on; called by any thread.
 pub(crate) fn protect<T: Target>(env: NonNull<Env<T>>, host: usize, len: usize) {
     // SAFETY: atomics of a live env.

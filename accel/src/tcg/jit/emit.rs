@@ -323,7 +323,16 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
         Ok(self.check(bytes, la, write))
     }
     fn read(&mut self, w: W, p: (Value, i32)) -> Term {
-        self.b.ins().load(ty(w), GUEST, p.0, p.1).into()
+        let i = self.b.ins();
+        let wide = match w {
+            W::B1 => i.uload8(I64, GUEST, p.0, p.1),
+            W::B2 => i.uload16(I64, GUEST, p.0, p.1),
+            W::B4 => i.uload32(GUEST, p.0, p.1),
+            W::B8 => return i.load(I64, GUEST, p.0, p.1).into(),
+        };
+        let v = self.b.ins().ireduce(ty(w), wide);
+        self.s.narrow.push((wide, v));
+        v.into()
     }
     fn write(&mut self, w: W, p: (Value, i32), v: Term) {
         let v = match self.float_of(w, v) {
@@ -425,7 +434,8 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
             }
         }
         for (new, field) in fields {
-            let old = self.b.ins().load(I64, ENV, self.env, hot_at::<T>(field));
+            let env = self.env();
+            let old = self.b.ins().load(I64, ENV, env, hot_at(field));
             let v = self.b.ins().select(c, new, old);
             self.store_hot(v, field);
         }
@@ -483,7 +493,8 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
         self.hold_unit();
         let [no, yes] = [false, true].map(|c| self.k(I64, routines::conditional_move(c, i) as u64));
         let routine = self.b.ins().select(c, yes, no);
-        self.call_quietly(routine, self.env);
+        let env = self.env();
+        self.call_quietly(routine, env);
     }
     fn unit_note(&mut self, data: Option<Term>) {
         self.note(data)

@@ -38,14 +38,13 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
     unsafe {
         let (h, ip) = (hot(env), ip_at(env, op));
         (*h).budget += (*op).n as i64;
-        (*h).ip = ip;
         let p = (*pages(env)).patch(op);
         let j = jc(env, ip);
         if (*j).key == ip ^ (*h).salt {
             ((*j).code, (*j).entry) = (p.code, p.entry)
         }
         let enter = p.enter;
-        let why = enter(env.as_ptr().cast(), p.code, p.entry);
+        let why = enter(env.as_ptr().cast(), p.code, p.entry, ip, (*h).budget);
         let n = &mut (*inner(env)).counters;
         n.entered += 1;
         match why as i64 {

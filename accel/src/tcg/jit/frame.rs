@@ -5,7 +5,7 @@
 
 use super::{
     super::{
-        env::{Env, Hot},
+        env::{Env, HOT, Hot},
         ops::*,
         target::{Decoded, End, Target},
         tlb::{REGIMES, TLB, TlbEntry},
@@ -125,7 +125,7 @@ pub(super) struct State {
     pub groups: Vec<usize>,
     /// `root + off` that were computed.
     pub sums: Vec<(Value, u64, Value)>,
-    /// What zero extensions were made of.
+    /// Values of 64 bits and what they are the zero extension of.
     pub narrow: Vec<(Value, Value)>,
     /// Low lanes put into vectors: vector, lane, both.
     pub merges: Vec<(Value, Value, Value)>,
@@ -170,7 +170,7 @@ pub(crate) mod exit {
 /// The lowering of one region.
 pub struct Clif<'a, 'b, T: Target> {
     pub(super) b: &'a mut FunctionBuilder<'b>,
-    pub(super) env: Value,
+    env: Value,
     /// Linear address of the page.
     pub(super) base: Value,
     pub(super) mask: u64,
@@ -209,14 +209,14 @@ pub struct Clif<'a, 'b, T: Target> {
     call_sig: SigRef,
     /// Of routines that change no register: one argument.
     pub(super) quiet_sig: SigRef,
-    /// Likewise with two.
+    /// Likewise with three.
     fill_sig: SigRef,
     groups: Vec<Group>,
 }
 
 /// Offset of a field of [`Hot`] in the env.
-pub(super) fn hot_at<T: Target>(field: usize) -> i32 {
-    (offset_of!(Env<T>, hot) + field) as i32
+pub(super) fn hot_at(field: usize) -> i32 {
+    (HOT + field) as i32
 }
 
 impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
@@ -245,7 +245,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let mut quiet = Signature::new(if MXCSR { CallConv::PreserveAll } else { CallConv::SystemV });
         quiet.params = vec![AbiParam::new(I64)];
         let mut fill = quiet.clone();
-        fill.params.push(AbiParam::new(I64));
+        fill.params.extend([AbiParam::new(I64); 2]);
         let (quiet_sig, fill_sig) = (b.import_signature(quiet), b.import_signature(fill));
         let regime = (mode >> 24) as usize % REGIMES;
         let tlb = offset_of!(Env<T>, tlb) + regime * size_of::<TlbEntry>() * TLB;
@@ -284,6 +284,10 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
 
     // ---- values ----
 
+    /// The env.
+    pub(super) fn env(&self) -> Value {
+        self.env
+    }
     /// A constant.
     pub(super) fn k(&mut self, t: Type, v: u64) -> Value {
         let bits = t.bits();
@@ -311,8 +315,19 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         match from.cmp(&to) {
             std::cmp::Ordering::Equal => v,
             std::cmp::Ordering::Less => {
-                let r = self.b.ins().uextend(ty(w), v);
-                self.s.narrow.push((r, v));
+                let wide = match self.s.narrow.iter().rev().find(|n| n.1 == v) {
+                    Some(n) => n.0,
+                    None => {
+                        let r = self.b.ins().uextend(I64, v);
+                        self.s.narrow.push((r, v));
+                        r
+                    }
+                };
+                if w == W::B8 {
+                    return wide;
+                }
+                let r = self.b.ins().ireduce(ty(w), wide);
+                self.s.narrow.push((wide, r));
                 r
             }
             std::cmp::Ordering::Greater => {
@@ -347,7 +362,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let v = if self.s.reload >> i & 1 != 0 {
             self.s.reload &= !(1 << i);
             self.s.changed |= 1 << i;
-            self.b.ins().load(I64, ENV, self.env, Self::reg_at(i))
+            let env = self.env();
+            self.b.ins().load(I64, ENV, env, Self::reg_at(i))
         } else {
             self.read |= 1 << i;
             self.b.use_var(self.vars[i])
@@ -363,20 +379,25 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.s.reload &= !(1 << i);
     }
     pub(super) fn reg_at(i: usize) -> i32 {
-        hot_at::<T>(offset_of!(Hot, regs) + 8 * i)
+        hot_at(offset_of!(Hot, regs) + 8 * i)
     }
     pub(super) fn x_at(i: usize) -> i32 {
-        hot_at::<T>(offset_of!(Hot, x) + 16 * i)
+        hot_at(offset_of!(Hot, x) + 16 * i)
     }
     pub(super) fn store_hot(&mut self, v: Value, field: usize) {
-        self.b.ins().store(ENV, v, self.env, hot_at::<T>(field));
+        let env = self.env();
+        self.b.ins().store(ENV, v, env, hot_at(field));
     }
     /// What earlier instructions changed is in the env before this one may leave.
     pub(super) fn flush(&mut self) {
-        for i in bits(std::mem::take(&mut self.s.dirty)) {
-            let t = self.s.cur[i].expect("a changed register has a value");
-            let v = self.val(W::B8, t);
-            self.b.ins().store(ENV, v, self.env, Self::reg_at(i));
+        let dirty = std::mem::take(&mut self.s.dirty);
+        if dirty != 0 {
+            let env = self.env();
+            for i in bits(dirty) {
+                let t = self.s.cur[i].expect("a changed register has a value");
+                let v = self.val(W::B8, t);
+                self.b.ins().store(ENV, v, env, Self::reg_at(i));
+            }
         }
         self.flush_vectors()
     }
@@ -409,12 +430,13 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// At the region's entries: the registers that blocks use, from the env.
     pub(super) fn load_all(&mut self) {
+        let env = self.env();
         for i in bits(self.read) {
-            let v = self.b.ins().load(I64, ENV, self.env, Self::reg_at(i));
+            let v = self.b.ins().load(I64, ENV, env, Self::reg_at(i));
             self.b.def_var(self.vars[i], v)
         }
         for i in bits(self.xread) {
-            let v = self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i));
+            let v = self.b.ins().load(I8X16, ENV, env, Self::x_at(i));
             self.b.def_var(self.xvars[i], v)
         }
     }
@@ -502,7 +524,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             if used >> i & 1 == 0 {
                 return Term::constant(0);
             }
-            self.b.ins().load(ty(w), ENV, self.env, hot_at::<T>(offset_of!(Hot, cc_v) + 8 * i)).into()
+            let env = self.env();
+            self.b.ins().load(ty(w), ENV, env, hot_at(offset_of!(Hot, cc_v) + 8 * i)).into()
         });
         Deferred { kind, w, v }
     }
@@ -688,15 +711,16 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let t = self.b.ins().ushr(la, seven);
         let index = self.k(I64, ((TLB - 1) << 5) as u64);
         let t = self.b.ins().band(t, index);
-        self.b.ins().iadd(self.env, t)
+        let env = self.env();
+        self.b.ins().iadd(env, t)
     }
 
     // ---- calls ----
 
     /// Calls a thunk with the env and a second word; the result.
     pub(super) fn call(&mut self, thunk: usize, with: Value) -> Value {
-        let f = self.k(I64, thunk as u64);
-        let call = self.b.ins().call_indirect(self.call_sig, f, &[self.env, with]);
+        let (f, env) = (self.k(I64, thunk as u64), self.env());
+        let call = self.b.ins().call_indirect(self.call_sig, f, &[env, with]);
         self.s.fp = false;
         self.b.inst_results(call)[0]
     }
@@ -776,22 +800,31 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let s = self.b.ins().iadd(root, k);
             (s, self.b.func.dfg.value_def(k).inst())
         };
+        let tag_at = self.tlb + if write { offset_of!(TlbEntry, write) as i32 } else { 0 };
         let p = self.entry_of(low);
         let k = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
-        let tag_at = self.tlb + if write { offset_of!(TlbEntry, write) as i32 } else { 0 };
-        let (go_on, look) = (self.b.create_block(), self.b.create_block());
+        let [look, found, go_on] = [(); 3].map(|()| self.b.create_block());
         let (tag, c) = self.differs(p, tag_at, low, k);
-        self.b.ins().brif(c, look, &[], go_on, &[]);
+        self.b.append_block_param(go_on, I64);
+        self.b.ins().brif(c, look, &[], go_on, &[p.into()]);
         // The page may just not be in the first level.
         self.b.set_cold_block(look);
         self.b.switch_to_block(look);
         self.b.seal_block(look);
         let fill = self.b.ins().iconst(I64, self.thunks.fill[write as usize] as i64);
-        self.b.ins().call_indirect(self.fill_sig, fill, &[self.env, low]);
-        let (again, c) = self.differs(p, tag_at, low, k);
-        self.b.ins().brif(c, stub, &[], go_on, &[]);
+        let env = self.env();
+        self.b.ins().call_indirect(self.fill_sig, fill, &[env, low, k]);
+        let q = self.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, place)));
+        let (again, c) = self.differs(q, tag_at, low, k);
+        self.b.ins().brif(c, stub, &[], found, &[]);
+        // (A block of its own, so that what the compiler puts on the way back does not lie in the way of others.)
+        self.b.set_cold_block(found);
+        self.b.switch_to_block(found);
+        self.b.seal_block(found);
+        self.b.ins().jump(go_on, &[q.into()]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
+        let p = self.b.block_params(go_on)[0];
         let addend = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, addend) as i32);
         let host = self.b.ins().iadd(addend, root);
         let made_by = |b: &FunctionBuilder<'_>, v| b.func.dfg.value_def(v).inst().expect("an instruction's result");

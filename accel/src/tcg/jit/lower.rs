@@ -45,7 +45,7 @@ struct Lower<'a, 'b, T: Target> {
     lookup: Block,
     /// Leaves as a rare instruction said: the parameter.
     rare_out: Option<Block>,
-    /// Leaves because the jump cache knows no region.
+    /// Leaves because the jump cache knows no region: address and budget are the parameters.
     unknown: Option<Block>,
     /// Instructions of the region: what a round may take.
     longest: u64,
@@ -90,8 +90,9 @@ pub(super) fn lower<T: Target>(
     b.switch_to_block(start);
     b.seal_block(start);
     let params = b.block_params(start).to_vec();
-    let (env, entry) = (params[0], params[1]);
-    let base = b.ins().load(I64, ENV, env, hot_at::<T>(offset_of!(Hot, regs) + 8 * PAGE.index()));
+    let [env, entry, ip, left] = params[..] else { unreachable!("as in the signature") };
+    let page = b.ins().iconst(I64, !0xfff);
+    let base = b.ins().band(ip, page);
     let prologue = b.create_block();
     b.ins().jump(prologue, &[]);
     let blocks = plan.blocks.iter().map(|_| b.create_block()).collect();
@@ -122,7 +123,7 @@ pub(super) fn lower<T: Target>(
     }
     l.exits();
     l.chain();
-    l.prologue(prologue, entry);
+    l.prologue(prologue, [entry, ip, left]);
     b.seal_all_blocks();
     b.finalize(frontend);
     func
@@ -252,7 +253,8 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.seal_block(stay);
         let (slots, x) = T::changes(self.plan.insns[k].d.form);
         c.forget(slots & !(1 << ZERO.index() | 1 << PAGE.index()), x);
-        c.s.budget = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, budget)));
+        let env = c.env();
+        c.s.budget = c.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, budget)));
         c.s.done = 0;
         true
     }
@@ -278,10 +280,8 @@ impl<T: Target> Lower<'_, '_, T> {
     /// Thunks find the page of the instruction in its register.
     fn set_page(&mut self) {
         let c = &mut self.c;
-        if self.plan.next.is_some() {
-            let page = c.val(W::B8, Term { root: Some(c.base), off: c.off as u64 & 0x1000 });
-            c.store_hot(page, offset_of!(Hot, regs) + 8 * PAGE.index())
-        }
+        let page = c.val(W::B8, Term { root: Some(c.base), off: c.off as u64 & 0x1000 });
+        c.store_hot(page, offset_of!(Hot, regs) + 8 * PAGE.index())
     }
 
     /// The CLIF block an edge leads to.
@@ -385,7 +385,8 @@ impl<T: Target> Lower<'_, '_, T> {
         let left = c.b.ins().iadd(c.s.budget, k);
         // (Atomic: the load may not be moved out of a loop.)
         let at = c.k(I64, offset_of!(Env<T>, shared.exit_request) as u64);
-        let p = c.b.ins().iadd(c.env, at);
+        let env = c.env();
+        let p = c.b.ins().iadd(env, at);
         let limit = c.b.ins().atomic_load(I64, MemFlagsData::trusted(), p);
         c.b.ins().icmp(IntCC::SignedLessThan, left, limit)
     }
@@ -428,8 +429,9 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.switch_to_block(out);
             c.b.ins().return_(&[why]);
             c.b.switch_to_block(known);
+            let env = c.env();
             let [ip, left] =
-                [offset_of!(Hot, ip), offset_of!(Hot, budget)].map(|f| c.b.ins().load(I64, ENV, c.env, hot_at::<T>(f)));
+                [offset_of!(Hot, ip), offset_of!(Hot, budget)].map(|f| c.b.ins().load(I64, ENV, env, hot_at(f)));
             self.chain_to(ip, left)
         }
         self.c.b.switch_to_block(self.lookup);
@@ -438,6 +440,9 @@ impl<T: Target> Lower<'_, '_, T> {
         if let Some(block) = self.unknown {
             let c = &mut self.c;
             c.b.switch_to_block(block);
+            let [ip, left] = [0, 1].map(|i| c.b.block_params(block)[i]);
+            c.store_hot(ip, offset_of!(Hot, ip));
+            c.store_hot(left, offset_of!(Hot, budget));
             let why = c.k(I64, exit::CHAIN as u64);
             c.b.ins().return_(&[why]);
         }
@@ -446,8 +451,6 @@ impl<T: Target> Lower<'_, '_, T> {
     fn chain_to(&mut self, ip: Value, left: Value) {
         let c = &mut self.c;
         let at = offset_of!(Env<T>, jc) as i32;
-        c.store_hot(ip, offset_of!(Hot, ip));
-        c.store_hot(left, offset_of!(Hot, budget));
         let k = c.k(I64, 12);
         let h = c.b.ins().ushr(ip, k);
         let h = c.b.ins().bxor(h, ip);
@@ -455,32 +458,31 @@ impl<T: Target> Lower<'_, '_, T> {
         let h = c.b.ins().band(h, k);
         let k = c.k(I64, size_of::<JcEntry<T>>().trailing_zeros().into());
         let h = c.b.ins().ishl(h, k);
-        let e = c.b.ins().iadd(c.env, h);
+        let env = c.env();
+        let e = c.b.ins().iadd(env, h);
         let key = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
-        let salt = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, salt)));
+        let salt = c.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, salt)));
         let want = c.b.ins().bxor(ip, salt);
         let same = c.b.ins().icmp(IntCC::Equal, key, want);
         let unknown = *self.unknown.get_or_insert_with(|| {
             let block = c.b.create_block();
             c.b.set_cold_block(block);
+            c.b.append_block_param(block, I64);
+            c.b.append_block_param(block, I64);
             block
         });
         let hit = c.b.create_block();
-        c.b.ins().brif(same, hit, &[], unknown, &[]);
+        c.b.ins().brif(same, hit, &[], unknown, &[ip.into(), left.into()]);
         c.b.switch_to_block(hit);
         let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
         let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
-        let k = c.k(I64, !0xfff);
-        let page = c.b.ins().band(ip, k);
-        c.store_hot(page, offset_of!(Hot, regs) + 8 * PAGE.index());
         let sig = c.b.import_signature(region_signature());
-        c.b.ins().return_call_indirect(sig, code, &[c.env, entry]);
+        c.b.ins().return_call_indirect(sig, code, &[env, entry, ip, left]);
     }
     /// Checks that a round may begin, loads the registers that blocks use, goes to the block of the entry.
-    fn prologue(&mut self, prologue: Block, entry: Value) {
+    fn prologue(&mut self, prologue: Block, [entry, ip, left]: [Value; 3]) {
         let c = &mut self.c;
         c.b.switch_to_block(prologue);
-        let left = c.b.ins().load(I64, ENV, c.env, hot_at::<T>(offset_of!(Hot, budget)));
         c.b.def_var(c.budget, left);
         (c.s.budget, c.s.done) = (left, 0);
         let stop = Self::kicked(c, self.longest);
@@ -488,6 +490,8 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.set_cold_block(kick);
         c.b.ins().brif(stop, kick, &[], go, &[]);
         c.b.switch_to_block(kick);
+        c.store_hot(ip, offset_of!(Hot, ip));
+        c.store_hot(left, offset_of!(Hot, budget));
         let why = c.k(I64, exit::KICK as u64);
         c.b.ins().return_(&[why]);
         c.b.switch_to_block(go);

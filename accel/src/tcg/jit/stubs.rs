@@ -2,7 +2,10 @@
 //! region is known. Their memory is never freed.
 #![expect(unsafe_code, reason = "entry into generated code")]
 
-use super::frame::exit;
+use super::{
+    super::env::{HOT, Hot},
+    frame::{ENV, exit},
+};
 use cranelift_codegen::{
     Context,
     ir::{AbiParam, InstBuilder, Signature, types::I64},
@@ -12,23 +15,24 @@ use cranelift_codegen::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Module, default_libcall_names};
-use std::{ffi::c_void, sync::OnceLock};
+use std::{ffi::c_void, mem::offset_of, sync::OnceLock};
 
-/// Enters a region: `(env, code, entry)`; returns one of [`exit`].
-pub(super) type Enter = unsafe extern "C" fn(*mut c_void, *const u8, u64) -> u64;
+/// Enters a region: `(env, code, entry, address, budget)`; returns one of [`exit`].
+pub(super) type Enter = unsafe extern "C" fn(*mut c_void, *const u8, u64, u64, i64) -> u64;
 
 /// Code that is made once.
 #[derive(Clone, Copy)]
 pub(super) struct Stubs {
     pub enter: Enter,
-    /// A region that returns [`exit::CHAIN`].
+    /// A region that returns [`exit::CHAIN`] for where it was entered.
     pub no_region: usize,
 }
 
-/// The signature of regions: env and number of the entry to an exit.
+/// The signature of regions: env, number of the entry, its linear address and the budget to an exit. What a region returns leaves
+/// address and budget in the env, what it goes on to gets them in registers.
 pub(super) fn region_signature() -> Signature {
     let mut s = Signature::new(CallConv::Tail);
-    s.params = vec![AbiParam::new(I64); 2];
+    s.params = vec![AbiParam::new(I64); 4];
     s.returns.push(AbiParam::new(I64));
     s
 }
@@ -70,7 +74,7 @@ fn make() -> Result<Stubs, Box<dyn std::error::Error>> {
         ctx.func.signature = region.clone();
         if enter {
             let mut s = module.make_signature();
-            s.params = vec![AbiParam::new(I64); 3];
+            s.params = vec![AbiParam::new(I64); 5];
             s.returns.push(AbiParam::new(I64));
             ctx.func.signature = s;
         }
@@ -82,9 +86,12 @@ fn make() -> Result<Stubs, Box<dyn std::error::Error>> {
         let p = b.block_params(block).to_vec();
         let why = if enter {
             let sig = b.import_signature(region);
-            let call = b.ins().call_indirect(sig, p[1], &[p[0], p[2]]);
+            let call = b.ins().call_indirect(sig, p[1], &[p[0], p[2], p[3], p[4]]);
             b.inst_results(call)[0]
         } else {
+            for (v, field) in [(p[2], offset_of!(Hot, ip)), (p[3], offset_of!(Hot, budget))] {
+                b.ins().store(ENV, v, p[0], (HOT + field) as i32);
+            }
             b.ins().iconst(I64, exit::CHAIN)
         };
         b.ins().return_(&[why]);

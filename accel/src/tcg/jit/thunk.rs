@@ -15,7 +15,7 @@ use super::super::{
     mode,
     target::{Access, AnyFamily, Kind, Rare, Target, Who},
     tier0::{collect, fields, ip_at, reason, stop},
-    tlb,
+    tlb::{self, TlbEntry},
     unit::hold,
     vector::native::Fpcr,
 };
@@ -42,8 +42,9 @@ pub(super) struct Thunks {
     pub fp: usize,
     /// Loads the guest's x87 unit.
     pub unit: usize,
-    /// Looks for the page of a linear address, to read and to write there, and leaves what it finds in the first level.
-    /// They change no register on x86-64 hosts.
+    /// Looks for the page of a linear address, to read and to write there, and leaves what it finds in the first level; the third
+    /// argument is how far from its page's beginning an access may begin. They say in [`Hot::place`](super::super::env::Hot) which
+    /// entry to go by. They change no register on x86-64 hosts.
     pub fill: [usize; 2],
 }
 impl Thunks {
@@ -62,9 +63,9 @@ impl Thunks {
 /// A thunk of the env that keeps all registers: what calls it now and then need not give up its own for that.
 #[cfg(target_arch = "x86_64")]
 macro_rules! quietly {
-    ($name:ident($($arg:ident: $ty:ty)?), $thunk:path) => {
+    ($name:ident($($arg:ident: $ty:ty),*) , $thunk:path) => {
         #[unsafe(naked)]
-        unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>$(, $arg: $ty)?) {
+        unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>$(, $arg: $ty)*) {
             // (At the call the stack was a multiple of 16 bytes: with the return address and nine registers it is again.)
             core::arch::naked_asm!(
                 "push rax", "push rcx", "push rdx", "push rsi", "push rdi", "push r8", "push r9", "push r10", "push r11",
@@ -91,9 +92,9 @@ quietly!(load_fp_quietly(), load_fp::<T>);
 #[cfg(target_arch = "x86_64")]
 quietly!(hold_quietly(), hold::<T>);
 #[cfg(target_arch = "x86_64")]
-quietly!(fill_read_quietly(la: u64), fill_read::<T>);
+quietly!(fill_read_quietly(la: u64, limit: u64), fill_read::<T>);
 #[cfg(target_arch = "x86_64")]
-quietly!(fill_write_quietly(la: u64), fill_write::<T>);
+quietly!(fill_write_quietly(la: u64, limit: u64), fill_write::<T>);
 #[cfg(not(target_arch = "x86_64"))]
 use {
     fill_read as fill_read_quietly, fill_write as fill_write_quietly, hold as hold_quietly, load_fp as load_fp_quietly,
@@ -113,23 +114,39 @@ unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>) {
         Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.enter();
     }
 }
-unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64) {
-    unsafe { fill(env, la, Kind::Read) }
+unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64, _limit: u64) {
+    unsafe {
+        fill(env, la, Kind::Read);
+        place(env, entry(env, la))
+    }
 }
-unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64) {
-    unsafe { fill(env, la, Kind::Write) }
+unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
+    unsafe {
+        let found = fill(env, la, Kind::Write);
+        let len = 0x1000_u64.saturating_sub(limit) as usize;
+        match found {
+            // (Code does not change by a store beside it, which need not leave the region.)
+            Some(s) if tlb::once(env, &s, la, len) => place(env, &raw const (*env.as_ptr()).once),
+            _ => place(env, entry(env, la)),
+        }
+    }
+}
+/// Tells a region by which entry to go: where it would be if the regime's TLB were where the env begins.
+unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry) {
+    unsafe { (*hot(env)).place = e.addr().wrapping_sub((*hot(env)).tlb.addr()).wrapping_add(env.addr().get()) as u64 }
 }
 /// Looks for a page; a fault is not this one's to report, but the instruction's, when it is run by its own handler.
-unsafe fn fill<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) {
+unsafe fn fill<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) -> Option<tlb::Spot> {
     unsafe {
         let h = hot(env);
         let mut fp = Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host };
         let loaded = *fp.host != 0;
         fp.leave();
-        let _ = tlb::find(env, &mut *state(env), la, Access { kind, who: Who::Current, stack: false });
+        let found = tlb::find(env, &mut *state(env), la, Access { kind, who: Who::Current, stack: false });
         if loaded {
             fp.enter()
         }
+        found.ok()
     }
 }
 /// What a piece of quick code wants looked for: eight bytes behind the call.
