@@ -58,49 +58,60 @@ impl Default for DiskConf {
 /// A device that is a disk.
 pub trait HasDisk: Level {
     /// Its properties.
-    fn disk(&self) -> &DiskConf;
+    fn disk_conf(&self) -> &DiskConf;
+}
+
+/// Cylinders, heads and sectors per track of a disk whose user does not say otherwise: 16 heads, 63 sectors.
+pub fn guessed_geometry(bytes: u64) -> (u32, u32, u32) {
+    ((bytes / SECTOR / (16 * 63)).clamp(2, 16383) as u32, 16, 63)
 }
 
 impl DiskConf {
-    /// Gives a class the properties; `policy`: `rerror` and `werror` among them.
-    pub fn properties<T: HasDisk>(c: &mut Class, policy: bool) {
-        c.property(DriveSlot::property("drive", |d: &T| &d.disk().drive));
-        c.property(Property::computed::<i32>("bootindex").getter(|d: &T| Ok(d.disk().bootindex.get() - 1)).setter(
-            |d: &T, n: i32| {
-                d.disk().bootindex.set(n.saturating_add(1));
-                Ok(())
-            },
-        ));
+    /// Gives a class the properties that all disks have.
+    pub fn properties<T: HasDisk>(c: &mut Class) {
+        c.property(DriveSlot::property("drive", |d: &T| &d.disk_conf().drive));
         let size = |name, f: fn(&T) -> &Prop<Size>, default: u64| {
             Property::field(name, f).default_value(Size(default).to_json())
         };
-        c.property(size("logical_block_size", |d| &d.disk().logical_block_size, 0));
-        c.property(size("physical_block_size", |d| &d.disk().physical_block_size, 0));
-        c.property(size("min_io_size", |d| &d.disk().min_io_size, 0));
-        c.property(size("opt_io_size", |d| &d.disk().opt_io_size, 0));
-        c.property(size("discard_granularity", |d| &d.disk().discard_granularity, AUTO));
+        c.property(size("logical_block_size", |d| &d.disk_conf().logical_block_size, 0));
+        c.property(size("physical_block_size", |d| &d.disk_conf().physical_block_size, 0));
+        c.property(size("min_io_size", |d| &d.disk_conf().min_io_size, 0));
+        c.property(size("opt_io_size", |d| &d.disk_conf().opt_io_size, 0));
+        c.property(size("discard_granularity", |d| &d.disk_conf().discard_granularity, AUTO));
         let switch =
             |name, f: fn(&T) -> &Prop<OnOffAuto>| Property::field(name, f).default_value(OnOffAuto::Auto.to_json());
-        c.property(switch("write-cache", |d| &d.disk().write_cache));
-        c.property(switch("account-failed", |d| &d.disk().account_failed));
-        c.property(switch("account-invalid", |d| &d.disk().account_invalid));
-        c.property(switch("backend_defaults", |d| &d.disk().backend_defaults));
-        c.property(Property::field("share-rw", |d: &T| &d.disk().share_rw).default_value(false));
+        c.property(switch("write-cache", |d| &d.disk_conf().write_cache));
+        c.property(switch("account-failed", |d| &d.disk_conf().account_failed));
+        c.property(switch("account-invalid", |d| &d.disk_conf().account_invalid));
+        c.property(switch("backend_defaults", |d| &d.disk_conf().backend_defaults));
+        c.property(Property::field("share-rw", |d: &T| &d.disk_conf().share_rw).default_value(false));
         c.property(Property::new("stats-intervals", "list").reader(|_| Ok(json!([]))).default_value(json!([])));
-        if policy {
-            let action =
-                |name, f: fn(&T) -> &Prop<OnError>| Property::field(name, f).default_value(OnError::Auto.to_json());
-            c.property(action("rerror", |d| &d.disk().rerror));
-            c.property(action("werror", |d| &d.disk().werror));
-        }
+    }
+
+    /// Gives a class `bootindex`.
+    pub fn boot_property<T: HasDisk>(c: &mut Class) {
+        c.property(Property::computed::<i32>("bootindex").getter(|d: &T| Ok(d.disk_conf().bootindex.get() - 1)).setter(
+            |d: &T, n: i32| {
+                d.disk_conf().bootindex.set(n.saturating_add(1));
+                Ok(())
+            },
+        ));
+    }
+
+    /// Gives a class `rerror` and `werror`.
+    pub fn policy_properties<T: HasDisk>(c: &mut Class) {
+        let action =
+            |name, f: fn(&T) -> &Prop<OnError>| Property::field(name, f).default_value(OnError::Auto.to_json());
+        c.property(action("rerror", |d| &d.disk_conf().rerror));
+        c.property(action("werror", |d| &d.disk_conf().werror));
     }
 
     /// Checks sizes and fills in what has no value; `block` is the logical block where the user names none, `granularity` what discards
-    /// are multiples of then.
+    /// are multiples of then, if the device wants a value.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self, block: u64, granularity: u64) -> Result<()> {
+    pub fn check(&self, block: u64, granularity: Option<u64>) -> Result<()> {
         if [&self.account_failed, &self.account_invalid].iter().any(|p| p.get() == OnOffAuto::Off) {
             return Err(Error::generic("account-failed=off and account-invalid=off are not built yet"));
         }
@@ -117,15 +128,14 @@ impl DiskConf {
         if logical > self.physical_block_size.get().0 {
             return Err(Error::generic("logical_block_size > physical_block_size not supported"));
         }
-        if self.discard_granularity.get().0 == AUTO {
+        if let Some(granularity) = granularity.filter(|_| self.discard_granularity.get().0 == AUTO) {
             self.discard_granularity.set(Size(logical.max(granularity)));
         }
-        for (name, size) in [
-            ("min_io_size", &self.min_io_size),
-            ("opt_io_size", &self.opt_io_size),
-            ("discard_granularity", &self.discard_granularity),
+        for (name, n) in [
+            ("min_io_size", self.min_io_size()),
+            ("opt_io_size", self.opt_io_size()),
+            ("discard_granularity", self.discard_granularity()),
         ] {
-            let n = size.get().0;
             if !n.is_multiple_of(logical) {
                 return Err(Error::generic(format!("{name} must be a multiple of logical_block_size")));
             }

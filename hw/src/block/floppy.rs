@@ -1,13 +1,13 @@
 //! A floppy drive, type `floppy`, and the bus it is on, type `floppy-bus`. The registers are the controller's: [`super::fdc`].
 
+use super::conf::{DiskConf, HasDisk, SECTOR};
 use super::fdc::IsaFdc;
 use super::fdc_regs::{Disk, UNITS};
 use super::floppy_format::{FloppyDriveType, detect};
-use block::{Backend, Blocks, DriveSlot, Media};
+use block::{Backend, Blocks, Media};
 use hw_core::{Bus, BusClass, BusImpl, Category, Core, Device, DeviceClass, DeviceImpl, Locked};
 use parking_lot::RwLock;
-use qom::{Class, Error, Handle, Level, Object, OnOffAuto, Prop, Property, Ref, Result, Size};
-use serde_json::json;
+use qom::{Class, Error, Handle, Level, Object, Prop, Ref, Result};
 use std::sync::Arc;
 
 /// Type `floppy-bus`.
@@ -45,30 +45,15 @@ pub struct Floppy {
     /// 0 or 1; [`u32::MAX`]: the first free one.
     #[property(default = u32::MAX)]
     unit: Prop<u32>,
-    #[property]
-    drive: DriveSlot,
+    conf: DiskConf,
     #[property(name = "drive-type", default = FloppyDriveType::Auto)]
     drive_type: Prop<FloppyDriveType>,
-    #[property(name = "share-rw", default = false)]
-    share_rw: Prop<bool>,
-    #[property(name = "write-cache", default = OnOffAuto::Auto)]
-    write_cache: Prop<OnOffAuto>,
-    #[property(name = "account-failed", default = OnOffAuto::Auto)]
-    account_failed: Prop<OnOffAuto>,
-    #[property(name = "account-invalid", default = OnOffAuto::Auto)]
-    account_invalid: Prop<OnOffAuto>,
-    #[property(name = "backend_defaults", default = OnOffAuto::Auto)]
-    backend_defaults: Prop<OnOffAuto>,
-    #[property(name = "logical_block_size", default = Size(0))]
-    logical_block_size: Prop<Size>,
-    #[property(name = "physical_block_size", default = Size(0))]
-    physical_block_size: Prop<Size>,
-    #[property(name = "min_io_size", default = Size(0))]
-    min_io_size: Prop<Size>,
-    #[property(name = "opt_io_size", default = Size(0))]
-    opt_io_size: Prop<Size>,
-    #[property(name = "discard_granularity", default = Size(u32::MAX as u64))]
-    discard_granularity: Prop<Size>,
+}
+
+impl HasDisk for Floppy {
+    fn disk_conf(&self) -> &DiskConf {
+        &self.conf
+    }
 }
 
 impl Floppy {
@@ -78,12 +63,12 @@ impl Floppy {
         d.hotpluggable = false;
         d.categories = vec![Category::Storage];
         d.desc = "virtual floppy drive";
-        c.property(Property::new("stats-intervals", "list").reader(|_| Ok(json!([]))).default_value(json!([])));
+        DiskConf::properties::<Floppy>(c);
     }
 
     /// The drive's image.
     pub fn backend(&self) -> Option<Arc<Backend>> {
-        self.drive.get()
+        self.conf.backend()
     }
 
     /// What kind it is.
@@ -98,7 +83,7 @@ impl Floppy {
 
     /// What is in it.
     pub fn disk(&self) -> Disk {
-        let Some(backend) = self.drive.get() else { return Disk { drive: true, format: None, read_only: true } };
+        let Some(backend) = self.conf.backend() else { return Disk { drive: true, format: None, read_only: true } };
         let format =
             backend.root().and_then(|_| detect(self.drive_type.get(), FloppyDriveType::D288, backend.len() / 512));
         Disk { drive: true, format, read_only: format.is_none() || backend.is_read_only() }
@@ -127,25 +112,15 @@ impl Floppy {
             return Err(Error::generic(format!("Floppy unit {unit} is in use")));
         }
         self.unit.set(unit);
-        for size in [&self.logical_block_size, &self.physical_block_size] {
-            match size.get().0 {
-                0 => size.set(Size(512)),
-                512 => {}
-                _ => return Err(Error::generic("Physical and logical block size must be 512 for floppy")),
-            }
+        let conf = &self.conf;
+        conf.check(SECTOR, None)?;
+        if conf.block_size() != SECTOR || conf.physical_exponent() != 0 {
+            return Err(Error::generic("Physical and logical block size must be 512 for floppy"));
         }
-        if [&self.account_failed, &self.account_invalid].iter().any(|p| p.get() == OnOffAuto::Off) {
-            return Err(Error::generic("account-failed=off and account-invalid=off are not built yet"));
+        if conf.backend().is_none() {
+            conf.drive.set(Blocks::of(self.core()).anonymous(None)?);
         }
-        if self.drive.get().is_none() {
-            self.drive.set(Blocks::of(self.core()).anonymous(None)?);
-        }
-        let backend = self.drive.claim(self, true, self.share_rw.get())?;
-        match self.write_cache.get() {
-            OnOffAuto::Auto => {}
-            on => backend.set_write_cache(on == OnOffAuto::On),
-        }
-        Ok(backend)
+        conf.claim(self, true)
     }
 }
 
@@ -176,7 +151,7 @@ impl DeviceImpl for Floppy {
             self.drive_type.set(found);
         }
         if let Err(e) = self.parent_realize(m) {
-            self.drive.release();
+            self.conf.drive.release();
             return Err(e);
         }
         backend.set_media(Arc::new(FloppyMedia(self.this())));
@@ -190,7 +165,7 @@ impl DeviceImpl for Floppy {
         if let Some(bus) = self.bus_of() {
             bus.set_unit(self.unit.get(), Handle::default());
         }
-        self.drive.release();
+        self.conf.drive.release();
         self.parent_unrealize(m);
     }
 }

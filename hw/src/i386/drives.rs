@@ -1,6 +1,7 @@
 //! The drives that `-drive if=ide` and its short forms put on the board, and what CMOS says of disks.
 //! Source: Ralf Brown's CMOS list (12H, 19H-2CH), SeaBIOS `rtc.h` (39H).
 
+use crate::block::conf::HasDisk;
 use crate::block::fdc::IsaFdc;
 use crate::ide::bus::{IDE_UNITS, IdeBus, IdeDevice};
 use crate::ide::drive::Kind;
@@ -62,16 +63,16 @@ pub fn floppy_controller(scope: &Arc<Scope>) -> Option<Ref<IsaFdc>> {
 /// Place in the boot order of a realized device that has one, and firmware's name of what it boots.
 fn boot_entry(o: &ObjRef) -> Option<(i32, String)> {
     let (index, dev, suffix): (_, &Device, _) = if let Some(d) = o.cast::<IdeDevice>() {
-        (d.boot_index()?, d, format!("disk@{}", d.unit.get()))
+        (d.disk_conf().boot_index()?, d, format!("disk@{}", d.unit.get()))
     } else if let Some(d) = o.cast::<VirtioBlk>() {
-        (d.boot_index()?, d, "disk@0,0".to_owned())
+        (d.disk_conf().boot_index()?, d, "disk@0,0".to_owned())
     } else if let Some(d) = o.cast::<ScsiDisk>() {
-        (d.conf().boot_index()?, d, String::new())
+        (d.disk_conf().boot_index()?, d, String::new())
     } else if let Some(d) = o.cast::<Nvme>() {
-        (d.conf().boot_index()?, d, "namespace@1,0".to_owned())
+        (d.disk_conf().boot_index()?, d, "namespace@1,0".to_owned())
     } else if let Some(d) = o.cast::<NvmeNs>() {
         let controller = d.bus().and_then(|b| b.parent_device()).map(|c| c.fw_path()).unwrap_or_default();
-        let index = d.conf().boot_index()?;
+        let index = d.disk_conf().boot_index()?;
         return d.is_realized().then(|| (index, format!("{controller}/namespace@{},0", d.number())));
     } else if let Some(d) = o.cast::<E1000>() {
         (d.boot_index()?, d, "ethernet-phy@0".to_owned())

@@ -3,14 +3,15 @@
 //! Not modelled: `ide-cf`, translated geometries (`lcyls`, `lheads`, `lsecs`, `bios-chs-trans`), sectors other than 512 bytes.
 
 use super::atapi::Cd;
-use super::drive::{DriveInfo, DriveRegs, Kind};
+use super::drive::{DriveInfo, DriveRegs, Kind, SECTOR};
 use super::piix::PciIde;
-use block::{Backend, Blocks, DriveSlot, ErrorPolicy, Media, OnError};
+use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
+use block::{Backend, Blocks, Media};
 use hw_core::{
     Bus, BusClass, BusImpl, Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, RunState,
 };
 use parking_lot::RwLock;
-use qom::{Class, Error, Handle, Level, Object, OnOffAuto, Prop, PropEnum, Property, Ref, Result, Size};
+use qom::{Class, Error, Handle, Level, Object, Prop, PropEnum, Ref, Result};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,8 +77,7 @@ pub struct IdeDevice {
     /// 0: master, 1: slave; [`u32::MAX`]: the first free one.
     #[property(default = u32::MAX)]
     pub unit: Prop<u32>,
-    #[property]
-    drive: DriveSlot,
+    conf: DiskConf,
     #[property]
     serial: Prop<String>,
     #[property]
@@ -88,31 +88,6 @@ pub struct IdeDevice {
     wwn: Prop<u64>,
     #[property(name = "win2k-install-hack", default = false)]
     win2k_install_hack: Prop<bool>,
-    #[property(name = "share-rw", default = false)]
-    share_rw: Prop<bool>,
-    #[property(name = "write-cache", default = OnOffAuto::Auto)]
-    write_cache: Prop<OnOffAuto>,
-    #[property(default = OnError::Auto)]
-    rerror: Prop<OnError>,
-    #[property(default = OnError::Auto)]
-    werror: Prop<OnError>,
-    #[property(name = "account-failed", default = OnOffAuto::Auto)]
-    account_failed: Prop<OnOffAuto>,
-    #[property(name = "account-invalid", default = OnOffAuto::Auto)]
-    account_invalid: Prop<OnOffAuto>,
-    #[property(name = "backend_defaults", default = OnOffAuto::Auto)]
-    backend_defaults: Prop<OnOffAuto>,
-    #[property(name = "logical_block_size", default = Size(0))]
-    logical_block_size: Prop<Size>,
-    #[property(name = "physical_block_size", default = Size(0))]
-    physical_block_size: Prop<Size>,
-    #[property(name = "min_io_size", default = Size(0))]
-    min_io_size: Prop<Size>,
-    #[property(name = "opt_io_size", default = Size(0))]
-    opt_io_size: Prop<Size>,
-    #[property(name = "discard_granularity", default = Size(u32::MAX as u64))]
-    discard_granularity: Prop<Size>,
-    bootindex: Prop<i32>,
     #[state]
     regs: MachineCell<DriveRegs>,
     info: RwLock<DriveInfo>,
@@ -123,6 +98,12 @@ pub struct IdeDevice {
     held: AtomicBool,
 }
 
+impl HasDisk for IdeDevice {
+    fn disk_conf(&self) -> &DiskConf {
+        &self.conf
+    }
+}
+
 impl IdeDevice {
     fn class_init(c: &mut Class) {
         let d = c.edit::<DeviceClass>();
@@ -130,30 +111,21 @@ impl IdeDevice {
         d.hotpluggable = false;
         d.fw_name = Some("drive");
         d.categories = vec![Category::Storage];
-        c.property(Property::computed::<i32>("bootindex").getter(|d: &IdeDevice| Ok(d.bootindex.get() - 1)).setter(
-            |d: &IdeDevice, n: i32| {
-                d.bootindex.set(n.saturating_add(1));
-                Ok(())
-            },
-        ));
-        c.property(Property::new("stats-intervals", "list").reader(|_| Ok(json!([]))).default_value(json!([])));
-    }
-
-    /// Position in the boot order, if it has one.
-    pub fn boot_index(&self) -> Option<i32> {
-        Some(self.bootindex.get() - 1).filter(|n| *n >= 0)
+        DiskConf::properties::<IdeDevice>(c);
+        DiskConf::boot_property::<IdeDevice>(c);
+        DiskConf::policy_properties::<IdeDevice>(c);
     }
 
     /// The drive.
     pub fn backend(&self) -> Option<Arc<Backend>> {
-        self.drive.get()
+        self.conf.backend()
     }
 
     /// What it is made of.
     pub fn info(&self) -> DriveInfo {
         let mut info = self.info.read().clone();
-        if let Some(b) = self.drive.get() {
-            info.sectors = b.len() / 512; // media change, disks are resized
+        if let Some(b) = self.conf.backend() {
+            info.sectors = b.len() / SECTOR; // media change, disks are resized
             info.write_cache = b.write_cache();
         }
         info
@@ -219,7 +191,7 @@ impl IdeDevice {
             return;
         }
         let (open, locked) = self.regs.ro(m).cd.tray();
-        let Some(backend) = self.drive.get() else { return };
+        let Some(backend) = self.conf.backend() else { return };
         if backend.set_tray(open, locked) {
             let id = self.id().unwrap_or_default();
             let data = json!({"device": backend.name(), "id": id, "tray-open": open});
@@ -251,11 +223,6 @@ impl Media for CdMedia {
     }
 }
 
-/// Cylinders, heads and sectors per track of a disk whose user does not say otherwise: 16 heads, 63 sectors.
-fn default_chs(sectors: u64) -> (u32, u32, u32) {
-    ((sectors / (16 * 63)).clamp(2, 16383) as u32, 16, 63)
-}
-
 impl DeviceImpl for IdeDevice {
     /// Takes the unit and the drive.
     fn realize(&self, m: &mut Locked) -> Result<()> {
@@ -276,26 +243,10 @@ impl DeviceImpl for IdeDevice {
             return Err(Error::generic("win2k-install-hack is not built yet"));
         }
         self.regs.rw(m).write_cache = self.backend().is_some_and(|b| b.write_cache());
-        crate::i386::drives::check_boot_index(self.scope(), self.boot_index())?;
-        for (name, size) in
-            [("logical_block_size", &self.logical_block_size), ("physical_block_size", &self.physical_block_size)]
-        {
-            match size.get().0 {
-                0 => size.set(Size(512)),
-                n if n.is_power_of_two() && (512..=2 << 20).contains(&n) => {}
-                _ => {
-                    return Err(Error::generic(format!("{name} must be a power of 2 between 512 and 2097152")));
-                }
-            }
-        }
-        if self.logical_block_size.get().0 != 512 {
+        crate::i386::drives::check_boot_index(self.scope(), self.conf.boot_index())?;
+        self.conf.check(SECTOR, Some(SECTOR))?;
+        if self.conf.block_size() != SECTOR {
             return Err(Error::generic("logical_block_size must be 512 for IDE"));
-        }
-        if self.discard_granularity.get().0 == u64::from(u32::MAX) {
-            self.discard_granularity.set(Size(512));
-        }
-        if [&self.account_failed, &self.account_invalid].iter().any(|p| p.get() == OnOffAuto::Off) {
-            return Err(Error::generic("account-failed=off and account-invalid=off are not built yet"));
         }
         self.parent_realize(m)?;
         bus.set_unit(unit, self.this());
@@ -308,7 +259,7 @@ impl DeviceImpl for IdeDevice {
         if let Some(bus) = self.bus_as::<IdeBus>() {
             bus.set_unit(self.unit.get(), Handle::default());
         }
-        self.drive.release();
+        self.conf.drive.release();
         self.parent_unrealize(m);
     }
 
@@ -341,20 +292,10 @@ impl IdeDevice {
     fn set_up(&self, kind: Kind, model: &str) -> Result<Arc<Backend>> {
         let bus = self.bus_as::<IdeBus>();
         let bus = bus.ok_or_else(|| Error::generic(format!("'{}' needs an IDE bus", self.type_name())))?;
-        if kind == Kind::Cd && self.drive.get().is_none() {
-            self.drive.set(Blocks::of(self.core()).anonymous(None)?);
+        if kind == Kind::Cd && self.conf.backend().is_none() {
+            self.conf.drive.set(Blocks::of(self.core()).anonymous(None)?);
         }
-        let backend = self.drive.claim(self, kind == Kind::Cd, self.share_rw.get())?;
-        let policy = |own: OnError, old: OnError| if own == OnError::Auto { old } else { own };
-        let old = backend.policy();
-        backend.set_policy(ErrorPolicy {
-            read: policy(self.rerror.get(), old.read),
-            write: policy(self.werror.get(), old.write),
-        });
-        match self.write_cache.get() {
-            OnOffAuto::Auto => {}
-            on => backend.set_write_cache(on == OnOffAuto::On),
-        }
+        let backend = self.conf.claim(self, kind == Kind::Cd)?;
         let unit = match self.unit.get() {
             u32::MAX => (0..IDE_UNITS).find(|u| bus.unit(*u).is_none()).unwrap_or(0),
             u => u,
@@ -368,8 +309,8 @@ impl IdeDevice {
         let shown = Some(self.model.get()).filter(|m| !m.is_empty()).unwrap_or_else(|| model.into());
         *self.info.write() = DriveInfo {
             kind,
-            sectors: backend.len() / 512,
-            chs: if kind == Kind::Hd { default_chs(backend.len() / 512) } else { (0, 0, 0) },
+            sectors: backend.len() / SECTOR,
+            chs: if kind == Kind::Hd { guessed_geometry(backend.len()) } else { (0, 0, 0) },
             serial: self.serial.get(),
             model: shown,
             version: self.ver.get(),
@@ -378,7 +319,7 @@ impl IdeDevice {
             read_only: backend.is_read_only(),
             write_cache: backend.write_cache(),
             discard: kind == Kind::Hd && backend.root().is_some_and(|n| n.common().unmap),
-            physical_exponent: (self.physical_block_size.get().0.max(512) / 512).trailing_zeros() as u16,
+            physical_exponent: self.conf.physical_exponent().into(),
         };
         Ok(backend)
     }
@@ -462,7 +403,7 @@ impl DeviceImpl for IdeHd {
         let backend = self.set_up(Kind::Hd, "QEMU HARDDISK")?;
         let done = self.take_medium(&backend).and_then(|()| self.parent_realize(m));
         if done.is_err() {
-            self.drive.release();
+            self.conf.drive.release();
         }
         done
     }
@@ -484,7 +425,7 @@ impl DeviceImpl for IdeCd {
         backend.set_media(Arc::new(CdMedia(device.this())));
         let done = self.parent_realize(m);
         if done.is_err() {
-            self.drive.release();
+            self.conf.drive.release();
         }
         done
     }

@@ -166,7 +166,7 @@ pub struct Nvme {
 }
 
 impl HasDisk for Nvme {
-    fn disk(&self) -> &DiskConf {
+    fn disk_conf(&self) -> &DiskConf {
         &self.conf
     }
 }
@@ -179,7 +179,8 @@ impl Nvme {
         let p = c.edit::<PciDeviceClass>();
         (p.vendor_id, p.device_id, p.revision) = (0x1b36, 0x0010, 2);
         (p.class_id, p.prog_if) = (0x0108, 2);
-        DiskConf::properties::<Nvme>(c, false);
+        DiskConf::properties::<Nvme>(c);
+        DiskConf::boot_property::<Nvme>(c);
         let refuse = |what: &'static str| {
             move |o: &dyn Object, input: Input<'_>| {
                 if matches!(input, Input::Json(serde_json::Value::Null)) || input.shown().is_empty() {
@@ -191,11 +192,6 @@ impl Nvme {
         for (name, ty) in [("subsys", "link<nvme-subsys>"), ("pmrdev", "link<memory-backend>")] {
             c.property(Property::new(name, ty).reader(|_| Ok("".into())).writer(refuse(name)));
         }
-    }
-
-    /// The properties of all disks: of the namespace that its own drive is.
-    pub fn conf(&self) -> &DiskConf {
-        &self.conf
     }
 
     pub(super) fn info(&self, m: &Locked) -> ControllerInfo {

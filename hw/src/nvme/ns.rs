@@ -140,7 +140,7 @@ pub struct NvmeNs {
 }
 
 impl HasDisk for NvmeNs {
-    fn disk(&self) -> &DiskConf {
+    fn disk_conf(&self) -> &DiskConf {
         &self.conf
     }
 }
@@ -151,12 +151,8 @@ impl NvmeNs {
         d.bus_type = Some("nvme-bus");
         d.desc = "Virtual NVMe namespace";
         d.categories = vec![Category::Storage];
-        DiskConf::properties::<NvmeNs>(c, false);
-    }
-
-    /// The properties of all disks.
-    pub fn conf(&self) -> &DiskConf {
-        &self.conf
+        DiskConf::properties::<NvmeNs>(c);
+        DiskConf::boot_property::<NvmeNs>(c);
     }
 
     /// Its number.
@@ -194,7 +190,7 @@ impl NvmeNs {
 /// # Errors
 /// Block sizes or the drive do not fit.
 pub(super) fn open(conf: &DiskConf, device: &Device) -> Result<Namespace> {
-    conf.check(512, 4096)?;
+    conf.check(512, Some(4096))?;
     crate::i386::drives::check_boot_index(device.scope(), conf.boot_index())?;
     let backend = conf.claim(device, false)?;
     if backend.root().is_none() {

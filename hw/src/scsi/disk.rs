@@ -8,7 +8,7 @@ use super::bus::{Change, Command, End, ScsiDevice, ScsiDeviceClass, ScsiImpl};
 use super::disk_commands::{DiskInfo, Reply, Work, execute, parameters};
 use super::mmc::Tray;
 use super::sense::Sense;
-use crate::block::conf::{DiskConf, HasDisk};
+use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
 use block::{Action, Backend, Media, Op, Outcome, Request};
 use hw_core::{Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, RunState, events::VmState};
 use parking_lot::{Mutex, RwLock};
@@ -86,7 +86,7 @@ pub struct ScsiDisk {
 }
 
 impl HasDisk for ScsiDisk {
-    fn disk(&self) -> &DiskConf {
+    fn disk_conf(&self) -> &DiskConf {
         &self.conf
     }
 }
@@ -96,12 +96,9 @@ impl ScsiDisk {
         let d = c.edit::<DeviceClass>();
         d.categories = vec![Category::Storage];
         d.fw_name = Some("disk");
-        DiskConf::properties::<ScsiDisk>(c, true);
-    }
-
-    /// The properties of all disks.
-    pub fn conf(&self) -> &DiskConf {
-        &self.conf
+        DiskConf::properties::<ScsiDisk>(c);
+        DiskConf::boot_property::<ScsiDisk>(c);
+        DiskConf::policy_properties::<ScsiDisk>(c);
     }
 
     /// What the type says of the unit; before the parent's `realize`, which fills in the rest.
@@ -385,8 +382,7 @@ impl ScsiDisk {
         (i.min_io, i.opt_io, i.max_io) = (self.conf.min_io_size(), self.conf.opt_io_size(), self.max_io_size.get());
         i.granularity = self.conf.discard_granularity();
         if i.chs == (0, 0, 0) {
-            // 16 heads, 63 sectors
-            i.chs = ((backend.len() / 512 / (16 * 63)).clamp(2, 16383) as u32, 16, 63);
+            i.chs = guessed_geometry(backend.len());
         }
     }
 
@@ -400,7 +396,7 @@ impl ScsiDisk {
             return Err(Error::generic("scsi_version must be between 0 and 7"));
         }
         let (block, granularity) = if self.info.read().rom { (super::mmc::SECTOR, 0) } else { (512, 4096) };
-        self.conf.check(block, granularity)?;
+        self.conf.check(block, Some(granularity))?;
         crate::i386::drives::check_boot_index(self.scope(), self.conf.boot_index())
     }
 

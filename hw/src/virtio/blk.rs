@@ -7,12 +7,12 @@
 use super::blk_request::{HEADER, ID, Limits, RANGE, SECTOR, Status, Work, parse};
 use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
 use super::ring::{Chain, MAX_SIZE, total};
-use block::{Action, Backend, DriveSlot, ErrorPolicy, Media, OnError, Op, Outcome, Request};
+use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
+use block::{Action, Backend, Media, Op, Outcome, Request};
 use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, RunState, events::VmState};
 use parking_lot::Mutex;
-use qom::{Class, Error, Handle, Level, Object, OnOffAuto, Prop, Property, Result, Size};
+use qom::{Class, Error, Handle, Level, Object, Prop, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,8 +68,7 @@ struct Requests {
     class_init = VirtioBlk::class_init, instance_init = VirtioBlk::instance_init)]
 pub struct VirtioBlk {
     parent: VirtioDevice,
-    #[property]
-    drive: DriveSlot,
+    conf: DiskConf,
     #[property]
     serial: Prop<String>,
     #[property(default = 0)]
@@ -84,30 +83,6 @@ pub struct VirtioBlk {
     lheads: Prop<u32>,
     #[property(default = 0)]
     lsecs: Prop<u32>,
-    #[property(name = "share-rw", default = false)]
-    share_rw: Prop<bool>,
-    #[property(name = "write-cache", default = OnOffAuto::Auto)]
-    write_cache: Prop<OnOffAuto>,
-    #[property(default = OnError::Auto)]
-    rerror: Prop<OnError>,
-    #[property(default = OnError::Auto)]
-    werror: Prop<OnError>,
-    #[property(name = "account-failed", default = OnOffAuto::Auto)]
-    account_failed: Prop<OnOffAuto>,
-    #[property(name = "account-invalid", default = OnOffAuto::Auto)]
-    account_invalid: Prop<OnOffAuto>,
-    #[property(name = "backend_defaults", default = OnOffAuto::Auto)]
-    backend_defaults: Prop<OnOffAuto>,
-    #[property(name = "logical_block_size", default = Size(0))]
-    logical_block_size: Prop<Size>,
-    #[property(name = "physical_block_size", default = Size(0))]
-    physical_block_size: Prop<Size>,
-    #[property(name = "min_io_size", default = Size(0))]
-    min_io_size: Prop<Size>,
-    #[property(name = "opt_io_size", default = Size(0))]
-    opt_io_size: Prop<Size>,
-    #[property(name = "discard_granularity", default = Size(u32::MAX as u64))]
-    discard_granularity: Prop<Size>,
     #[property(name = "report-discard-granularity", default = true)]
     report_discard_granularity: Prop<bool>,
     #[property(name = "request-merging", default = true)]
@@ -124,7 +99,6 @@ pub struct VirtioBlk {
     max_zeroes: Prop<u32>,
     #[property(name = "x-enable-wce-if-config-wce", default = true)]
     wce_if_config: Prop<bool>,
-    bootindex: Prop<i32>,
     #[state]
     requests: MachineCell<Requests>,
     /// Requests that failed and wait for the machine to go on.
@@ -133,6 +107,12 @@ pub struct VirtioBlk {
     original_wce: AtomicBool,
     /// Counts resets and loads: what was submitted before has no request any more.
     epoch: AtomicU64,
+}
+
+impl HasDisk for VirtioBlk {
+    fn disk_conf(&self) -> &DiskConf {
+        &self.conf
+    }
 }
 
 impl VirtioBlk {
@@ -144,13 +124,9 @@ impl VirtioBlk {
         for (name, bit) in FEATURES {
             VirtioDevice::feature_property(c, name, bit, true);
         }
-        c.property(Property::computed::<i32>("bootindex").getter(|d: &VirtioBlk| Ok(d.bootindex.get() - 1)).setter(
-            |d: &VirtioBlk, n: i32| {
-                d.bootindex.set(n.saturating_add(1));
-                Ok(())
-            },
-        ));
-        c.property(Property::new("stats-intervals", "list").reader(|_| Ok(json!([]))).default_value(json!([])));
+        DiskConf::properties::<VirtioBlk>(c);
+        DiskConf::boot_property::<VirtioBlk>(c);
+        DiskConf::policy_properties::<VirtioBlk>(c);
         super::device::iothread_properties(c, true);
     }
 
@@ -159,24 +135,10 @@ impl VirtioBlk {
         Ok(())
     }
 
-    /// Position in the boot order, if it has one.
-    pub fn boot_index(&self) -> Option<i32> {
-        Some(self.bootindex.get() - 1).filter(|n| *n >= 0)
-    }
-
-    /// The drive.
-    pub fn backend(&self) -> Option<Arc<Backend>> {
-        self.drive.get()
-    }
-
-    fn block_size(&self) -> u64 {
-        self.logical_block_size.get().0.max(SECTOR)
-    }
-
     fn limits(&self, backend: &Backend) -> Limits {
         Limits {
             len: backend.len(),
-            block: self.block_size(),
+            block: self.conf.block_size(),
             read_only: backend.is_read_only(),
             discard: self.wants(f::DISCARD),
             write_zeroes: self.wants(f::WRITE_ZEROES),
@@ -188,53 +150,20 @@ impl VirtioBlk {
     /// Cylinders, heads and sectors per track.
     fn geometry(&self, len: u64) -> (u32, u32, u32) {
         match (self.cyls.get(), self.heads.get(), self.secs.get()) {
-            (0, 0, 0) => ((len / SECTOR / (16 * 63)).clamp(2, 16383) as u32, 16, 63),
+            (0, 0, 0) => guessed_geometry(len),
             chosen => chosen,
         }
-    }
-
-    fn check_sizes(&self) -> Result<()> {
-        for (name, size) in
-            [("logical_block_size", &self.logical_block_size), ("physical_block_size", &self.physical_block_size)]
-        {
-            match size.get().0 {
-                0 => size.set(Size(SECTOR)),
-                n if n.is_power_of_two() && (SECTOR..=2 << 20).contains(&n) => {}
-                _ => return Err(Error::generic(format!("{name} must be a power of 2 between 512 and 2097152"))),
-            }
-        }
-        let logical = self.block_size();
-        if logical > self.physical_block_size.get().0 {
-            return Err(Error::generic("logical_block_size > physical_block_size not supported"));
-        }
-        let granularity = self.discard_granularity.get().0;
-        for (name, n) in [
-            ("min_io_size", self.min_io_size.get().0),
-            ("opt_io_size", self.opt_io_size.get().0),
-            ("discard_granularity", if granularity == u64::from(u32::MAX) { 0 } else { granularity }),
-        ] {
-            if !n.is_multiple_of(logical) {
-                return Err(Error::generic(format!("{name} must be a multiple of logical_block_size")));
-            }
-            if n > u64::from(u32::MAX) {
-                return Err(Error::generic(format!("{name} must be at most {}", u32::MAX)));
-            }
-        }
-        Ok(())
     }
 
     fn check_properties(&self) -> Result<()> {
         if [&self.lcyls, &self.lheads, &self.lsecs].iter().any(|p| p.get() != 0) {
             return Err(Error::generic("translated geometries (lcyls, lheads, lsecs) are not built yet"));
         }
-        if [&self.account_failed, &self.account_invalid].iter().any(|p| p.get() == OnOffAuto::Off) {
-            return Err(Error::generic("account-failed=off and account-invalid=off are not built yet"));
-        }
         match (self.cyls.get(), self.heads.get(), self.secs.get()) {
             (0, 0, 0) | (1..=65535, 1..=255, 1..=255) => {}
             _ => return Err(Error::generic("cyls must be between 1 and 65535, heads and secs between 1 and 255")),
         }
-        self.check_sizes()?;
+        self.conf.check(SECTOR, None)?;
         if self.num_queues.get() == AUTO_QUEUES {
             let cpus = Machine::of(self.scope()).map_or(1, |m| m.topology().cpus);
             self.num_queues.set(cpus.clamp(1, super::device::MAX_QUEUES as u32) as u16);
@@ -267,20 +196,10 @@ impl VirtioBlk {
 
     /// Takes the drive.
     fn claim(&self) -> Result<()> {
-        let backend = self.drive.claim(self, false, self.share_rw.get())?;
+        let backend = self.conf.claim(self, false)?;
         if backend.root().is_none() {
-            self.drive.release();
+            self.conf.drive.release();
             return Err(Error::generic("Device needs media, but drive is empty"));
-        }
-        let policy = |own: OnError, old: OnError| if own == OnError::Auto { old } else { own };
-        let old = backend.policy();
-        backend.set_policy(ErrorPolicy {
-            read: policy(self.rerror.get(), old.read),
-            write: policy(self.werror.get(), old.write),
-        });
-        match self.write_cache.get() {
-            OnOffAuto::Auto => {}
-            on => backend.set_write_cache(on == OnOffAuto::On),
         }
         self.original_wce.store(backend.write_cache(), Ordering::Relaxed);
         Ok(())
@@ -289,7 +208,7 @@ impl VirtioBlk {
     /// Sets the write cache as the driver says, or as it was.
     fn set_write_cache(&self, m: &mut Locked, on: Option<bool>) {
         self.requests.rw(m).write_cache = on;
-        if let Some(backend) = self.drive.get().filter(|b| b.is_attached()) {
+        if let Some(backend) = self.conf.backend().filter(|b| b.is_attached()) {
             backend.set_write_cache(on.unwrap_or_else(|| self.original_wce.load(Ordering::Relaxed)));
         }
     }
@@ -298,7 +217,7 @@ impl VirtioBlk {
 
     /// Takes a request from a queue.
     fn begin(&self, m: &mut Locked, queue: usize, chain: Chain) {
-        let Some(backend) = self.drive.get() else { return };
+        let Some(backend) = self.conf.backend() else { return };
         let mut head = [0; HEADER + RANGE];
         let n = self.read_from(m, &chain.readable, 0, &mut head);
         let head = head.get(..n).unwrap_or_default();
@@ -326,7 +245,7 @@ impl VirtioBlk {
     /// Starts a request's next piece.
     fn run(&self, m: &mut Locked, ticket: u64) {
         let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
-        let Some(backend) = self.drive.get() else { return };
+        let Some(backend) = self.conf.backend() else { return };
         let done = p.done;
         let request = match p.work {
             Work::Read { offset, len } => {
@@ -367,7 +286,7 @@ impl VirtioBlk {
         // A reset of the queue may have taken the request away meanwhile.
         let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
         if let Err(e) = &outcome.result {
-            let action = self.drive.get().map_or(Action::Report, |b| b.failed(self.core(), p.work.reads(), e));
+            let action = self.conf.backend().map_or(Action::Report, |b| b.failed(self.core(), p.work.reads(), e));
             match action {
                 Action::Stop => _ = self.held.lock().insert(ticket),
                 Action::Ignore => self.advance(m, ticket, p, moved),
@@ -415,7 +334,7 @@ impl VirtioBlk {
         if !state.running {
             return;
         }
-        if let Some(b) = self.drive.get() {
+        if let Some(b) = self.conf.backend() {
             b.reset_io_status();
         }
         let held = std::mem::take(&mut *self.held.lock());
@@ -434,7 +353,7 @@ impl Media for BlkMedia {
 
 impl VirtioImpl for VirtioBlk {
     fn features(&self, offered: u64) -> u64 {
-        let Some(backend) = self.drive.get() else { return offered };
+        let Some(backend) = self.conf.backend() else { return offered };
         let mut all = offered | f::SEG_MAX | f::GEOMETRY | f::TOPOLOGY | f::BLK_SIZE;
         if backend.write_cache() || (self.wce_if_config.get() && all & f::CONFIG_WCE != 0) {
             all |= f::FLUSH;
@@ -450,25 +369,20 @@ impl VirtioImpl for VirtioBlk {
 
     /// §5.2.4; as long as the features that need it.
     fn config(&self, _m: &Locked) -> Vec<u8> {
-        let Some(backend) = self.drive.get() else { return vec![] };
-        let (len, block) = (backend.len(), self.block_size());
+        let Some(backend) = self.conf.backend() else { return vec![] };
+        let (len, block) = (backend.len(), self.conf.block_size());
         let (cyls, heads, secs) = self.geometry(len);
         let segments = u32::from(if self.seg_max_adjust.get() { self.queue_size.get() } else { 128 }) - 2;
-        let exponent = (self.physical_block_size.get().0.max(block) / block).trailing_zeros();
-        let granularity = self.discard_granularity.get().0;
-        let aligned = match granularity {
-            n if n == u64::from(u32::MAX) || !self.report_discard_granularity.get() => block,
-            n => n,
-        };
+        let aligned = if self.report_discard_granularity.get() { self.conf.discard_granularity() } else { block };
         let mut c = (len / SECTOR).to_le_bytes().to_vec();
         c.extend(0u32.to_le_bytes()); // size_max: no limit
         c.extend(segments.to_le_bytes());
         c.extend((cyls as u16).to_le_bytes());
         c.extend([heads as u8, (u64::from(secs) & !(block / SECTOR - 1)) as u8]);
         c.extend((block as u32).to_le_bytes());
-        c.extend([exponent as u8, 0]);
-        c.extend(((self.min_io_size.get().0 / block) as u16).to_le_bytes());
-        c.extend(((self.opt_io_size.get().0 / block) as u32).to_le_bytes());
+        c.extend([self.conf.physical_exponent(), 0]);
+        c.extend(((self.conf.min_io_size() / block) as u16).to_le_bytes());
+        c.extend(((self.conf.opt_io_size() / block) as u32).to_le_bytes());
         c.extend([backend.write_cache().into(), 0]);
         c.extend(self.num_queues.get().to_le_bytes());
         let (discard, zeroes) = (self.wants(f::DISCARD), self.wants(f::WRITE_ZEROES));
@@ -522,18 +436,18 @@ impl VirtioImpl for VirtioBlk {
 
 impl DeviceImpl for VirtioBlk {
     fn realize(&self, m: &mut Locked) -> Result<()> {
-        if self.drive.get().is_none() {
+        if self.conf.backend().is_none() {
             return Err(Error::generic("drive property not set"));
         }
         self.check_properties()?;
-        crate::i386::drives::check_boot_index(self.scope(), self.boot_index())?;
+        crate::i386::drives::check_boot_index(self.scope(), self.conf.boot_index())?;
         self.claim()?;
         self.set_queues(m, std::iter::repeat_n(self.queue_size.get(), self.num_queues.get().into()));
         if let Err(e) = self.parent_realize(m) {
-            self.drive.release();
+            self.conf.drive.release();
             return Err(e);
         }
-        if let Some(backend) = self.drive.get() {
+        if let Some(backend) = self.conf.backend() {
             backend.set_media(Arc::new(BlkMedia(self.this())));
         }
         self.core().events.vm_state.add_for(self, VirtioBlk::went_on);
@@ -542,7 +456,7 @@ impl DeviceImpl for VirtioBlk {
 
     fn unrealize(&self, m: &mut Locked) {
         self.parent_unrealize(m);
-        self.drive.release();
+        self.conf.drive.release();
     }
 
     fn post_load(&self, m: &mut Locked) -> Result<()> {
