@@ -4,7 +4,7 @@
 
 use super::atapi::Cd;
 use super::drive::{DriveInfo, DriveRegs, Kind, SECTOR};
-use super::piix::PciIde;
+use super::transfer::IdeChannel;
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
 use block::{Backend, Blocks, Media};
 use hw_core::{
@@ -16,7 +16,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Drives on a bus.
+/// Most drives on a bus.
 pub const IDE_UNITS: u32 = 2;
 
 /// Type `IDE`.
@@ -24,31 +24,58 @@ pub const IDE_UNITS: u32 = 2;
 #[qom(name = "IDE", parent = Bus, methods(BusClass), class_init = |c: &mut Class| c.edit::<BusClass>().max_dev = 2)]
 pub struct IdeBus {
     parent: Bus,
-    /// Which channel of the controller.
-    channel: Prop<u32>,
+    /// Which channel or port of the controller.
+    number: Prop<u32>,
+    /// Places for drives on the buses that were there before.
+    before: Prop<u32>,
+    channel: RwLock<Option<Arc<dyn IdeChannel>>>,
     drives: RwLock<[Handle<IdeDevice>; 2]>,
 }
 
 impl BusImpl for IdeBus {
+    fn is_full(&self) -> bool {
+        self.devices().len() >= self.units() as usize
+    }
+
     fn fw_dev_path(&self, dev: &Device) -> Option<String> {
-        Some(format!("{}@{:x}", dev.class_of().fw_name.unwrap_or(dev.type_name()), self.channel.get()))
+        Some(format!("{}@{:x}", dev.class_of().fw_name.unwrap_or(dev.type_name()), self.number.get()))
     }
 }
 
 impl IdeBus {
-    /// The bus below a controller, for its channel of this number; its name is `ide.N` by default.
+    /// The bus below a controller, for its channel or port of this number; its name is `ide.N` by default. Until it has a channel, nothing
+    /// reaches its drives.
     ///
     /// # Errors
     /// The name is taken.
-    pub fn create(controller: &Device, name: Option<&str>, channel: u32) -> Result<Ref<IdeBus>> {
+    pub fn create(controller: &Device, name: Option<&str>, number: u32) -> Result<Ref<IdeBus>> {
+        let mut before = 0;
+        controller.scope().root().walk(&mut |o| before += u32::from(o.is_a("IDE")) * IDE_UNITS);
         let bus: Ref<IdeBus> = Bus::create(controller, "IDE", name)?;
-        bus.channel.set(channel);
+        bus.number.set(number);
+        bus.before.set(before);
         Ok(bus)
     }
 
-    /// Number of the channel.
-    pub fn channel(&self) -> u32 {
-        self.channel.get()
+    /// Sets what is at the other end of the cable.
+    pub fn set_channel(&self, channel: Arc<dyn IdeChannel>) {
+        *self.channel.write() = Some(channel);
+    }
+
+    /// What is at the other end of the cable.
+    pub fn channel(&self) -> Option<Arc<dyn IdeChannel>> {
+        self.channel.read().clone()
+    }
+
+    /// Most drives.
+    fn units(&self) -> u32 {
+        self.channel().map_or(IDE_UNITS, |c| c.units())
+    }
+
+    /// The unit that a drive takes: the one it wants, or the first that is free.
+    fn unit_for(&self, wanted: u32) -> u32 {
+        let units = self.units();
+        if wanted == u32::MAX { (0..units).find(|u| self.unit(*u).is_none()).unwrap_or(units) } else { wanted }
     }
 
     /// The drive of a unit.
@@ -60,12 +87,6 @@ impl IdeBus {
         if let Some(slot) = self.drives.write().get_mut(unit as usize) {
             *slot = drive;
         }
-    }
-
-    /// The controller above.
-    pub fn controller(&self) -> Option<Ref<PciIde>> {
-        let parent = self.object().parent()?;
-        Ref::new(parent)
     }
 }
 
@@ -174,8 +195,13 @@ impl IdeDevice {
         self.bus_as::<IdeBus>()
     }
 
+    /// The channel it is on.
+    pub(super) fn channel(&self) -> Option<Arc<dyn IdeChannel>> {
+        self.ide_bus()?.channel()
+    }
+
     /// State after power on.
-    fn power_on(&self, m: &mut Locked) {
+    pub(super) fn power_on(&self, m: &mut Locked) {
         self.forget();
         let info = self.info();
         let regs = self.regs.rw(m);
@@ -228,12 +254,9 @@ impl DeviceImpl for IdeDevice {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         let bus = self.bus_as::<IdeBus>();
         let bus = bus.ok_or_else(|| Error::generic(format!("'{}' needs an IDE bus", self.type_name())))?;
-        let unit = match self.unit.get() {
-            u32::MAX => (0..IDE_UNITS).find(|u| bus.unit(*u).is_none()).unwrap_or(IDE_UNITS),
-            u => u,
-        };
-        if unit >= IDE_UNITS {
-            return Err(Error::generic(format!("Can't create IDE unit {unit}, bus supports only {IDE_UNITS} units")));
+        let (unit, units) = (bus.unit_for(self.unit.get()), bus.units());
+        if unit >= units {
+            return Err(Error::generic(format!("Can't create IDE unit {unit}, bus supports only {units} units")));
         }
         if bus.unit(unit).is_some() {
             return Err(Error::generic(format!("IDE unit {unit} is in use")));
@@ -251,6 +274,10 @@ impl DeviceImpl for IdeDevice {
         self.parent_realize(m)?;
         bus.set_unit(unit, self.this());
         self.power_on(m);
+        if let Some(c) = bus.channel() {
+            c.attached(m);
+        }
+        self.core().events.vm_state.add_for(self, IdeDevice::went_on);
         Ok(())
     }
 
@@ -258,6 +285,9 @@ impl DeviceImpl for IdeDevice {
         self.forget();
         if let Some(bus) = self.bus_as::<IdeBus>() {
             bus.set_unit(self.unit.get(), Handle::default());
+            if let Some(c) = bus.channel() {
+                c.detached(m);
+            }
         }
         self.conf.drive.release();
         self.parent_unrealize(m);
@@ -278,11 +308,7 @@ impl DeviceImpl for IdeDevice {
             b.set_write_cache(self.regs.ro(m).write_cache);
         }
         self.tell_tray(m);
-        if let Some(bus) = self.ide_bus()
-            && let Some(controller) = bus.controller()
-        {
-            controller.start_job(m, bus.channel() as usize, self);
-        }
+        self.start_job(m);
         self.parent_post_load(m)
     }
 }
@@ -296,12 +322,8 @@ impl IdeDevice {
             self.conf.drive.set(Blocks::of(self.core()).anonymous(None)?);
         }
         let backend = self.conf.claim(self, kind == Kind::Cd)?;
-        let unit = match self.unit.get() {
-            u32::MAX => (0..IDE_UNITS).find(|u| bus.unit(*u).is_none()).unwrap_or(0),
-            u => u,
-        };
         if self.serial.get().is_empty() {
-            self.serial.set(format!("QM{:05}", bus.channel() * IDE_UNITS + unit + 1));
+            self.serial.set(format!("QM{:05}", bus.before.get() + bus.unit_for(self.unit.get()) + 1));
         }
         if self.ver.get().is_empty() {
             self.ver.set("2.5+".into());
@@ -320,6 +342,7 @@ impl IdeDevice {
             write_cache: backend.write_cache(),
             discard: kind == Kind::Hd && backend.root().is_some_and(|n| n.common().unmap),
             physical_exponent: self.conf.physical_exponent().into(),
+            queue_depth: bus.channel().map_or(0, |c| c.queue_depth()),
         };
         Ok(backend)
     }

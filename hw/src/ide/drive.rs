@@ -73,6 +73,8 @@ pub struct DriveInfo {
     pub discard: bool,
     /// Logical sectors per physical one, as a power of two.
     pub physical_exponent: u16,
+    /// Commands that can be queued; 0: it knows no queued commands.
+    pub queue_depth: u8,
 }
 
 impl DriveInfo {
@@ -134,6 +136,14 @@ impl Job {
         matches!(self, Self::DmaRead { .. } | Self::DmaWrite { .. } | Self::DmaReply | Self::Trim { .. })
     }
 
+    /// Bytes that have been moved.
+    pub fn done(&self) -> u64 {
+        match self {
+            Self::DmaRead { done, .. } | Self::DmaWrite { done, .. } => *done,
+            _ => 0,
+        }
+    }
+
     /// Whether a failure of it is a failed read.
     pub fn reads(&self) -> bool {
         matches!(self, Self::Read { .. } | Self::DmaRead { .. } | Self::DmaReply)
@@ -154,6 +164,40 @@ pub enum Then {
     Packet,
     /// The next block of a packet's reply.
     MoreReply,
+}
+
+/// A block that the data register moves now, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// From the drive.
+    In(u64),
+    /// To the drive.
+    Out(u64),
+    /// To the drive, and a packet.
+    Packet(u64),
+}
+
+impl Block {
+    /// Bytes.
+    pub fn len(self) -> u64 {
+        let (Self::In(n) | Self::Out(n) | Self::Packet(n)) = self;
+        n
+    }
+}
+
+/// A queued command that failed, as the log of queued errors tells it. ATA8-ACS §A.10 (log 10H)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuedError {
+    /// Tag of the command.
+    pub tag: u8,
+    /// Status and error at its end.
+    pub status: u8,
+    /// Error.
+    pub error: u8,
+    /// Its first sector.
+    pub sector: u64,
+    /// Its sectors; 0 for 65536.
+    pub count: u16,
 }
 
 /// All that the guest can observe of a drive and a snapshot must keep.
@@ -198,6 +242,8 @@ pub struct DriveRegs {
     pub(super) end: usize,
     pub(super) then: Then,
     pub(super) job: Option<Job>,
+    /// The queued command that failed last.
+    pub(super) queued_error: Option<QueuedError>,
     pub(super) cd: Cd,
 }
 
@@ -287,6 +333,11 @@ impl DriveRegs {
     /// Whether the last command ended well.
     pub fn has_no_error(&self) -> bool {
         self.status & status::ERR == 0
+    }
+
+    /// Whether the command block takes writes.
+    pub fn is_idle(&self) -> bool {
+        self.status & (status::BSY | status::DRQ) == 0
     }
 
     /// The status register.
@@ -399,6 +450,30 @@ impl DriveRegs {
         }
         self.pos += size;
         self.pos >= self.end
+    }
+
+    /// The block that is to be moved now: all at once, by a controller that does so.
+    pub(super) fn block(&self) -> Option<Block> {
+        let len = (self.end.saturating_sub(self.pos)) as u64;
+        let now = self.status & status::DRQ != 0 && self.job.is_none();
+        now.then_some(match self.then {
+            Then::Packet => Block::Packet(len),
+            Then::Store => Block::Out(len),
+            Then::Stop | Then::MoreRead | Then::MoreReply => Block::In(len),
+        })
+    }
+
+    /// Takes the block that is to be moved.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        let data = self.buffer.get(self.pos..self.end).unwrap_or_default().to_vec();
+        self.pos = self.end;
+        data
+    }
+
+    /// Fills the block that is to be moved.
+    pub(super) fn fill(&mut self, data: &[u8]) {
+        self.buffer.iter_mut().take(self.end).skip(self.pos).zip(data).for_each(|(to, from)| *to = *from);
+        self.pos = self.end;
     }
 
     /// A block of the data register is over: what follows; whether that interrupts.

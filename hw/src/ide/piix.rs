@@ -1,39 +1,42 @@
 //! PIIX3's IDE function, type `piix3-ide`, two channels at the legacy ports. Source: Intel 82371SB (PIIX3, 290550) §2.3,
-//! SFF-8038i; ATA/ATAPI-6 §9.16 (device 0 or 1 alone). An empty channel reads as zeros, as on QEMU. Timing registers are kept only.
+//! SFF-8038i §1.2 (physical region descriptors) and §3 (status bits at the end of a transfer); ATA/ATAPI-6 §9.16 (device 0 or 1 alone).
+//! An empty channel reads as zeros, as on QEMU. Timing registers are kept only.
 
 use super::bmdma_regs::{BmdmaRegs, Engine};
 use super::bus::{IdeBus, IdeDevice};
+use super::transfer::{IdeChannel, Piece};
 use hw_core::{
     Category, DeviceClass, DeviceImpl, IrqOut, IsaBus, Line, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
-    events::VmState,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
 use parking_lot::RwLock;
-use qom::{Error, Handle, Object, Ref, Result};
+use qom::{Error, Handle, Level, Object, Ref, Result};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Command block and control port of each channel.
 const CHANNELS: [(u64, u64); 2] = [(0x1f0, 0x3f6), (0x170, 0x376)];
 /// DEVSEL medium, fast back-to-back.
 const STATUS: u16 = 0x0280;
+/// Most descriptors of a table: it does not cross 64 KiB.
+const MAX_PRDS: u32 = 8192;
 
 /// ISA interrupts of the channels.
 const IRQS: [usize; 2] = [14, 15];
-/// Device control register: software reset, high order byte.
+/// Device control register: no interrupts, software reset, high order byte.
+const NIEN: u8 = 0x02;
 const SRST: u8 = 0x04;
 const HOB: u8 = 0x80;
-/// Status bits while the command block takes no writes.
-const AT_WORK: u8 = 0x88;
 
 /// A channel's own registers: those its drives share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Channel {
+struct Channel {
     /// Which drive is selected.
     unit: u8,
     /// Device control.
-    pub(super) control: u8,
+    control: u8,
     /// INTRQ.
-    pub(super) irq: bool,
+    irq: bool,
     /// The device register, which also an absent drive shows.
     select: u8,
 }
@@ -71,13 +74,8 @@ impl PciIde {
     }
 
     /// Bus master registers of a channel.
-    pub(super) fn bmdma(&self, channel: usize) -> &MachineCell<BmdmaRegs> {
+    fn bmdma(&self, channel: usize) -> &MachineCell<BmdmaRegs> {
         if channel == 0 { &self.primary } else { &self.secondary }
-    }
-
-    /// The channels' own registers.
-    pub(super) fn channels(&self) -> &MachineCell<[Channel; 2]> {
-        &self.channels
     }
 
     fn channel(&self, m: &Locked, channel: usize) -> Channel {
@@ -85,7 +83,7 @@ impl PciIde {
     }
 
     /// The drives of a channel.
-    pub(super) fn drives(&self, channel: usize) -> [Option<Ref<IdeDevice>>; 2] {
+    fn drives(&self, channel: usize) -> [Option<Ref<IdeDevice>>; 2] {
         let bus = self.buses.read().get(channel).and_then(Handle::upgrade);
         [0, 1].map(|unit| bus.as_ref().and_then(|b| b.unit(unit)))
     }
@@ -96,7 +94,7 @@ impl PciIde {
     }
 
     /// Puts INTRQ on the wire.
-    pub(super) fn drive_irq(&self, m: &mut Locked, channel: usize) {
+    fn drive_irq(&self, m: &mut Locked, channel: usize) {
         let level = self.channel(m, channel).irq;
         if let Some(out) = self.isa_irqs.get(channel).filter(|o| o.line().is_some()) {
             out.set(m, level);
@@ -105,6 +103,47 @@ impl PciIde {
         if let Some(line) = line {
             line.set(m, level);
         }
+    }
+
+    /// Interrupts, unless the guest does not want that.
+    fn raise(&self, m: &mut Locked, channel: usize) {
+        let Some(c) = self.channels.rw(m).get_mut(channel) else { return };
+        if c.control & NIEN != 0 {
+            return;
+        }
+        c.irq = true;
+        self.bmdma(channel).rw(m).interrupt();
+        self.drive_irq(m, channel);
+    }
+
+    /// The descriptors of bytes `skip` to `skip + want` of a channel's table; fewer if it ends before.
+    fn pieces(&self, m: &mut Locked, channel: usize, skip: u64, want: u64) -> Vec<Piece> {
+        let mut at = u64::from(self.bmdma(channel).ro(m).table());
+        let (mut seen, mut got, mut out) = (0u64, 0u64, vec![]);
+        for _ in 0..MAX_PRDS {
+            let mut prd = [0; 8];
+            if got >= want || self.dma_read(m, at, &mut prd).is_err() {
+                break;
+            }
+            let [a0, a1, a2, a3, c0, c1, _, flags] = prd;
+            let addr = u64::from(u32::from_le_bytes([a0, a1, a2, a3]) & !1);
+            let len = match u64::from(u16::from_le_bytes([c0, c1]) & !1) {
+                0 => 0x1_0000,
+                n => n,
+            };
+            let from = skip.saturating_sub(seen).min(len);
+            let n = (len - from).min(want - got);
+            if n > 0 {
+                out.push(Piece { addr: addr + from, len: n, tell: false });
+                got += n;
+            }
+            seen += len;
+            at += 8;
+            if flags & 0x80 != 0 {
+                break;
+            }
+        }
+        out
     }
 
     fn lower(&self, m: &mut Locked, channel: usize) {
@@ -143,9 +182,8 @@ impl PciIde {
         let Some(drive) = self.selected(m, channel) else { return 0 };
         let (v, over) = drive.regs().rw(m).data_read(width);
         if over {
-            let info = drive.info();
-            let irq = drive.regs().rw(m).block_over(&info);
-            self.settle(m, channel, &drive, irq);
+            let irq = drive.block_over(m);
+            drive.settle(m, irq);
         }
         v.into()
     }
@@ -154,9 +192,8 @@ impl PciIde {
         if off == 0 && size > 1 {
             let Some(drive) = self.selected(m, channel) else { return };
             if drive.regs().rw(m).data_write(size as usize, val as u32) {
-                let info = drive.info();
-                let irq = drive.regs().rw(m).block_over(&info);
-                self.settle(m, channel, &drive, irq);
+                let irq = drive.block_over(m);
+                drive.settle(m, irq);
             }
             return;
         }
@@ -172,20 +209,10 @@ impl PciIde {
                 c.control &= !HOB;
             }
             self.lower(m, channel);
-            let info = drive.info();
-            let feature = drive.regs().ro(m).read_feature();
-            let idle = drive.regs().ro(m).status() & AT_WORK == 0;
-            let irq = drive.regs().rw(m).command(&info, val);
-            if val == 0xef && idle {
-                self.set_write_cache(m, &drive, feature);
-            }
-            if drive.regs().ro(m).job.is_none() && val == 0x08 {
-                drive.forget();
-            }
-            return self.settle(m, channel, &drive, irq);
+            return drive.execute(m, val);
         }
         let drives = self.drives(channel);
-        let busy = self.selected(m, channel).is_some_and(|d| d.regs().ro(m).status() & AT_WORK != 0);
+        let busy = self.selected(m, channel).is_some_and(|d| !d.regs().ro(m).is_idle());
         if busy {
             return;
         }
@@ -201,15 +228,6 @@ impl PciIde {
         }
     }
 
-    /// SET FEATURES 02H and 82H were accepted: the write cache is on or off.
-    fn set_write_cache(&self, m: &mut Locked, drive: &IdeDevice, feature: u8) {
-        let Some(backend) = drive.backend().filter(|_| drive.regs().ro(m).has_no_error()) else { return };
-        if let 0x02 | 0x82 = feature {
-            backend.set_write_cache(feature == 0x02);
-            drive.regs().rw(m).write_cache = feature == 0x02;
-        }
-    }
-
     fn read_control(&self, m: &mut Locked, channel: usize) -> u8 {
         self.selected(m, channel).map_or(0, |d| d.regs().ro(m).status())
     }
@@ -220,10 +238,7 @@ impl PciIde {
         if was & SRST == 0 && val & SRST != 0 {
             c.unit = 0;
             for drive in self.drives(channel).into_iter().flatten() {
-                drive.forget();
-                let info = drive.info();
-                drive.regs().rw(m).soft_reset(&info);
-                drive.tell_tray(m);
+                drive.soft_reset(m);
             }
         }
     }
@@ -233,16 +248,10 @@ impl PciIde {
             Engine::Same => {}
             Engine::Started => {
                 if let Some(drive) = self.selected(m, channel) {
-                    self.start_job(m, channel, &drive);
+                    drive.start_job(m);
                 }
             }
-            Engine::Stopped => self.cancel_dma(m, channel),
-        }
-    }
-
-    fn went_on(&self, m: &mut Locked, state: &VmState) {
-        if state.running {
-            self.resume_jobs(m);
+            Engine::Stopped => self.drives(channel).into_iter().flatten().for_each(|d| d.cancel(m, true)),
         }
     }
 
@@ -292,6 +301,52 @@ impl PciIde {
             };
         }
         if channel == 0 { ops!(0) } else { ops!(1) }
+    }
+}
+
+/// A channel as its drives see it.
+struct Cable {
+    controller: Handle<PciIde>,
+    channel: usize,
+}
+
+impl Cable {
+    fn with<R: Default>(&self, f: impl FnOnce(&PciIde) -> R) -> R {
+        self.controller.with(f).unwrap_or_default()
+    }
+}
+
+impl IdeChannel for Cable {
+    fn pieces(&self, m: &mut Locked, skip: u64, want: u64) -> Vec<Piece> {
+        self.with(|c| c.pieces(m, self.channel, skip, want))
+    }
+
+    /// What nobody answers reads as zeros.
+    fn dma_read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> bool {
+        self.with(|c| _ = c.dma_read(m, addr, buf));
+        true
+    }
+
+    fn dma_write(&self, m: &mut Locked, addr: u64, data: &[u8]) {
+        self.with(|c| _ = c.dma_write(m, addr, data));
+    }
+
+    fn is_active(&self, m: &Locked) -> bool {
+        self.with(|c| c.bmdma(self.channel).ro(m).is_active())
+    }
+
+    /// A table that is longer than the transfer leaves the bus master active.
+    fn transfer_ended(&self, m: &mut Locked, _moved: u64, longer: bool) {
+        self.with(|c| c.bmdma(self.channel).rw(m).end(longer));
+    }
+
+    /// The bus master has stopped, and nobody interrupts.
+    fn too_short(&self, _m: &mut Locked, _drive: &IdeDevice, _moved: u64) {}
+
+    fn changed(&self, m: &mut Locked, _drive: &IdeDevice, irq: bool) {
+        if irq {
+            self.with(|c| c.raise(m, self.channel));
+        }
     }
 }
 
@@ -366,11 +421,11 @@ impl DeviceImpl for Piix3Ide {
                 self.legacy.write().push(region);
             }
             let ide = IdeBus::create(self, None, channel as u32)?;
+            ide.set_channel(Arc::new(Cable { controller: base.this(), channel }));
             if let Some(slot) = self.buses.write().get_mut(channel) {
                 *slot = Handle::new(Ref::object(&ide)).unwrap_or_default();
             }
         }
-        self.core().events.vm_state.add_for(base, PciIde::went_on);
         Ok(())
     }
 

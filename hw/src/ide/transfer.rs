@@ -1,253 +1,318 @@
-//! What goes on between a channel's drives, their images and guest memory: jobs, the bus master's tables, interrupts.
-//! Source: SFF-8038i §1.2 (physical region descriptors) and §3 (status bits at the end of a transfer).
+//! What goes on between a drive, its image and guest memory: jobs. How memory is reached and who hears of what a drive does is the
+//! matter of the channel or port it is on.
+//!
+//! A job is a value that is part of the drive's state until it has ended. So one that failed under `werror=stop` is made again when the
+//! machine goes on, and one that was in flight when state was saved is made again where it is loaded.
 
-use super::bus::IdeDevice;
+use super::bus::{IDE_UNITS, IdeDevice};
 use super::drive::{CHUNK, Job, SECTOR};
-use super::piix::PciIde;
 use block::{Action, Backend, Outcome, Request};
-use hw_core::{Core, Locked};
+use hw_core::{Core, Locked, events::VmState};
 use qom::{Handle, Level, Ref};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Most descriptors of a table: it does not cross 64 KiB.
-const MAX_PRDS: u32 = 8192;
-/// Device control register: no interrupts.
-const NIEN: u8 = 0x02;
+/// Command: SET FEATURES, DEVICE RESET.
+const SET_FEATURES: u8 = 0xef;
+const DEVICE_RESET: u8 = 0x08;
 
-/// Bytes of guest memory: address and length.
-type Piece = (u64, u64);
+/// Bytes of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// First byte.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Whoever made the table wants to hear when this was moved.
+    pub tell: bool,
+}
 
-impl PciIde {
-    /// The descriptors of bytes `skip` to `skip + want` of a channel's table; fewer if it ends before.
-    fn pieces(&self, m: &mut Locked, channel: usize, skip: u64, want: u64) -> Vec<Piece> {
-        let mut at = u64::from(self.bmdma(channel).ro(m).table());
-        let (mut seen, mut got, mut out) = (0u64, 0u64, vec![]);
-        for _ in 0..MAX_PRDS {
-            let mut prd = [0; 8];
-            if got >= want || self.dma_read(m, at, &mut prd).is_err() {
-                break;
-            }
-            let [a0, a1, a2, a3, c0, c1, _, flags] = prd;
-            let addr = u64::from(u32::from_le_bytes([a0, a1, a2, a3]) & !1);
-            let len = match u64::from(u16::from_le_bytes([c0, c1]) & !1) {
-                0 => 0x1_0000,
-                n => n,
-            };
-            let from = skip.saturating_sub(seen).min(len);
-            let n = (len - from).min(want - got);
-            if n > 0 {
-                out.push((addr + from, n));
-                got += n;
-            }
-            seen += len;
-            at += 8;
-            if flags & 0x80 != 0 {
-                break;
-            }
-        }
-        out
+/// A channel or port, as the drives on it see it.
+pub trait IdeChannel: Send + Sync {
+    /// The guest memory of bytes `skip` to `skip + want` of the transfer at work; fewer if its table ends before.
+    fn pieces(&self, m: &mut Locked, skip: u64, want: u64) -> Vec<Piece>;
+
+    /// Copies from guest memory; bytes of nobody stay as they are. False: the transfer cannot go on.
+    fn dma_read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> bool;
+
+    /// Copies into guest memory; bytes for nobody are lost.
+    fn dma_write(&self, m: &mut Locked, addr: u64, data: &[u8]);
+
+    /// A piece that wants that was moved.
+    fn piece_done(&self, _m: &mut Locked) {}
+
+    /// Whether a transfer may go on.
+    fn is_active(&self, m: &Locked) -> bool;
+
+    /// A transfer of `moved` bytes has ended, well or not; `longer`: its table has not. [`IdeChannel::changed`] follows unless the table was
+    /// too short.
+    fn transfer_ended(&self, m: &mut Locked, moved: u64, longer: bool);
+
+    /// The table was too short for the transfer, which has ended after `moved` bytes.
+    fn too_short(&self, m: &mut Locked, drive: &IdeDevice, moved: u64);
+
+    /// The drive's registers have changed; `irq`: it interrupts.
+    fn changed(&self, m: &mut Locked, drive: &IdeDevice, irq: bool);
+
+    /// A drive has come.
+    fn attached(&self, _m: &mut Locked) {}
+
+    /// A drive goes.
+    fn detached(&self, _m: &mut Locked) {}
+
+    /// Most drives.
+    fn units(&self) -> u32 {
+        IDE_UNITS
     }
 
-    /// Copies `data` to guest memory from byte `skip` of the table on; what has no place is dropped.
-    fn scatter(&self, m: &mut Locked, channel: usize, skip: u64, data: &[u8]) {
-        let mut rest = data;
-        for (addr, len) in self.pieces(m, channel, skip, data.len() as u64) {
-            let (now, later) = rest.split_at(rest.len().min(len as usize));
-            // Nobody answers there: the bytes are lost, as on a bus without that memory.
-            _ = self.dma_write(m, addr, now);
-            rest = later;
+    /// Commands that a drive can queue; 0: the channel knows no queued commands.
+    fn queue_depth(&self) -> u8 {
+        0
+    }
+}
+
+/// Tells of pieces that were moved, if whoever made the table wants to hear of one.
+fn tell(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece]) {
+    if pieces.iter().any(|p| p.tell) {
+        c.piece_done(m);
+    }
+}
+
+/// Copies `data` to `pieces` of guest memory; how many bytes had a place.
+pub(super) fn scatter(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece], data: &[u8]) -> u64 {
+    let mut rest = data;
+    for p in pieces {
+        let (now, later) = rest.split_at(rest.len().min(p.len as usize));
+        c.dma_write(m, p.addr, now);
+        rest = later;
+    }
+    tell(c, m, pieces);
+    (data.len() - rest.len()) as u64
+}
+
+/// The bytes of `pieces` of guest memory; `None`: the transfer cannot go on.
+pub(super) fn gather(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece]) -> Option<Vec<u8>> {
+    let mut data = vec![];
+    for p in pieces {
+        let at = data.len();
+        data.resize(at + p.len as usize, 0);
+        if !c.dma_read(m, p.addr, data.get_mut(at..).unwrap_or_default()) {
+            return None;
+        }
+    }
+    tell(c, m, pieces);
+    Some(data)
+}
+
+impl IdeDevice {
+    /// The command register is written.
+    pub(super) fn execute(&self, m: &mut Locked, code: u8) {
+        let info = self.info();
+        let feature = self.regs().ro(m).read_feature();
+        let idle = self.regs().ro(m).is_idle();
+        let irq = self.regs().rw(m).command(&info, code);
+        if code == SET_FEATURES && idle {
+            self.set_write_cache(m, feature);
+        }
+        if code == DEVICE_RESET && self.regs().ro(m).job.is_none() {
+            self.forget();
+        }
+        self.settle(m, irq);
+    }
+
+    /// SET FEATURES 02H and 82H were accepted: the write cache is on or off.
+    fn set_write_cache(&self, m: &mut Locked, feature: u8) {
+        let Some(backend) = self.backend().filter(|_| self.regs().ro(m).has_no_error()) else { return };
+        if let 0x02 | 0x82 = feature {
+            backend.set_write_cache(feature == 0x02);
+            self.regs().rw(m).write_cache = feature == 0x02;
         }
     }
 
-    /// Copies `want` bytes from guest memory, fewer if the table ends before.
-    fn gather(&self, m: &mut Locked, channel: usize, skip: u64, want: u64) -> Vec<u8> {
-        let mut data = vec![];
-        for (addr, len) in self.pieces(m, channel, skip, want) {
-            let mut part = vec![0; len as usize];
-            _ = self.dma_read(m, addr, &mut part);
-            data.append(&mut part);
-        }
-        data
+    /// A block of the data register is over.
+    pub(super) fn block_over(&self, m: &mut Locked) -> bool {
+        let info = self.info();
+        self.regs().rw(m).block_over(&info)
     }
 
-    /// Interrupts, unless the guest does not want that.
-    pub(super) fn raise(&self, m: &mut Locked, channel: usize) {
-        let Some(c) = self.channels().rw(m).get_mut(channel) else { return };
-        if c.control & NIEN != 0 {
-            return;
-        }
-        c.irq = true;
-        self.bmdma(channel).rw(m).interrupt();
-        self.drive_irq(m, channel);
+    /// SRST: what the drive does is forgotten.
+    pub(super) fn soft_reset(&self, m: &mut Locked) {
+        self.forget();
+        let info = self.info();
+        self.regs().rw(m).soft_reset(&info);
+        self.tell_tray(m);
     }
 
-    /// After anything that may have changed a drive: interrupts, and starts the job there may be.
-    pub(super) fn settle(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, irq: bool) {
-        if irq {
-            self.raise(m, channel);
+    /// After anything that may have changed the drive: interrupts, and starts the job there may be.
+    pub(super) fn settle(&self, m: &mut Locked, irq: bool) {
+        if let Some(c) = self.channel() {
+            c.changed(m, self, irq);
         }
-        drive.tell_tray(m);
-        self.start_job(m, channel, drive);
+        self.tell_tray(m);
+        self.start_job(m);
     }
 
     /// Starts the drive's job if it has one that can start.
-    pub(super) fn start_job(&self, m: &mut Locked, channel: usize, drive: &IdeDevice) {
-        let Some(job) = drive.regs().ro(m).job.clone() else { return };
-        if drive.is_running() || job.is_dma() && !self.bmdma(channel).ro(m).is_active() {
+    pub(super) fn start_job(&self, m: &mut Locked) {
+        let Some(job) = self.regs().ro(m).job.clone() else { return };
+        let Some(channel) = self.channel() else { return };
+        let c = &*channel;
+        if self.is_running() || job.is_dma() && !c.is_active(m) {
             return;
         }
-        let Some(backend) = drive.backend() else { return };
+        let Some(backend) = self.backend() else { return };
         match job {
-            Job::Read { at, len } => self.submit(channel, drive, &backend, vec![Request::read(at, len as usize)]),
+            Job::Read { at, len } => self.submit(&backend, vec![Request::read(at, len as usize)]),
             Job::Write { at, len } => {
-                let data = drive.regs().ro(m).buffer.iter().take(len as usize).copied().collect();
-                self.submit(channel, drive, &backend, vec![Request::write(at, data)]);
+                let data = self.regs().ro(m).buffer.iter().take(len as usize).copied().collect();
+                self.submit(&backend, vec![Request::write(at, data)]);
             }
-            Job::Flush => self.submit(channel, drive, &backend, vec![Request::flush()]),
+            Job::Flush => self.submit(&backend, vec![Request::flush()]),
             Job::DmaRead { at, len, done } => {
                 let want = (len - done).min(CHUNK);
-                let have: u64 = self.pieces(m, channel, done, want).iter().map(|p| p.1).sum();
+                let have: u64 = c.pieces(m, done, want).iter().map(|p| p.len).sum();
                 match have - have % SECTOR {
-                    0 => self.table_ends(m, channel, drive),
-                    n => self.submit(channel, drive, &backend, vec![Request::read(at + done, n as usize)]),
+                    0 => self.table_ends(m, c, done),
+                    n => self.submit(&backend, vec![Request::read(at + done, n as usize)]),
                 }
             }
             Job::DmaWrite { at, len, done } => {
-                let mut data = self.gather(m, channel, done, (len - done).min(CHUNK));
+                let pieces = c.pieces(m, done, (len - done).min(CHUNK));
+                let Some(mut data) = gather(c, m, &pieces) else { return self.give_up(m, &job) };
                 data.truncate(data.len() - data.len() % SECTOR as usize);
                 if data.is_empty() {
-                    self.table_ends(m, channel, drive);
+                    self.table_ends(m, c, done);
                 } else {
-                    self.submit(channel, drive, &backend, vec![Request::write(at + done, data)]);
+                    self.submit(&backend, vec![Request::write(at + done, data)]);
                 }
             }
             Job::DmaReply => {
-                let data = drive.regs().ro(m).buffer.clone();
-                self.scatter(m, channel, 0, &data);
-                self.complete(m, channel, drive, &Job::DmaReply, vec![]);
+                let data = self.regs().ro(m).buffer.clone();
+                let pieces = c.pieces(m, 0, data.len() as u64);
+                scatter(c, m, &pieces, &data);
+                self.complete(m, &Job::DmaReply, vec![]);
             }
             Job::Trim { len } => {
-                let (list, size) = (self.gather(m, channel, 0, len), backend.len());
+                let pieces = c.pieces(m, 0, len);
+                let Some(list) = gather(c, m, &pieces) else { return self.give_up(m, &job) };
+                let size = backend.len();
                 // (The guest's mistake is not the host's: no policy for errors applies.)
                 if trim_ranges(&list).any(|(at, len)| at + len > size) {
-                    return self.give_up(m, channel, drive, &Job::Trim { len });
+                    return self.give_up(m, &job);
                 }
                 let requests = trim_ranges(&list).map(|(at, len)| Request::discard(at, len)).collect();
-                self.submit(channel, drive, &backend, requests);
+                self.submit(&backend, requests);
             }
         }
     }
 
     /// Submits requests; the job goes on when all have ended, with the first error there is.
-    fn submit(&self, channel: usize, drive: &IdeDevice, backend: &Arc<Backend>, requests: Vec<Request>) {
+    fn submit(&self, backend: &Arc<Backend>, requests: Vec<Request>) {
         let asked = requests.iter().map(Request::len).fold(0, u64::saturating_add);
-        let step = Step { controller: self.this(), drive: drive.this(), channel, ticket: drive.begin(), asked };
+        let step = Step { drive: self.this(), ticket: self.begin(), asked };
         step.run(backend.clone(), requests.into());
     }
 
     /// All requests of the job at work have ended, or one has failed; `moved` bytes were asked for.
-    fn ended(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, moved: u64, outcome: Outcome) {
-        let Some(job) = drive.regs().ro(m).job.clone() else { return };
+    fn ended(&self, m: &mut Locked, moved: u64, outcome: Outcome) {
+        let Some(job) = self.regs().ro(m).job.clone() else { return };
         if let Err(e) = &outcome.result {
-            let action = drive.backend().map_or(Action::Report, |b| b.failed(self.core(), job.reads(), e));
+            let action = self.backend().map_or(Action::Report, |b| b.failed(self.core(), job.reads(), e));
             match action {
-                Action::Stop => return drive.hold(true),
+                Action::Stop => return self.hold(true),
                 Action::Ignore => {}
-                Action::Report => return self.give_up(m, channel, drive, &job),
+                Action::Report => return self.give_up(m, &job),
             }
         }
         match job {
             Job::DmaRead { at, len, done } => {
-                self.scatter(m, channel, done, &outcome.data);
-                self.advance(m, channel, drive, Job::DmaRead { at, len, done: done + moved }, done + moved < len);
+                if let Some(channel) = self.channel() {
+                    let pieces = channel.pieces(m, done, outcome.data.len() as u64);
+                    scatter(&*channel, m, &pieces, &outcome.data);
+                }
+                self.advance(m, Job::DmaRead { at, len, done: done + moved }, done + moved < len);
             }
             Job::DmaWrite { at, len, done } => {
-                self.advance(m, channel, drive, Job::DmaWrite { at, len, done: done + moved }, done + moved < len);
+                self.advance(m, Job::DmaWrite { at, len, done: done + moved }, done + moved < len);
             }
-            job => self.complete(m, channel, drive, &job, outcome.data),
+            job => self.complete(m, &job, outcome.data),
         }
     }
 
     /// A job fails for the guest.
-    fn give_up(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, job: &Job) {
-        let info = drive.info();
-        let regs = drive.regs().rw(m);
+    fn give_up(&self, m: &mut Locked, job: &Job) {
+        let info = self.info();
+        let regs = self.regs().rw(m);
         regs.job = None;
         let irq = regs.job_failed(&info, job);
-        if job.is_dma() {
-            self.bmdma(channel).rw(m).end(false);
+        if let Some(c) = self.channel().filter(|_| job.is_dma()) {
+            c.transfer_ended(m, job.done(), false);
         }
-        self.settle(m, channel, drive, irq);
+        self.settle(m, irq);
     }
 
     /// A part of a transfer is done.
-    fn advance(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, job: Job, more: bool) {
+    fn advance(&self, m: &mut Locked, job: Job, more: bool) {
         if more {
-            drive.regs().rw(m).job = Some(job);
-            self.start_job(m, channel, drive);
+            self.regs().rw(m).job = Some(job);
+            self.start_job(m);
         } else {
-            self.complete(m, channel, drive, &job, vec![]);
+            self.complete(m, &job, vec![]);
         }
     }
 
     /// All of a job is done.
-    fn complete(&self, m: &mut Locked, channel: usize, drive: &IdeDevice, job: &Job, data: Vec<u8>) {
-        if job.is_dma() {
+    fn complete(&self, m: &mut Locked, job: &Job, data: Vec<u8>) {
+        if let Some(c) = self.channel().filter(|_| job.is_dma()) {
             let len = match job {
                 Job::DmaRead { len, .. } | Job::DmaWrite { len, .. } | Job::Trim { len } => *len,
-                _ => drive.regs().ro(m).buffer.len() as u64,
+                _ => self.regs().ro(m).buffer.len() as u64,
             };
-            // A table that is longer than the transfer leaves the bus master active.
-            let longer = !self.pieces(m, channel, len, 1).is_empty();
-            self.bmdma(channel).rw(m).end(longer);
+            let longer = !c.pieces(m, len, 1).is_empty();
+            c.transfer_ended(m, len, longer);
         }
-        let info = drive.info();
-        let regs = drive.regs().rw(m);
+        let info = self.info();
+        let regs = self.regs().rw(m);
         regs.job = None;
         let irq = regs.job_done(&info, job, data);
-        self.settle(m, channel, drive, irq);
+        self.settle(m, irq);
     }
 
-    /// The table is shorter than the transfer: the bus master stops, and nobody interrupts.
-    fn table_ends(&self, m: &mut Locked, channel: usize, drive: &IdeDevice) {
-        let regs = drive.regs().rw(m);
+    /// The table is shorter than the transfer.
+    fn table_ends(&self, m: &mut Locked, c: &dyn IdeChannel, moved: u64) {
+        let regs = self.regs().rw(m);
         regs.job = None;
         regs.table_too_short();
-        self.bmdma(channel).rw(m).end(false);
+        c.transfer_ended(m, moved, false);
+        c.too_short(m, self, moved);
     }
 
-    /// The guest stops the bus master: a transfer at work is given up.
-    pub(super) fn cancel_dma(&self, m: &mut Locked, channel: usize) {
-        for drive in self.drives(channel).into_iter().flatten() {
-            let regs = drive.regs().rw(m);
-            if regs.job.as_ref().is_some_and(Job::is_dma) {
-                regs.job = None;
-                regs.abort();
-                drive.forget();
-            }
+    /// The guest gives up what the drive is at; `dma`: only a transfer.
+    pub(super) fn cancel(&self, m: &mut Locked, dma: bool) {
+        let regs = self.regs().rw(m);
+        if regs.job.as_ref().is_some_and(|j| !dma || j.is_dma()) {
+            regs.job = None;
+            regs.abort();
+            self.forget();
         }
     }
 
-    /// The machine goes on: jobs that failed are tried again.
-    pub(super) fn resume_jobs(&self, m: &mut Locked) {
-        for channel in 0..2 {
-            for drive in self.drives(channel).into_iter().flatten() {
-                if let Some(b) = drive.backend() {
-                    b.reset_io_status();
-                }
-                drive.hold(false);
-                self.start_job(m, channel, &drive);
-            }
+    /// The machine goes on: a job that failed is tried again.
+    pub(super) fn went_on(&self, m: &mut Locked, state: &VmState) {
+        if !state.running {
+            return;
         }
+        if let Some(b) = self.backend() {
+            b.reset_io_status();
+        }
+        self.hold(false);
+        self.start_job(m);
     }
 }
 
 /// Requests of a job, one after the other, up to the first that fails.
 struct Step {
-    controller: Handle<PciIde>,
     drive: Handle<IdeDevice>,
-    channel: usize,
     ticket: u64,
     asked: u64,
 }
@@ -260,15 +325,15 @@ impl Step {
         backend.submit(
             first,
             Box::new(move |outcome| {
-                let (Some(c), Some(d)) = (self.controller.upgrade(), self.drive.upgrade()) else { return };
-                let core = Core::of(&**Ref::object(&c));
+                let Some(d) = self.drive.upgrade() else { return };
+                let core = Core::of(&**Ref::object(&d));
                 let m = &mut core.lock();
                 if !d.is_at(self.ticket) {
                     return; // the guest has reset the drive meanwhile: what is left of the job must not be done any more
                 }
                 if requests.is_empty() || outcome.result.is_err() {
                     d.end();
-                    c.ended(m, self.channel, &d, self.asked, outcome);
+                    d.ended(m, self.asked, outcome);
                 } else {
                     self.run(next, requests);
                 }
