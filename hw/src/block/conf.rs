@@ -90,12 +90,14 @@ impl DiskConf {
 
     /// Gives a class `bootindex`.
     pub fn boot_property<T: HasDisk>(c: &mut Class) {
-        c.property(Property::computed::<i32>("bootindex").getter(|d: &T| Ok(d.disk_conf().bootindex.get() - 1)).setter(
-            |d: &T, n: i32| {
-                d.disk_conf().bootindex.set(n.saturating_add(1));
-                Ok(())
-            },
-        ));
+        c.property(
+            Property::computed::<i32>("bootindex").getter(|d: &T| Ok(d.disk_conf().bootindex.get() - 1)).setter(
+                |d: &T, n: i32| {
+                    d.disk_conf().bootindex.set(n.saturating_add(1));
+                    Ok(())
+                },
+            ),
+        );
     }
 
     /// Gives a class `rerror` and `werror`.

@@ -1,7 +1,7 @@
 //! Commands of disks. Source: ATA/ATAPI-7 volume 1 §6, ATA8-ACS §7.10 (DATA SET MANAGEMENT). Power modes are accepted and change
 //! nothing; security, HPA beyond READ NATIVE MAX, streaming and logs other than SMART's are not there: aborted, as on QEMU.
 
-use super::drive::{DriveInfo, DriveRegs, Job, Kind, SECTOR, Then, error, status};
+use super::drive::{DriveInfo, DriveRegs, Job, Kind, LBA, SECTOR, Then, error, status};
 use super::identify;
 
 /// A command's end.
@@ -14,6 +14,9 @@ enum End {
     Later,
 }
 
+/// Log of the queued command that failed last, and what it begins with if none has.
+const QUEUED_ERROR_LOG: u8 = 0x10;
+const NO_QUEUED_ERROR: u8 = 0x80;
 /// SMART command's key in the cylinder registers.
 const SMART_KEY: (u8, u8) = (0x4f, 0xc2);
 
@@ -108,6 +111,7 @@ impl DriveRegs {
             0xc8 | 0xc9 => self.dma(i, false, true),
             0x35 | 0x3d => self.dma(i, true, false),
             0xca | 0xcb => self.dma(i, false, false),
+            0x2f if i.queue_depth > 0 => self.read_log(),
             // READ VERIFY
             0x40 | 0x41 => self.verify(i, false),
             0x42 => self.verify(i, true),
@@ -231,6 +235,21 @@ impl DriveRegs {
         Some(End::Later)
     }
 
+    /// READ LOG EXT: the log of the queued command that failed last, ATA8-ACS §A.10; there is no other.
+    fn read_log(&mut self) -> Option<End> {
+        let [_, count, _, page, _] = self.hob;
+        if (self.lba_low, self.lba_mid, page) != (QUEUED_ERROR_LOG, 0, 0) || (self.nsector, count) != (1, 0) {
+            return None;
+        }
+        let mut log = vec![NO_QUEUED_ERROR];
+        if let Some(e) = self.queued_error.take() {
+            let [l0, l1, l2, l3, l4, l5, ..] = e.sector.to_le_bytes();
+            let [c0, c1] = e.count.to_le_bytes();
+            log = vec![e.tag, 0, e.status, e.error, l0, l1, l2, LBA, l3, l4, l5, 0, c0, c1];
+        }
+        Some(self.log_data(log))
+    }
+
     fn verify(&mut self, i: &DriveInfo, wide: bool) -> Option<End> {
         self.take_count(wide);
         self.in_range(i, self.left).then_some(End::Seek)
@@ -351,8 +370,8 @@ impl DriveRegs {
             return None;
         }
         match self.feature {
-            0xd0 => Some(self.smart_data(smart_values(i))),
-            0xd1 => Some(self.smart_data(smart_thresholds())),
+            0xd0 => Some(self.log_data(smart_values(i))),
+            0xd1 => Some(self.log_data(smart_thresholds())),
             0xd2 => {
                 match self.nsector {
                     0x00 => self.smart_autosave = false,
@@ -380,7 +399,7 @@ impl DriveRegs {
         }
     }
 
-    fn smart_data(&mut self, mut data: Vec<u8>) -> End {
+    fn log_data(&mut self, mut data: Vec<u8>) -> End {
         data.resize(511, 0);
         let sum = data.iter().fold(0u8, |s, b| s.wrapping_add(*b));
         data.push(sum.wrapping_neg());
@@ -418,7 +437,7 @@ impl DriveRegs {
             }
             _ => return None,
         }
-        Some(self.smart_data(log))
+        Some(self.log_data(log))
     }
 }
 

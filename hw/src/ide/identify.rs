@@ -78,6 +78,10 @@ pub fn disk(r: &DriveRegs, i: &DriveInfo) -> Vec<u8> {
     if i.discard {
         w.set(69, 1 << 14); // reads after TRIM are deterministic
     }
+    if i.queue_depth > 0 {
+        w.set(75, u16::from(i.queue_depth) - 1);
+        w.set(76, 1 << 8); // native command queuing
+    }
     w.set(80, 0xf0); // ATA-4 to ATA-7
     w.set(81, 0x16);
     w.set(82, VALID | 1 << 5 | 1); // NOP, write cache, SMART

@@ -1,5 +1,6 @@
 //! IDE controllers and drives.
 
+pub mod ahci;
 pub mod ata;
 pub mod atapi;
 pub mod bmdma_regs;

@@ -56,6 +56,7 @@ pub mod cap {
     pub const VENDOR: u8 = 0x09;
     pub const EXPRESS: u8 = 0x10;
     pub const MSIX: u8 = 0x11;
+    pub const SATA: u8 = 0x12;
 }
 
 /// Bytes of a conventional function's space.
