@@ -227,7 +227,8 @@ fn drives_are_what_users_say() {
         (&["-device", "floppy,unit=2"][..], "Can't create floppy unit 2, bus supports only 2 units"),
         (&["-fda", "/nowhere/x"], "Could not open '/nowhere/x'"),
         (&["-device", "floppy,unit=0", "-device", "floppy,unit=0"], "Floppy unit 0 is in use"),
-        (&["-device", "floppy,logical_block_size=1024"], "Physical and logical block size must be 512 for floppy"),
+        (&["-device", "floppy,logical_block_size=1024"], "logical_block_size > physical_block_size not supported"),
+        (&["-device", "floppy,physical_block_size=1024"], "Physical and logical block size must be 512 for floppy"),
         (&["-drive", "if=floppy,werror=stop"], "werror is not supported by this bus type"),
         (&["-global", "isa-fdc.bootindexA=1", "-device", "e1000,bootindex=1"], "The bootindex 1 has already been used"),
     ] {

@@ -501,6 +501,9 @@ fn firmware_boots_from_a_disk() {
     assert_eq!(boot(&[&second[..], &devices].concat()), [b'B', 77]);
     let devices = ["-device", "ide-hd,drive=n,bootindex=2", "-device", "nvme,serial=1,drive=d,bootindex=1"];
     assert_eq!(boot(&[&second[..], &devices].concat()), [b'B', 77]);
+    // Behind a port of an AHCI controller, which has another disk as well
+    let disks = ["-device", "ide-hd,drive=n,bus=a.0,bootindex=2", "-device", "ide-hd,drive=d,bus=a.3,bootindex=1"];
+    assert_eq!(boot(&[&second[..], &["-device", "ahci,id=a"], &disks].concat()), [b'B', 77]);
 }
 
 #[test]
@@ -531,4 +534,6 @@ fn firmware_boots_from_a_cd() {
     let drive = format!("file={},format=raw,media=cdrom,if=none,id=d", file.path().display());
     let scsi = ["-drive", &drive, "-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=d,bootindex=0"];
     assert_eq!(boot(&scsi), b"BC");
+    let ahci = ["-drive", &drive, "-device", "ahci,id=a", "-device", "ide-cd,drive=d,bus=a.1,bootindex=0"];
+    assert_eq!(boot(&ahci), b"BC");
 }

@@ -3,17 +3,26 @@
 use tests::guest::Linux;
 use tests::modules::{self, empty, run, value};
 
+const DRIVERS: [&str; 5] = ["ata_piix", "sd_mod", "sr_mod", "isofs", "ext4"];
+
 /// A guest that loads drivers, libata with `options`, and then runs `script`.
 fn linux(name: &str, options: &str, script: &str) -> Linux {
-    let needed = modules::with_needs(&["ata_piix", "sd_mod", "sr_mod", "isofs", "ext4"]).expect("modules");
+    let needed = modules::with_needs(&DRIVERS).expect("modules");
+    guest(Linux::amd64_with, name, &needed, options, script)
+}
+
+/// How a guest of a kernel is made.
+type Make = fn(&str, &str, &[(&str, &[u8])]) -> anyhow::Result<Linux>;
+
+fn guest(make: Make, name: &str, needed: &[(String, Vec<u8>)], options: &str, script: &str) -> Linux {
     let files: Vec<(&str, &[u8])> = needed.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
     let script = format!(
         "{}\
          for i in $(seq 100); do [ -b /dev/sda ] && break; sleep 0.1; done\n\
          {script}\ndmesg | grep -iE 'ata[0-9.:]+ |error|exception' | grep -v Kernel\n",
-        modules::commands(&needed).replace("libata.ko", &format!("libata.ko {options}"))
+        modules::commands(needed).replace("libata.ko", &format!("libata.ko {options}"))
     );
-    Linux::amd64_with(name, &script, &files).expect("the packages")
+    make(name, &script, &files).expect("the packages")
 }
 
 const WRITE: &str = "\
@@ -50,4 +59,33 @@ fn what_linux_writes_to_a_disk_is_there_after_a_reboot() {
     assert_eq!(value(&console, "SUM"), sum);
     let modes = (value(&second, "MODE"), value(&console, "MODE"));
     assert!(modes.0.contains("DMA") && !modes.1.contains("DMA"), "{modes:?}");
+}
+
+const AHCI: &str = "\
+    for i in $(seq 100); do [ -b /dev/sr0 ] && break; sleep 0.1; done\n\
+    echo DEPTH $(cat /sys/block/sda/device/queue_depth) $(cat /sys/block/sda/device/ncq_prio_supported)\n\
+    echo CD $(head -c 4 /dev/sr0)";
+
+#[test]
+fn linux_queues_commands_on_ahci() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, cd) = (dir.path().join("d"), dir.path().join("cd"));
+    empty(&image, 64 << 20);
+    std::fs::write(&cd, b"disc".repeat(1 << 16)).unwrap();
+    // (Debian's cloud kernel has no driver for it.)
+    let needed = modules::with_needs_686(&["ahci", "sd_mod", "sr_mod", "ext4"]).expect("modules");
+    let guest = |name: &str, script: &str| guest(Linux::i686_with, name, &needed, "", &format!("{script}\n{AHCI}"));
+    let (write, read) = (guest("ahci-write.cpio", WRITE), guest("ahci-read.cpio", READ));
+    let drive = format!("if=none,id=d,file={},format=raw,cache=none", image.display());
+    let disc = format!("if=none,id=c,file={},format=raw,media=cdrom", cd.display());
+    let units = ["-device", "ide-hd,drive=d,bus=a.0", "-drive", &disc, "-device", "ide-cd,drive=c,bus=a.2"];
+    let first = run(&write, &[&["-drive", &drive, "-device", "ahci,id=a"], &units[..]].concat());
+    assert_eq!((value(&first, "MODEL"), value(&first, "CD")), ("QEMU HARDDISK", "disc"));
+    assert!(value(&first, "DEPTH").starts_with("32"), "{first}");
+    let sum = value(&first, "SUM").to_owned();
+    assert_eq!(value(&first, "AGAIN"), sum);
+    let through = drive.replace("cache=none", "cache=writethrough");
+    let second = run(&read, &[&["-smp", "2", "-drive", &through, "-device", "ahci,id=a"], &units[..]].concat());
+    assert_eq!((value(&second, "SUM"), value(&second, "FILES")), (sum.as_str(), "100 42"));
+    assert!(value(&second, "MODE").contains("DMA"), "{second}");
 }

@@ -156,20 +156,26 @@ impl Ich9Ahci {
 
     // ---- interrupts ----
 
-    /// Ports may have something new to tell.
-    fn update_irq(&self, m: &mut Locked) {
+    /// Enters the ports that want to interrupt; which they are, and which of them were not entered yet.
+    fn collect(&self, m: &mut Locked) -> (u32, u32) {
         let ports = self.ports.ro(m).iter().enumerate();
         let pending = ports.filter(|(_, p)| p.is_pending()).fold(0, |all, (n, _)| all | 1 << n);
         let r = self.hba.rw(m);
         let new = pending & !r.is;
         r.is |= pending;
+        (pending, new)
+    }
+
+    /// Ports may have something new to tell.
+    fn update_irq(&self, m: &mut Locked) {
+        let (_, new) = self.collect(m);
         self.interrupt(m, new != 0);
     }
 
     /// The guest has acknowledged something: what is left is told again.
     fn acknowledged(&self, m: &mut Locked) {
-        self.update_irq(m);
-        self.interrupt(m, true);
+        let (pending, _) = self.collect(m);
+        self.interrupt(m, pending != 0);
     }
 
     /// Puts the interrupt on the wire, or sends a message if there is news. §10.6.2
@@ -209,10 +215,10 @@ impl Ich9Ahci {
                 let port = Port { ahci: self, n };
                 if n < PORTS {
                     let effect = self.ports.rw(m).get_mut(n).map(|p| p.write(register, val));
-                    port.act(m, effect.unwrap_or(regs::Effect::None));
                     if PortRegs::interrupts_at(register) {
-                        self.acknowledged(m);
+                        return self.acknowledged(m);
                     }
+                    port.act(m, effect.unwrap_or(regs::Effect::None));
                 }
             }
         }

@@ -208,12 +208,12 @@ impl Port<'_> {
         self.edit(m, |r| {
             r.current = None;
             r.tfd = t.tfd();
+            // That it interrupts shows also if it failed: SeaBIOS before 1.17 waits for that, for half a minute.
+            let failed = t.status & status::ERR != 0;
+            r.is |= if interrupt && (failed || !r.halted) { pxis::DHRS } else { 0 };
             match slot {
-                _ if t.status & status::ERR != 0 => r.halt(pxis::TFES),
-                Some(slot) if !r.halted => {
-                    r.clear_issued(slot);
-                    r.is |= if interrupt { pxis::DHRS } else { 0 };
-                }
+                _ if failed => r.halt(pxis::TFES),
+                Some(slot) if !r.halted => r.clear_issued(slot),
                 _ => {}
             }
         });
