@@ -72,8 +72,8 @@ fn linux_queues_commands_on_ahci() {
     let (image, cd) = (dir.path().join("d"), dir.path().join("cd"));
     empty(&image, 64 << 20);
     std::fs::write(&cd, b"disc".repeat(1 << 16)).unwrap();
-    // (Debian's cloud kernel has no driver for it.)
-    let needed = modules::with_needs_686(&["ahci", "sd_mod", "sr_mod", "ext4"]).expect("modules");
+    // (Debian's cloud kernel has no driver for it; ext4 asks for its checksum by name.)
+    let needed = modules::with_needs_686(&["ahci", "sd_mod", "sr_mod", "crc32c_generic", "ext4"]).expect("modules");
     let guest = |name: &str, script: &str| guest(Linux::i686_with, name, &needed, "", &format!("{script}\n{AHCI}"));
     let (write, read) = (guest("ahci-write.cpio", WRITE), guest("ahci-read.cpio", READ));
     let drive = format!("if=none,id=d,file={},format=raw,cache=none", image.display());
