@@ -55,6 +55,19 @@ const NEEDS: &[Need] = &[
     Need { type_name: "ne2k_isa", args: &[], props: &[("irq", "10")], why: "line 9, its default, is ACPI's here" },
 ];
 
+/// What is put behind a device whose id is `d`, so that there is something to reach.
+const BEHIND: &[(&str, &[&str])] = &[(
+    "ich9-ahci",
+    &[
+        "-drive",
+        "if=none,id=behind,driver=null-co,size=1M,read-zeroes=on",
+        "-device",
+        "ide-hd,drive=behind,bus=d.0",
+        "-device",
+        "ide-cd,bus=d.1",
+    ],
+)];
+
 /// Types that exist as a part of another: part, whole, and why not alone.
 const PARTS: &[(&str, &str, &str)] = &[
     ("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own"),
@@ -81,7 +94,8 @@ pub fn needs(name: &str) -> (&'static [&'static str], &'static [(&'static str, &
 pub fn with_device(name: &str, id: &str) -> Result<Board, String> {
     let (args, props) = needs(name);
     let props: String = props.iter().map(|(k, v)| format!(",{k}={v}")).collect();
-    Board::pc(&[args, &["-device", &format!("{name},id={id}{props}")]].concat())
+    let behind = BEHIND.iter().find(|b| b.0 == name).map_or(&[][..], |b| b.1);
+    Board::pc(&[args, &["-device", &format!("{name},id={id}{props}")], behind].concat())
 }
 
 /// Registers that nothing random finds: configuration that firmware writes first.
