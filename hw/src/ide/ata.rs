@@ -235,7 +235,7 @@ impl DriveRegs {
         Some(End::Later)
     }
 
-    /// READ LOG EXT: the log of the queued command that failed last, ATA8-ACS §A.10; there is no other.
+    /// READ LOG EXT: the log of the queued command that failed last, ATA8-ACS annex A; there is no other.
     fn read_log(&mut self) -> Option<End> {
         let [_, count, _, page, _] = self.hob;
         if (self.lba_low, self.lba_mid, page) != (QUEUED_ERROR_LOG, 0, 0) || (self.nsector, count) != (1, 0) {

@@ -53,6 +53,11 @@ impl Cd {
         Self { tray: self.tray.after_reset(), ..Self::default() }
     }
 
+    /// Whether what has still to be moved of a reply is there: `have` bytes in the buffer, the rest on the medium.
+    pub(super) fn has_reply(&self, have: u64) -> bool {
+        self.left <= self.sectors_left.saturating_mul(CD_SECTOR).saturating_add(have)
+    }
+
     /// Whether the tray is open, and locked by the guest.
     pub fn tray(&self) -> (bool, bool) {
         (self.tray.open, self.tray.locked)

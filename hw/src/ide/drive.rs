@@ -179,13 +179,13 @@ pub enum Block {
 
 impl Block {
     /// Bytes.
-    pub fn len(self) -> u64 {
+    pub fn bytes(self) -> u64 {
         let (Self::In(n) | Self::Out(n) | Self::Packet(n)) = self;
         n
     }
 }
 
-/// A queued command that failed, as the log of queued errors tells it. ATA8-ACS §A.10 (log 10H)
+/// A queued command that failed, as the log of queued errors tells it. ATA8-ACS annex A (log 10H)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuedError {
     /// Tag of the command.
@@ -508,7 +508,9 @@ impl DriveRegs {
             Some(Job::DmaRead { len, done, .. } | Job::DmaWrite { len, done, .. }) => done <= len,
             _ => true,
         };
+        let replies = self.then == Then::MoreReply || matches!(self.job, Some(Job::Read { .. }));
+        let reply = !replies || self.cd.has_reply(self.buffer.len().saturating_sub(self.pos) as u64);
         let modes = self.multiple <= super::identify::MAX_MULTIPLE && self.smart_tests.len() <= 21;
-        if ok && job && modes { Ok(()) } else { Err("IDE drive: impossible state".into()) }
+        if ok && job && reply && modes { Ok(()) } else { Err("IDE drive: impossible state".into()) }
     }
 }

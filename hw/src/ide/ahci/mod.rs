@@ -32,7 +32,7 @@ const IDP_DATA: u64 = 0x14;
 /// Places of the capabilities.
 const MSI_CAP: usize = 0x80;
 const SATA_CAP: usize = 0xa8;
-/// Serial ATA capability, revision 1.0; where the pair is: BAR 4, in words of 4 bytes. SATA AHCI 1.3.1 §2.4
+/// Serial ATA capability, revision 1.0; where the pair is: BAR 4, in words of 4 bytes. AHCI 1.3.1 §2.4
 const SATA_REVISION: u16 = 0x10;
 const SATA_WHERE: u32 = (IDP_INDEX as u32 / 4) << 4 | 8;
 /// Address map register of the ICH9, as AHCI has it: §15.1.26.

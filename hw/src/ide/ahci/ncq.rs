@@ -139,7 +139,7 @@ impl Port<'_> {
         }
     }
 
-    /// A command fails for the guest, and with it all that are queued. SATA §13.6.4.2
+    /// A command fails for the guest, and with it all that are queued. SATA §13.6
     fn fail(&self, m: &mut Locked, tag: u8, q: Queued, error: u8) {
         self.forget(m);
         if let Some(drive) = self.drive() {

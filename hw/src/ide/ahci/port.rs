@@ -244,9 +244,9 @@ impl Port<'_> {
         }
     }
 
-    /// Moves a block between the drive's buffer and memory. §5.3.11, §5.3.12
+    /// Moves a block between the drive's buffer and memory. §5.3
     fn move_block(&self, m: &mut Locked, c: &Cable, drive: &IdeDevice, current: Current, block: Block) {
-        let len = block.len();
+        let len = block.bytes();
         let before = drive.regs().ro(m).task_file();
         let moved = match block {
             Block::Packet(_) => {
@@ -280,7 +280,7 @@ impl Port<'_> {
         self.receive(m, area::PSFIS, &before.pio_setup(from_device, interrupt, end, len as u16));
         self.edit(m, |r| {
             if let Some(current) = &mut r.current {
-                current.moved += moved;
+                current.moved = current.moved.saturating_add(moved);
             }
             if from_device {
                 r.is |= if interrupt { pxis::PSS } else { 0 } | if moved < len { pxis::OFS } else { 0 };
