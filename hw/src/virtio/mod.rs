@@ -5,6 +5,7 @@
 //! carries interrupts; it creates the device as its child `virtio-backend`, on a bus of one place. The *rings* ([`ring`]) are data in
 //! guest memory that the driver writes as it likes: whatever it does wrong marks that one device broken.
 
+pub mod balloon;
 pub mod blk;
 mod blk_request;
 pub mod device;
@@ -18,3 +19,6 @@ pub mod ring;
 pub mod rng;
 pub mod scsi;
 mod scsi_request;
+pub mod serial;
+mod serial_control;
+pub mod serial_port;

@@ -24,6 +24,16 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row {
+        stem: "virtio-balloon",
+        backend: "virtio-balloon-device",
+        transitional_id: 0x1002,
+        class: 0x00ff,
+        category: Category::Misc,
+        class_property: false,
+        vectors: Err(1),
+        rom: None,
+    },
+    Row {
         stem: "virtio-blk",
         backend: "virtio-blk-device",
         transitional_id: 0x1001,
@@ -51,6 +61,16 @@ const ROWS: &[Row] = &[
         category: Category::Misc,
         class_property: false,
         vectors: Err(1),
+        rom: None,
+    },
+    Row {
+        stem: "virtio-serial",
+        backend: "virtio-serial-device",
+        transitional_id: 0x1003,
+        class: 0x0780,
+        category: Category::Input,
+        class_property: true,
+        vectors: Ok(2),
         rom: None,
     },
     Row {
