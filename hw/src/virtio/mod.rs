@@ -12,6 +12,7 @@ pub mod device;
 pub mod dma;
 pub mod net;
 mod net_filter;
+pub mod p9;
 pub mod pci;
 mod pci_regs;
 mod pci_types;

@@ -24,6 +24,16 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row {
+        stem: "virtio-9p",
+        backend: "virtio-9p-device",
+        transitional_id: 0x1009,
+        class: 0x0002,
+        category: Category::Storage,
+        class_property: false,
+        vectors: Ok(2),
+        rom: None,
+    },
+    Row {
         stem: "virtio-balloon",
         backend: "virtio-balloon-device",
         transitional_id: 0x1002,

@@ -41,6 +41,10 @@ const SCSI_DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M", "-
 const NVME_DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "nvme,serial=1"];
 const SERIAL: &[&str] = &["-chardev", "null,id=c", "-device", "virtio-serial-pci"];
 
+const NO_FOLDER: &str = "a device that shows a folder is refused without one";
+const FOLDER: &[&str] = &["-fsdev", "local,id=x,path=/proc,security_model=none,readonly=on"];
+const SHOWN: &[(&str, &str)] = &[("fsdev", "x"), ("mount_tag", "t")];
+
 const NEEDS: &[Need] = &[
     Need { type_name: "isa-serial", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
     Need { type_name: "isa-parallel", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
@@ -60,6 +64,9 @@ const NEEDS: &[Need] = &[
         why: "no device of ports on the board",
     },
     Need { type_name: "virtconsole", args: SERIAL, props: &[("chardev", "c")], why: "as above" },
+    Need { type_name: "virtio-9p-pci", args: FOLDER, props: SHOWN, why: NO_FOLDER },
+    Need { type_name: "virtio-9p-pci-transitional", args: FOLDER, props: SHOWN, why: NO_FOLDER },
+    Need { type_name: "virtio-9p-pci-non-transitional", args: FOLDER, props: SHOWN, why: NO_FOLDER },
     Need { type_name: "ne2k_isa", args: &[], props: &[("irq", "10")], why: "line 9, its default, is ACPI's here" },
 ];
 
@@ -67,6 +74,7 @@ const NEEDS: &[Need] = &[
 const PARTS: &[(&str, &str, &str)] = &[
     ("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own"),
     ("virtio-blk-device", "virtio-blk-pci", "a virtio bus comes with its device"),
+    ("virtio-9p-device", "virtio-9p-pci", "as above"),
     ("virtio-balloon-device", "virtio-balloon-pci", "as above"),
     ("virtio-rng-device", "virtio-rng-pci", "as above"),
     ("virtio-scsi-device", "virtio-scsi-pci", "as above"),
