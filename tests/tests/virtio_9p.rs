@@ -175,10 +175,11 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// A guest that mounts the folder at `/m` and then runs `script`; what it said.
 fn linux(name: &str, dir: &TempDir, model: &str, options: &str, script: &str) -> String {
+    let dialect = if options.contains("version=") { "" } else { ",version=9p2000.L" };
     let needed = modules::with_needs_686(&["virtio_pci", "9pnet_virtio", "9p"]).expect("modules");
     let files: Vec<(&str, &[u8])> = needed.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
     let script = format!(
-        "{}mkdir /m; mount -t 9p -o trans=virtio,version=9p2000.L{options} tag /m || echo NO mount\n{script}\n",
+        "{}mkdir /m; mount -t 9p -o trans=virtio{dialect}{options} tag /m || echo NO mount\n{script}\n",
         modules::commands(&needed)
     );
     let linux = Linux::i686_with(name, &script, &files).expect("the packages");
@@ -266,4 +267,20 @@ fn linux_owns_what_it_makes_where_owners_are_mapped() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(dir.path().join("shared/f")).unwrap().permissions());
     assert_eq!(mode & 0o7777, 0o600);
+}
+
+#[test]
+fn linux_speaks_the_other_dialect() {
+    let dir = folder();
+    let script = "\
+        cd /m; echo HELLO $(cat hello) $(ls many | wc -l)\n\
+        dd if=/dev/urandom of=/tmp/data bs=64k count=16 2>/dev/null; cp /tmp/data d\n\
+        echo SUM $(md5sum < /tmp/data)\nmv d e; echo AGAIN $(md5sum < e)\n\
+        mkdir -m 750 dir; ln -s e link; chmod 640 e; echo more >> e; touch -d '2001-02-03 04:05:06' e\n\
+        echo STAT $(stat -c '%a %s %Y' e) $(stat -c %a dir) $(readlink link)\n\
+        echo GONE $(rm -r many dir && ls | wc -l)";
+    let console = linux("p9-u.cpio", &dir, "none", ",version=9p2000.u", script);
+    assert_eq!(value(&console, "HELLO"), "from the host 500");
+    assert_eq!(value(&console, "AGAIN"), value(&console, "SUM"));
+    assert_eq!((value(&console, "STAT"), value(&console, "GONE")), ("640 1048581 981173106 750 e", "5"));
 }

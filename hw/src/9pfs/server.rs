@@ -3,7 +3,7 @@
 //! A fid is a path from the folder that is shown, perhaps with an open file. Fids, what they remember and open files are bounded; whatever a
 //! driver asks for beyond that is an error. Locks are those of one guest, whose kernel keeps them itself: each is granted.
 
-use super::wire::{Body, HEADER, Lock, Qid, Request, SetAttr, reply};
+use super::wire::{Body, Dialect, HEADER, Lock, Qid, Request, SetAttr, reply};
 use crate::fsdev::{Attr, Handle, NewFile, Path, Tree};
 use rustix::fs::{FileType, OFlags, Timespec, UTIME_NOW, UTIME_OMIT, XattrFlags, fdatasync, fsync};
 use rustix::io::{Errno, Result};
@@ -19,8 +19,8 @@ const MAX_COST: usize = 128 << 20;
 const MAX_OPEN: u64 = 4096;
 /// Most bytes of an extended attribute.
 const MAX_XATTR: u64 = 65536;
-/// The dialect.
-const VERSION: &[u8] = b"9P2000.L";
+/// The dialects.
+const DIALECTS: [(&[u8], Dialect); 2] = [(b"9P2000.L", Dialect::L), (b"9P2000.u", Dialect::U)];
 /// Attributes that are always given: all but the time of creation, and versions.
 const BASIC: u64 = 0x7ff;
 /// `AT_REMOVEDIR`, as Linux numbers it.
@@ -43,7 +43,7 @@ mod valid {
 
 /// What a fid is used for.
 #[derive(Debug)]
-enum Open {
+pub(super) enum Open {
     Not,
     Handle(Handle),
     /// The value of an extended attribute, or the names of all.
@@ -58,17 +58,20 @@ enum Open {
 }
 
 #[derive(Debug)]
-struct Fid {
-    path: Path,
+pub(super) struct Fid {
+    pub(super) path: Path,
     /// On whose behalf.
-    uid: u32,
-    open: Open,
+    pub(super) uid: u32,
+    pub(super) open: Open,
+    /// Of an open folder that is read as bytes: where the last structure ended, there and on the host.
+    pub(super) at: (u64, i64),
 }
 
 /// The session of a driver.
 #[derive(Debug)]
 pub struct Server {
-    tree: Tree,
+    pub(super) tree: Tree,
+    dialect: Dialect,
     /// Most bytes of a message; 0: the driver has not asked yet.
     msize: u32,
     fids: HashMap<u32, Fid>,
@@ -96,7 +99,8 @@ fn open_flags(flags: u32) -> Result<OFlags> {
     Ok(rest.into_iter().filter(|(bit, _)| flags & bit != 0).fold(access, |all, (_, flag)| all | flag))
 }
 
-fn kind_of(kind: FileType) -> u8 {
+/// What a qid says of a kind of file.
+pub(super) fn kind_of(kind: FileType) -> u8 {
     match kind {
         FileType::Directory => Qid::DIR,
         FileType::Symlink => Qid::SYMLINK,
@@ -110,7 +114,7 @@ impl Server {
         // (Half of what the process may have is left for everything else.)
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(MAX_OPEN);
         let max_open = (files / 2).clamp(16, MAX_OPEN) as usize;
-        Self { tree, msize: 0, fids: HashMap::new(), cost: 0, max_open }
+        Self { tree, dialect: Dialect::L, msize: 0, fids: HashMap::new(), cost: 0, max_open }
     }
 
     /// Whether the driver has begun a session.
@@ -126,14 +130,14 @@ impl Server {
     /// Ends the session: open files are closed, nothing is written any more.
     pub fn reset(&mut self) {
         self.fids.clear();
-        (self.cost, self.msize) = (0, 0);
+        (self.cost, self.msize, self.dialect) = (0, 0, Dialect::L);
     }
 
     /// Does what a message asks; the reply. `room`: most bytes that it can have; one that has more is for nobody.
     pub fn handle(&mut self, message: &[u8], room: u64) -> Option<Vec<u8>> {
         let (kind, tag, request) = Request::parse(message)?;
         let result = request.and_then(|r| self.run(r, room));
-        Some(reply(kind, tag, result))
+        Some(reply(kind, tag, self.dialect, result))
     }
 
     fn run(&mut self, request: Request, room: u64) -> Result<Body> {
@@ -149,7 +153,7 @@ impl Server {
             // Requests are served one after the other: what is to be given up is done already.
             Request::Flush => Ok(none),
             Request::Walk { fid, newfid, names } => self.walk(fid, newfid, &names),
-            Request::Lopen { fid, flags } => self.open(fid, flags),
+            Request::Lopen { fid, flags } => self.open(fid, open_flags(flags)? & !OFlags::EXCL),
             Request::Lcreate { fid, name, flags, mode, gid } => self.create(fid, &name, flags, mode, gid),
             Request::Symlink { fid, name, target, gid } => {
                 self.make(fid, &name, 0o777, gid, |t, at, new| t.symlink(at, &target, new))
@@ -187,6 +191,12 @@ impl Server {
             Request::Xattrwalk { fid, newfid, name } => self.xattrwalk(fid, newfid, &name),
             Request::Xattrcreate { fid, name, size, flags } => self.xattrcreate(fid, name, size, flags).map(|()| none),
             Request::Readdir { fid, offset, count } => self.readdir(fid, offset, limit.min(count as usize)),
+            // (In the other dialect a folder's entries are its bytes.)
+            Request::Read { fid, offset, count }
+                if self.dialect == Dialect::U && matches!(self.opened(fid), Ok(Handle::Dir(_))) =>
+            {
+                self.read_folder(fid, offset, limit.min(count as usize))
+            }
             Request::Read { fid, offset, count } => self.read(fid, offset, limit.min(count as usize)),
             Request::Write { fid, offset, data } => self.write(fid, offset, &data),
             Request::Fsync { fid, data_only } => match &self.fid(fid)?.open {
@@ -202,12 +212,23 @@ impl Server {
                 Ok(none.byte(UNLOCKED).long(start).long(length).word(proc_id).text(&client_id))
             }
             Request::Clunk { fid } => self.clunk(fid).map(|()| none),
+            _ if self.dialect == Dialect::L => Err(Errno::OPNOTSUPP),
+            Request::Open { fid, mode } => self.open_by_mode(fid, mode),
+            Request::Create { fid, name, perm, mode, extension } => {
+                self.create_by_perm(fid, &name, perm, mode, &extension)
+            }
+            Request::Stat { fid } => self.stat_structure(fid),
+            Request::Wstat { fid, stat } => self.write_stat(fid, &stat).map(|()| none),
         }
     }
 
     // ---- fids ----
 
-    fn fid(&self, fid: u32) -> Result<&Fid> {
+    pub(super) fn fid_mut(&mut self, fid: u32) -> Result<&mut Fid> {
+        self.fids.get_mut(&fid).ok_or(Errno::NOENT)
+    }
+
+    pub(super) fn fid(&self, fid: u32) -> Result<&Fid> {
         self.fids.get(&fid).ok_or(Errno::NOENT)
     }
 
@@ -219,7 +240,7 @@ impl Server {
     }
 
     /// The file of a name in the folder of a fid.
-    fn child(&self, dir: u32, name: &[u8]) -> Result<Path> {
+    pub(super) fn child(&self, dir: u32, name: &[u8]) -> Result<Path> {
         let name = Path::name(name)?;
         self.fid(dir)?.path.join(&name)
     }
@@ -246,7 +267,7 @@ impl Server {
     }
 
     /// Whether one more file may be open, and one more attribute.
-    fn may_open(&self) -> Result<()> {
+    pub(super) fn may_open(&self) -> Result<()> {
         let open = self.fids.values().filter(|f| matches!(f.open, Open::Handle(_))).count();
         if open >= self.max_open { Err(Errno::MFILE) } else { Ok(()) }
     }
@@ -256,12 +277,12 @@ impl Server {
         if self.fids.values().filter(held).count() >= self.tree.max_xattr() { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
-    fn qid(&mut self, a: &Attr) -> Result<Qid> {
+    pub(super) fn qid(&mut self, a: &Attr) -> Result<Qid> {
         let version = (a.mtime.0 as u32) ^ (a.size << 8) as u32;
         Ok(Qid { kind: kind_of(a.kind()), version, path: self.tree.number(a.dev, a.ino)? })
     }
 
-    fn stat(&self, fid: u32) -> Result<Attr> {
+    pub(super) fn stat(&self, fid: u32) -> Result<Attr> {
         let f = self.fid(fid)?;
         match &f.open {
             Open::Handle(h) => self.tree.stat_open(h),
@@ -273,14 +294,14 @@ impl Server {
 
     fn version(&mut self, msize: u32, version: &[u8]) -> Result<Body> {
         self.reset();
-        if version != VERSION {
+        let Some((name, dialect)) = DIALECTS.into_iter().find(|d| d.0 == version) else {
             return Ok(Body::default().word(msize.min(MAX_MSIZE)).text(b"unknown"));
-        }
+        };
         if msize < MIN_MSIZE {
             return Err(Errno::MSGSIZE);
         }
-        self.msize = msize.min(MAX_MSIZE);
-        Ok(Body::default().word(self.msize).text(VERSION))
+        (self.msize, self.dialect) = (msize.min(MAX_MSIZE), dialect);
+        Ok(Body::default().word(self.msize).text(name))
     }
 
     fn attach(&mut self, fid: u32, uid: u32) -> Result<Body> {
@@ -288,7 +309,7 @@ impl Server {
         let path = Path::default();
         let attr = self.tree.stat(&path)?;
         let qid = self.qid(&attr)?;
-        self.add(fid, Fid { path, uid, open: Open::Not })?;
+        self.add(fid, Fid { path, uid, open: Open::Not, at: (0, 0) })?;
         Ok(Body::default().qid(qid))
     }
 
@@ -316,7 +337,7 @@ impl Server {
             }
         }
         if qids.len() == names.len() {
-            self.add(newfid, Fid { path, uid, open: Open::Not })?;
+            self.add(newfid, Fid { path, uid, open: Open::Not, at: (0, 0) })?;
         }
         Ok(qids.iter().fold(Body::default().half(qids.len() as u16), |b, q| b.qid(*q)))
     }
@@ -344,13 +365,13 @@ impl Server {
 
     // ---- files ----
 
-    fn open(&mut self, fid: u32, flags: u32) -> Result<Body> {
+    pub(super) fn open(&mut self, fid: u32, flags: OFlags) -> Result<Body> {
         let f = self.fid(fid)?;
         if !matches!(f.open, Open::Not) {
             return Err(Errno::INVAL);
         }
         self.may_open()?;
-        let handle = self.tree.open_file(&f.path, open_flags(flags)? & !OFlags::EXCL)?;
+        let handle = self.tree.open_file(&f.path, flags)?;
         self.settle(fid, None, handle)
     }
 
@@ -367,14 +388,20 @@ impl Server {
     }
 
     /// A fid becomes an open file.
-    fn settle(&mut self, fid: u32, path: Option<Path>, handle: Handle) -> Result<Body> {
+    pub(super) fn settle(&mut self, fid: u32, path: Option<Path>, handle: Handle) -> Result<Body> {
         let attr = self.tree.stat_open(&handle)?;
         let qid = self.qid(&attr)?;
         let old = self.fid(fid)?;
         let (path, uid) = (path.unwrap_or_else(|| old.path.clone()), old.uid);
-        self.add(fid, Fid { path, uid, open: Open::Handle(handle) })?;
+        self.add(fid, Fid { path, uid, open: Open::Handle(handle), at: (0, 0) })?;
         // (The driver chooses how much it reads at once.)
         Ok(Body::default().qid(qid).word(0))
+    }
+
+    /// A fid stands for another file.
+    pub(super) fn move_to(&mut self, fid: u32, path: Path) -> Result<()> {
+        let uid = self.fid(fid)?.uid;
+        self.add(fid, Fid { path, uid, open: Open::Not, at: (0, 0) })
     }
 
     fn make(
@@ -399,7 +426,7 @@ impl Server {
     }
 
     /// Fids of what is moved, and of what is in it, move along.
-    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
         self.tree.rename(from, to)?;
         for f in self.fids.values_mut() {
             if let Some(path) = f.path.moved(from, to) {
@@ -425,6 +452,14 @@ impl Server {
         if has(valid::MODE) {
             self.tree.chmod(&f.path, attr.mode)?;
         }
+        // (The times after it: a new length is a change.)
+        if has(valid::SIZE) {
+            let handle = match &f.open {
+                Open::Handle(h) => Some(h),
+                _ => None,
+            };
+            self.tree.truncate(&f.path, handle, attr.size)?;
+        }
         if has(valid::ATIME | valid::MTIME) {
             let time = |now: u32, set: u32, (s, ns): (u64, u64)| match (has(now), has(set)) {
                 (true, true) if ns < 1_000_000_000 => Ok(Timespec { tv_sec: s as i64, tv_nsec: ns as _ }),
@@ -442,13 +477,6 @@ impl Server {
         let touched = attr.valid == valid::CTIME;
         if has(valid::UID | valid::GID) || touched {
             self.tree.chown(&f.path, owner, group)?;
-        }
-        if has(valid::SIZE) {
-            let handle = match &f.open {
-                Open::Handle(h) => Some(h),
-                _ => None,
-            };
-            self.tree.truncate(&f.path, handle, attr.size)?;
         }
         Ok(())
     }
@@ -550,7 +578,7 @@ impl Server {
         self.may_hold()?;
         let value = self.tree.xattr(&f.path, name)?;
         let size = value.len() as u64;
-        let new = Fid { path: f.path.clone(), uid: f.uid, open: Open::XattrRead(value) };
+        let new = Fid { path: f.path.clone(), uid: f.uid, open: Open::XattrRead(value), at: (0, 0) };
         self.add(newfid, new)?;
         Ok(Body::default().long(size))
     }

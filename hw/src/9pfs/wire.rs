@@ -1,11 +1,13 @@
-//! Messages of 9P2000.L: size[4] type[1] tag[2], then the body; numbers are little-endian, texts have a length[2] and no end mark.
+//! Messages of both dialects: size[4] type[1] tag[2], then the body; numbers are little-endian, texts have a length[2] and no end mark.
 
+use super::legacy::Wstat;
 use rustix::io::Errno;
 
 /// Bytes of a header.
 pub const HEADER: usize = 7;
-/// Type of an error's reply.
+/// Types of an error's reply.
 const RLERROR: u8 = 7;
+const RERROR: u8 = 107;
 /// Most names of a walk.
 pub const MAX_WALK: u16 = 16;
 
@@ -102,6 +104,20 @@ pub enum Request {
     Lock { fid: u32 },
     Getlock { fid: u32, lock: Lock },
     Clunk { fid: u32 },
+    Open { fid: u32, mode: u8 },
+    Create { fid: u32, name: Vec<u8>, perm: u32, mode: u8, extension: Vec<u8> },
+    Stat { fid: u32 },
+    Wstat { fid: u32, stat: Wstat },
+}
+
+/// Which of the two dialects is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// 9P2000.L.
+    #[default]
+    L,
+    /// 9P2000.u.
+    U,
 }
 
 impl Request {
@@ -169,6 +185,11 @@ impl Request {
                 }
                 Self::Walk { fid, newfid, names: (0..n).map(|_| r.text()).collect::<Parsed<_>>()? }
             }
+            112 => Self::Open { fid: r.word()?, mode: r.byte()? },
+            114 => {
+                let (fid, name, perm) = (r.word()?, r.text()?, r.word()?);
+                Self::Create { fid, name, perm, mode: r.byte()?, extension: r.text()? }
+            }
             116 => Self::Read { fid: r.word()?, offset: r.long()?, count: r.word()? },
             118 => {
                 let (fid, offset, count) = (r.word()?, r.long()?, r.word()?);
@@ -176,9 +197,19 @@ impl Request {
             }
             120 => Self::Clunk { fid: r.word()? },
             122 => Self::Remove { fid: r.word()? },
-            // Authentication, the older dialects' ways to open, create and describe files, and what nobody knows.
+            124 => Self::Stat { fid: r.word()? },
+            126 => Self::Wstat { fid: r.word()?, stat: Self::wstat(r)? },
+            // Authentication, and what nobody knows.
             _ => return Err(Errno::OPNOTSUPP),
         })
+    }
+
+    /// Two sizes, what only servers say, the attributes.
+    fn wstat(r: &mut Reader<'_>) -> Parsed<Wstat> {
+        r.take(2 + 2 + 2 + 4 + Qid::LEN)?;
+        let (mode, atime, mtime, length) = (r.word()?, r.word()?, r.word()?, r.long()?);
+        let (name, _uid, _gid, _muid, _extension) = (r.text()?, r.text()?, r.text()?, r.text()?, r.text()?);
+        Ok(Wstat { mode, atime, mtime, length, name, n_uid: r.word()?, n_gid: r.word()? })
     }
 
     fn lock(r: &mut Reader<'_>) -> Parsed<Lock> {
@@ -256,10 +287,15 @@ impl Body {
 }
 
 /// The reply to a message of type `kind`.
-pub fn reply(kind: u8, tag: u16, result: Result<Body, Errno>) -> Vec<u8> {
-    let (kind, body) = match result {
-        Ok(body) => (kind.wrapping_add(1), body),
-        Err(e) => (RLERROR, Body::default().word(e.raw_os_error().unsigned_abs())),
+pub fn reply(kind: u8, tag: u16, dialect: Dialect, result: Result<Body, Errno>) -> Vec<u8> {
+    let number = |e: Errno| e.raw_os_error().unsigned_abs();
+    let (kind, body) = match (result, dialect) {
+        (Ok(body), _) => (kind.wrapping_add(1), body),
+        (Err(e), Dialect::L) => (RLERROR, Body::default().word(number(e))),
+        (Err(e), Dialect::U) => {
+            let text = std::io::Error::from(e).to_string();
+            (RERROR, Body::default().text(text.as_bytes()).word(number(e)))
+        }
     };
     let size = HEADER + body.0.len();
     let mut all = Vec::with_capacity(size);
@@ -318,9 +354,9 @@ mod tests {
     #[test]
     fn replies_say_their_size() {
         let qid = Qid { kind: Qid::DIR, version: 1, path: 2 };
-        let r = reply(104, 5, Ok(Body::default().qid(qid)));
+        let r = reply(104, 5, Dialect::L, Ok(Body::default().qid(qid)));
         assert_eq!(r, [20, 0, 0, 0, 105, 5, 0, 0x80, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(reply(104, 5, Err(Errno::NOENT)), [11, 0, 0, 0, 7, 5, 0, 2, 0, 0, 0]);
+        assert_eq!(reply(104, 5, Dialect::L, Err(Errno::NOENT)), [11, 0, 0, 0, 7, 5, 0, 2, 0, 0, 0]);
         assert_eq!(Body::default().text(b"ab").0, [2, 0, b'a', b'b']);
     }
 }

@@ -63,6 +63,11 @@ impl Path {
         Self(self.0.split_last().map(|(_, above)| above.to_vec()).unwrap_or_default())
     }
 
+    /// The last name; the folder itself is called `/`.
+    pub fn last(&self) -> &[u8] {
+        self.0.last().map_or(b"/", |n| n.to_bytes())
+    }
+
     /// Whether it is the folder that is shown.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
