@@ -1,4 +1,4 @@
-//! Messages of both dialects: size[4] type[1] tag[2], then the body; numbers are little-endian, texts have a length[2] and no end mark.
+//! Messages of both dialects: `size[4] type[1] tag[2]`, then the body; numbers are little-endian, texts have a `length[2]` and no end mark.
 
 use super::legacy::Wstat;
 use rustix::io::Errno;
