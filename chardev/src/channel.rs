@@ -144,6 +144,8 @@ struct Front {
     handlers: Option<Arc<Handlers>>,
     /// Was told that the other end is there.
     told: bool,
+    /// Said that nobody takes part behind it.
+    closed: bool,
 }
 
 /// One character device.
@@ -174,9 +176,15 @@ impl Channel {
         self.backend.get().map_or_else(String::new, |b| b.filename())
     }
 
-    /// Whether a front end is attached and handles input.
+    /// Whether a front end is attached, handles input, and has not said that nobody is behind it.
     pub fn frontend_open(&self) -> bool {
-        self.state.lock().fronts.iter().flatten().any(|f| f.handlers.is_some())
+        self.state.lock().fronts.iter().flatten().any(|f| f.handlers.is_some() && !f.closed)
+    }
+
+    pub(crate) fn set_frontend_open(&self, tag: usize, on: bool) {
+        if let Some(Some(front)) = self.state.lock().fronts.get_mut(tag) {
+            front.closed = !on;
+        }
     }
 
     /// Whether the other end is there.

@@ -119,6 +119,13 @@ impl CharFrontend {
         }
     }
 
+    /// Says whether anybody behind this front end takes part: a guest that has the port open. True until something else is said.
+    pub fn set_open(&self, on: bool) {
+        if let Some((channel, tag)) = self.attached() {
+            channel.set_frontend_open(tag, on);
+        }
+    }
+
     /// Gives the multiplexer's keyboard to this front end, if it sits behind one.
     pub fn take_focus(&self) {
         if let Some((channel, tag)) = self.attached() {

@@ -9,6 +9,7 @@ pub mod block;
 pub mod char;
 pub mod display;
 pub mod dma;
+pub mod fsdev;
 pub mod i2c;
 pub mod i386;
 pub mod ide;
@@ -19,6 +20,8 @@ pub mod misc;
 pub mod net;
 pub mod nvme;
 pub mod nvram;
+#[path = "9pfs/mod.rs"]
+pub mod p9;
 pub mod pci_host;
 pub mod rtc;
 pub mod scsi;

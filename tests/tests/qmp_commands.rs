@@ -183,6 +183,18 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         assert_eq!(none.1, "net client(card) doesn't support rx-filter querying");
         assert_eq!(q.run("query-rx-filter", json!({})), json!([]));
     }
+    balloon = "balloon": {
+        q.run("device_add", json!({"driver": "virtio-balloon-pci", "addr": "7"}));
+        assert_eq!(q.error("balloon", json!({"value": 0})).1, "Parameter 'target' expects a size");
+        q.run("balloon", json!({"value": 1 << 20}));
+        // The driver has done nothing yet.
+        assert_eq!(q.run("query-balloon", json!({})), json!({"actual": 128 << 20}));
+    }
+    query_balloon = "query-balloon": {
+        assert_eq!(q.error("query-balloon", json!({})).0, "DeviceNotActive");
+        q.run("device_add", json!({"driver": "virtio-balloon-pci", "id": "b"}));
+        assert_eq!(q.run("query-balloon", json!({})), json!({"actual": 128 << 20}));
+    }
     qmp_capabilities = "qmp_capabilities": {
         assert_eq!(q.error("qmp_capabilities", json!({})).0, "CommandNotFound");
     }
@@ -704,6 +716,24 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
         let data = q.event("NIC_RX_FILTER_CHANGED")["data"].clone();
         assert_eq!(data, json!({"name": "card", "path": "/machine/peripheral/card/virtio-backend"}));
     }
+    event_balloon_change = "BALLOON_CHANGE": {
+        // An old driver says what the balloon holds, by the I/O window.
+        q.run("device_add", json!({"driver": "virtio-balloon-pci", "addr": "7", "disable-modern": true}));
+        for write in ["o /w 0xcf8 0x80003810", "o /w 0xcfc 0xd000", "o /w 0xcf8 0x80003804", "o /w 0xcfc 5", "o /w 0xd018 256"] {
+            q.hmp(write);
+        }
+        assert_eq!(q.event("BALLOON_CHANGE")["data"], json!({"actual": 127 << 20}));
+    }
+    event_vserport_change = "VSERPORT_CHANGE": {
+        // An old driver has its one port open as soon as it is there, and no more when it goes.
+        q.run("device_add", json!({"driver": "virtio-serial-pci", "addr": "7", "disable-modern": true}));
+        q.run("device_add", json!({"driver": "virtconsole", "id": "port"}));
+        for write in ["o /w 0xcf8 0x80003810", "o /w 0xcfc 0xd000", "o /w 0xcf8 0x80003804", "o /w 0xcfc 5", "o /b 0xd012 7"] {
+            q.hmp(write);
+        }
+        q.hmp("o /b 0xd012 0");
+        assert_eq!(q.event("VSERPORT_CHANGE")["data"], json!({"id": "port", "open": false}));
+    }
     event_rtc_change = "RTC_CHANGE": {
         // The hour register; update in progress is not observed by qtest's clock.
         q.hmp("o /b 0x70 4");
@@ -910,6 +940,12 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
         assert_eq!(q.hmp(&format!("hostfwd_remove n {rule}")), format!("host forwarding rule for {rule} not found\r\n"));
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
     }
+    hmp_balloon = "balloon": {
+        assert_eq!(q.hmp("balloon 64"), "Error: No balloon device has been activated\r\n");
+        q.hmp("device_add virtio-balloon-pci");
+        assert_eq!(q.hmp("balloon 64"), "");
+        assert_eq!(q.hmp("balloon 0"), "Error: Parameter 'target' expects a size\r\n");
+    }
     hmp_chardev_remove = "chardev-remove": {
         assert_eq!(q.hmp("chardev-remove n"), "");
         assert_eq!(q.hmp("chardev-remove n"), "Error: chardev 'n' not found\r\n");
@@ -929,6 +965,11 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
 }
 
 rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
+    info_balloon = "balloon": {
+        assert_eq!(q.hmp("info balloon"), "Error: No balloon device has been activated\r\n");
+        q.hmp("device_add virtio-balloon-pci");
+        assert_eq!(q.hmp("info balloon"), "balloon: actual=128\r\n");
+    }
     info_block = "block": {
         let text = q.hmp("info block");
         assert!(text.starts_with("ide1-cd0: [not inserted]\r\n") && text.contains("\r\n    Removable device: not locked, tray closed"), "{text}");

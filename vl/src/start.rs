@@ -37,6 +37,7 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     let unseen = is_unseen(&vm.options, &ports);
     create_chardevs(&vm, &ports)?;
     create_drives(&vm, class)?;
+    create_folders(&vm)?;
     let default_card = create_networks(&vm, class)?;
     set_machine_properties(&vm, &machine)?;
     configure_accelerator(&vm, &machine)?;
@@ -136,6 +137,12 @@ fn create_drives(vm: &Vm, class: &'static Class) -> Result<()> {
 
 /// Expansion ROM of the default card, and the package it comes with.
 const NIC_ROM: (&str, &str) = ("efi-e1000.rom", "ipxe-qemu");
+
+/// `-fsdev` and the folders of `-virtfs`.
+fn create_folders(vm: &Vm) -> Result<()> {
+    let folders = vm.core().service::<hw::fsdev::FsDevs>();
+    vm.options.fsdevs.iter().try_for_each(|f| folders.add(&f.value.0, f.value.1.clone()).map_err(at(&f.at)))
+}
 
 /// `-netdev`, then `-nic` and `-net` in their order; without any of them the card that a machine has by default, on a user-mode network:
 /// whether that is so.

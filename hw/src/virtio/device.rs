@@ -360,6 +360,13 @@ impl VirtioDevice {
         }
     }
 
+    /// The driver is ready, and may have notified queues before it said so: looks at all of them. For
+    /// [`VirtioImpl::status_changed`].
+    pub fn look_at_queues(&self, m: &mut Locked) {
+        let queues = self.layout.read().len();
+        (0..queues).for_each(|n| self.notified(m, n));
+    }
+
     /// Bytes of the configuration space; `None` beyond its end.
     pub fn read_config(&self, m: &Locked, at: u64, len: u32) -> Option<u64> {
         let config = (self.virtio_class().config)(&*self.object(), m);

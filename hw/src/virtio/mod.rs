@@ -5,12 +5,14 @@
 //! carries interrupts; it creates the device as its child `virtio-backend`, on a bus of one place. The *rings* ([`ring`]) are data in
 //! guest memory that the driver writes as it likes: whatever it does wrong marks that one device broken.
 
+pub mod balloon;
 pub mod blk;
 mod blk_request;
 pub mod device;
 pub mod dma;
 pub mod net;
 mod net_filter;
+pub mod p9;
 pub mod pci;
 mod pci_regs;
 mod pci_types;
@@ -18,3 +20,6 @@ pub mod ring;
 pub mod rng;
 pub mod scsi;
 mod scsi_request;
+pub mod serial;
+mod serial_control;
+pub mod serial_port;

@@ -24,6 +24,26 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row {
+        stem: "virtio-9p",
+        backend: "virtio-9p-device",
+        transitional_id: 0x1009,
+        class: 0x0002,
+        category: Category::Storage,
+        class_property: false,
+        vectors: Ok(2),
+        rom: None,
+    },
+    Row {
+        stem: "virtio-balloon",
+        backend: "virtio-balloon-device",
+        transitional_id: 0x1002,
+        class: 0x00ff,
+        category: Category::Misc,
+        class_property: false,
+        vectors: Err(1),
+        rom: None,
+    },
+    Row {
         stem: "virtio-blk",
         backend: "virtio-blk-device",
         transitional_id: 0x1001,
@@ -51,6 +71,16 @@ const ROWS: &[Row] = &[
         category: Category::Misc,
         class_property: false,
         vectors: Err(1),
+        rom: None,
+    },
+    Row {
+        stem: "virtio-serial",
+        backend: "virtio-serial-device",
+        transitional_id: 0x1003,
+        class: 0x0780,
+        category: Category::Input,
+        class_property: true,
+        vectors: Ok(2),
         rom: None,
     },
     Row {

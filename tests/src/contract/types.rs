@@ -39,6 +39,11 @@ const DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M"];
 
 const SCSI_DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "virtio-scsi-pci"];
 const NVME_DISK: &[&str] = &["-drive", "if=none,id=x,driver=null-co,size=1M", "-device", "nvme,serial=1"];
+const SERIAL: &[&str] = &["-chardev", "null,id=c", "-device", "virtio-serial-pci"];
+
+const NO_FOLDER: &str = "a device that shows a folder is refused without one";
+const FOLDER: &[&str] = &["-fsdev", "local,id=x,path=/proc,security_model=none,readonly=on"];
+const SHOWN: &[(&str, &str)] = &[("fsdev", "x"), ("mount_tag", "t")];
 
 const NEEDS: &[Need] = &[
     Need { type_name: "isa-serial", args: CHANNEL, props: &[("chardev", "c")], why: NO_CHANNEL },
@@ -52,6 +57,16 @@ const NEEDS: &[Need] = &[
     Need { type_name: "virtio-blk-pci", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
     Need { type_name: "virtio-blk-pci-non-transitional", args: DISK, props: &[("drive", "x")], why: NO_MEDIUM },
+    Need {
+        type_name: "virtserialport",
+        args: SERIAL,
+        props: &[("chardev", "c")],
+        why: "no device of ports on the board",
+    },
+    Need { type_name: "virtconsole", args: SERIAL, props: &[("chardev", "c")], why: "as above" },
+    Need { type_name: "virtio-9p-pci", args: FOLDER, props: SHOWN, why: NO_FOLDER },
+    Need { type_name: "virtio-9p-pci-transitional", args: FOLDER, props: SHOWN, why: NO_FOLDER },
+    Need { type_name: "virtio-9p-pci-non-transitional", args: FOLDER, props: SHOWN, why: NO_FOLDER },
     Need { type_name: "ne2k_isa", args: &[], props: &[("irq", "10")], why: "line 9, its default, is ACPI's here" },
 ];
 
@@ -72,8 +87,11 @@ const BEHIND: &[(&str, &[&str])] = &[(
 const PARTS: &[(&str, &str, &str)] = &[
     ("serial", "isa-serial", "the chip has neither ports nor an interrupt of its own"),
     ("virtio-blk-device", "virtio-blk-pci", "a virtio bus comes with its device"),
+    ("virtio-9p-device", "virtio-9p-pci", "as above"),
+    ("virtio-balloon-device", "virtio-balloon-pci", "as above"),
     ("virtio-rng-device", "virtio-rng-pci", "as above"),
     ("virtio-scsi-device", "virtio-scsi-pci", "as above"),
+    ("virtio-serial-device", "virtio-serial-pci", "as above"),
     ("virtio-net-device", "virtio-net-pci", "as above"),
 ];
 
@@ -140,6 +158,8 @@ const SURVIVES: &[(&str, &str, &str, &str)] = &[
     ("isa-fdc", "regs", "precomp", "as above"),
     ("isa-fdc", "regs", "lock", "as above"),
     ("i6300esb", "regs", "rebooted", "it tells of the reset"),
+    ("virtio-balloon-device", "regs", "num_pages", "what the user wants stays so"),
+    ("virtio-balloon-device", "regs", "actual", "the guest's memory does not come back by itself"),
     ("PIIX4_PM", "cpus", "slots", "processors and what the OS said of them stay"),
     (
         "pci-device",

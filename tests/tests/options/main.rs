@@ -21,6 +21,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("chardev", "chardev", "backend"),
     ("device", "device", "driver"),
     ("drive", "drive", "file"),
+    ("fsdev", "fsdev", "fsdriver"),
     ("fw_cfg", "fw_cfg", "name"),
     ("global", "global", ""),
     ("icount", "icount", "shift"),
@@ -33,6 +34,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     ("run-with", "run-with", ""),
     ("smp", "smp-opts", "cpus"),
     ("trace", "trace", "enable"),
+    ("virtfs", "virtfs", "fsdriver"),
 ];
 
 #[test]

@@ -43,15 +43,23 @@ pub struct EventDef {
     pub data: &'static [Member],
     /// At most one in this many milliseconds; the last one of a burst is sent late.
     pub throttle_ms: u64,
+    /// Member of the data whose values are throttled each for itself.
+    pub throttle_by: Option<&'static str>,
 }
 
 const fn event(name: &'static str, data: &'static [Member]) -> EventDef {
-    EventDef { name, data, throttle_ms: 0 }
+    EventDef { name, data, throttle_ms: 0, throttle_by: None }
+}
+
+/// An event of which there is at most one a second.
+const fn throttled(name: &'static str, data: &'static [Member], by: Option<&'static str>) -> EventDef {
+    EventDef { name, data, throttle_ms: 1000, throttle_by: by }
 }
 
 /// Every event this program sends.
 pub static EVENTS: &[EventDef] = &[
     event("ACPI_DEVICE_OST", &[req("info", Ty::Object(OST))]),
+    throttled("BALLOON_CHANGE", &[req("actual", Ty::Int)], None),
     event(
         "BLOCK_IO_ERROR",
         &[
@@ -75,11 +83,12 @@ pub static EVENTS: &[EventDef] = &[
     event("POWERDOWN", &[]),
     event("RESET", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
     event("RESUME", &[]),
-    EventDef { name: "RTC_CHANGE", data: &[req("offset", Ty::Int), req("qom-path", Ty::Str)], throttle_ms: 1000 },
+    throttled("RTC_CHANGE", &[req("offset", Ty::Int), req("qom-path", Ty::Str)], None),
     event("SHUTDOWN", &[req("guest", Ty::Bool), req("reason", CAUSE)]),
     event("STOP", &[]),
     event("SUSPEND", &[]),
     event("SUSPEND_DISK", &[]),
+    throttled("VSERPORT_CHANGE", &[req("id", Ty::Str), req("open", Ty::Bool)], Some("id")),
     event("WAKEUP", &[]),
     event("WATCHDOG", &[req("action", WATCHDOG_ACTION)]),
 ];
@@ -105,10 +114,13 @@ struct Throttle {
     _timer: Option<HostTimer>,
 }
 
-/// Bursts in progress, by event name.
+/// What is throttled together: an event's name, and the value of the member that says which of several.
+type Burst = (&'static str, Option<String>);
+
+/// Bursts in progress.
 #[derive(Default)]
 pub struct Events {
-    waiting: Mutex<HashMap<&'static str, Throttle>>,
+    waiting: Mutex<HashMap<Burst, Throttle>>,
 }
 
 /// The event as it is sent; the time is now.
@@ -124,32 +136,36 @@ fn stamped(name: &str, data: Value) -> Value {
 impl Vm {
     /// Sends event `name` with `data` to all QMP monitors, or later if it comes too often. From any thread.
     pub fn emit(self: &Arc<Self>, name: &'static str, data: Value) {
+        let def = EVENTS.iter().find(|e| e.name == name);
+        let which = def.and_then(|d| d.throttle_by).and_then(|key| Some(data.get(key)?.to_string()));
         let event = stamped(name, data);
-        let wait = EVENTS.iter().find(|e| e.name == name).map_or(0, |e| e.throttle_ms);
+        let wait = def.map_or(0, |e| e.throttle_ms);
         if wait > 0 {
+            let burst = (name, which);
             let mut waiting = self.monitors.events.waiting.lock();
-            if let Some(t) = waiting.get_mut(name) {
+            if let Some(t) = waiting.get_mut(&burst) {
                 t.last = Some(event);
                 return;
             }
-            waiting.insert(name, Throttle { last: None, _timer: Some(self.throttle_timer(name, wait)) });
+            let _timer = Some(self.throttle_timer(burst.clone(), wait));
+            waiting.insert(burst, Throttle { last: None, _timer });
         }
         self.monitors.broadcast(&event);
     }
 
-    fn throttle_timer(self: &Arc<Self>, name: &'static str, wait: u64) -> HostTimer {
+    fn throttle_timer(self: &Arc<Self>, burst: Burst, wait: u64) -> HostTimer {
         let vm = Arc::downgrade(self);
         self.events.after(Duration::from_millis(wait), move || {
             let Some(vm) = vm.upgrade() else { return };
             let last = {
                 let mut waiting = vm.monitors.events.waiting.lock();
-                let last = waiting.get_mut(name).and_then(|t| t.last.take());
+                let last = waiting.get_mut(&burst).and_then(|t| t.last.take());
                 match &last {
                     Some(_) => {
-                        let _timer = Some(vm.throttle_timer(name, wait));
-                        drop(waiting.insert(name, Throttle { last: None, _timer }));
+                        let _timer = Some(vm.throttle_timer(burst.clone(), wait));
+                        drop(waiting.insert(burst.clone(), Throttle { last: None, _timer }));
                     }
-                    None => drop(waiting.remove(name)),
+                    None => drop(waiting.remove(&burst)),
                 }
                 last
             };

@@ -177,6 +177,8 @@ pub struct CommandLine {
     pub nographic: bool,
     /// `-vga`.
     pub vga: Option<Located<String>>,
+    /// `-fsdev` and `-virtfs`: id and folder.
+    pub fsdevs: Vec<Located<(String, hw::fsdev::FsDev)>>,
     /// `-netdev`.
     pub netdevs: Vec<Located<net::Opts>>,
     /// `-nic` and `-net`, in order; whether it was `-nic`.

@@ -136,6 +136,28 @@ desc! {
 pub static DRIVE: Desc = Desc { open: true, ..DRIVE_KEYS };
 
 desc! {
+    /// `-fsdev`.
+    FSDEV = "fsdev", Some("fsdriver"), id true, strict false;
+    Text: "fsdriver" "multidevs" "path" "security_model";
+    Bool: "readonly";
+    Number: "dmode" "fmode" "max_xattr";
+    NotBuilt: "sock_fd" "socket" "throttling.bps-read" "throttling.bps-read-max" "throttling.bps-read-max-length"
+              "throttling.bps-total" "throttling.bps-total-max" "throttling.bps-total-max-length"
+              "throttling.bps-write" "throttling.bps-write-max" "throttling.bps-write-max-length"
+              "throttling.iops-read" "throttling.iops-read-max" "throttling.iops-read-max-length"
+              "throttling.iops-size" "throttling.iops-total" "throttling.iops-total-max"
+              "throttling.iops-total-max-length" "throttling.iops-write" "throttling.iops-write-max"
+              "throttling.iops-write-max-length" "writeout";
+}
+desc! {
+    /// `-virtfs`.
+    VIRTFS = "virtfs", Some("fsdriver"), id true, strict false;
+    Text: "fsdriver" "mount_tag" "multidevs" "path" "security_model";
+    Bool: "readonly";
+    Number: "dmode" "fmode" "max_xattr";
+    NotBuilt: "sock_fd" "socket" "writeout";
+}
+desc! {
     /// `-fw_cfg`.
     FW_CFG = "fw_cfg", Some("name"), id false, strict false;
     Text: "file" "name" "string";
@@ -208,6 +230,6 @@ impl Desc {
 
 /// Every list, for `query-command-line-options`.
 pub static ALL: &[&Desc] = &[
-    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &DRIVE, &FW_CFG, &GLOBAL, &ICOUNT, &MACHINE, &MEMORY, &MON, &MSG, &NAME,
-    &OBJECT, &RTC, &RUN_WITH, &SMP, &TRACE,
+    &ACCEL, &ACTION, &BOOT, &CHARDEV, &DEVICE, &DRIVE, &FSDEV, &FW_CFG, &GLOBAL, &ICOUNT, &MACHINE, &MEMORY, &MON,
+    &MSG, &NAME, &OBJECT, &RTC, &RUN_WITH, &SMP, &TRACE, &VIRTFS,
 ];

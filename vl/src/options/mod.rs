@@ -7,6 +7,7 @@ pub mod chardev;
 mod command_line;
 pub mod desc;
 pub mod drive;
+pub mod fsdev;
 pub mod help;
 pub mod nic;
 pub mod opts;

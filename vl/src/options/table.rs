@@ -2,7 +2,7 @@
 
 use super::command_line::{Accel, CommandLine, FwCfgArg, Located, MonitorArg, MonitorMode, PropArgs, PropInput};
 use super::opts::{OptError, Opts, is_id};
-use super::{desc, drive, nic, size};
+use super::{desc, drive, fsdev, nic, size};
 use crate::json;
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ pub static OPTIONS: std::sync::LazyLock<Vec<Group>> = std::sync::LazyLock::new(|
         ("Devices", devices()),
         ("Block devices", block_devices()),
         ("Character devices and monitors", channels()),
-        ("Display and network", display()),
+        ("Display, files and network", display()),
         ("Boot", boot()),
         ("Running and debugging", running()),
     ]
@@ -244,6 +244,30 @@ fn channels() -> Vec<OptionDef> {
 
 fn display() -> Vec<OptionDef> {
     vec![
+        opt(
+            "fsdev",
+            "local,id=id,path=path,security_model=mapped-xattr|passthrough|none[,readonly=on|off][,fmode=fmode][,dmode=dmode][,multidevs=remap|forbid|warn][,max_xattr=n]",
+            "a folder for guests, which a device shows them",
+            |c, at, t| {
+                let mut o = Opts::parse(t, &desc::FSDEV)?;
+                c.warnings.append(&mut o.warnings);
+                c.fsdevs.push(located(at, fsdev::fsdev(&o)?));
+                Ok(())
+            },
+        ),
+        opt(
+            "virtfs",
+            "local,path=path,mount_tag=tag,security_model=mapped-xattr|passthrough|none[,id=id][,readonly=on|off][,fmode=fmode][,dmode=dmode][,multidevs=remap|forbid|warn][,max_xattr=n]",
+            "a folder that the guest mounts by its tag: -fsdev and a virtio-9p-pci",
+            |c, at, t| {
+                let mut o = Opts::parse(t, &desc::VIRTFS)?;
+                c.warnings.append(&mut o.warnings);
+                let (id, folder, device) = fsdev::virtfs(&o)?;
+                c.fsdevs.push(located(at, (id, folder)));
+                c.devices.push(located(at, device));
+                Ok(())
+            },
+        ),
         opt("display", "none", "select the display backend: none (the only one, and the default)", |c, _, t| {
             if t != "none" && t != "help" {
                 return Err(OptError::Choice { key: "type".into(), value: t.into(), expected: "none".into() });
@@ -419,7 +443,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("dtb", true),
     ("dump-vmstate", true),
     ("enable-sync-profile", false),
-    ("fsdev", true),
     ("full-screen", false),
     ("gdb", true),
     ("incoming", true),
@@ -447,7 +470,6 @@ pub static NOT_BUILT: &[(&str, bool)] = &[
     ("spice", true),
     ("tpmdev", true),
     ("usbdevice", true),
-    ("virtfs", true),
     ("vnc", true),
     ("win2k-hack", false),
     ("xen-attach", false),

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::dirty::{Bitmap, CLIENTS, DirtyClient, PAGE};
@@ -49,6 +49,17 @@ impl RamList {
     }
 }
 
+/// What is behind the mapping of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backing {
+    /// Stores reach the file, which holds the block from this offset on.
+    Shared(u64),
+    /// The file is only where pages come from.
+    Private,
+    /// Nothing is ever stored.
+    ReadOnly,
+}
+
 /// A piece of guest memory.
 pub struct RamBlock {
     name: String,
@@ -56,6 +67,7 @@ pub struct RamBlock {
     base: NonNull<u8>,
     len: u64,
     fd: OwnedFd,
+    backing: Backing,
     dirty: [Bitmap; 3],
     list: Arc<RamList>,
 }
@@ -114,11 +126,17 @@ impl RamBlock {
         // SAFETY: `base..base + whole` was mapped just now.
         _ = unsafe { madvise(base, whole, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let backing = match (share, writable) {
+            (true, true) => Backing::Shared(offset),
+            (true, false) => Backing::ReadOnly,
+            (false, _) => Backing::Private,
+        };
         let pages = whole as u64 / PAGE;
         let mut blocks = list.blocks.lock();
         let id = blocks.0;
         let (dirty, list2) = (CLIENTS.map(|_| Bitmap::new(pages)), list.clone());
-        let block = Arc::new(Self { name: name.to_owned(), id, base, len: whole as u64, fd, dirty, list: list2 });
+        let (name, len) = (name.to_owned(), whole as u64);
+        let block = Arc::new(Self { name, id, base, len, fd, backing, dirty, list: list2 });
         blocks.0 += 1;
         blocks.1.retain(|b| b.strong_count() != 0);
         blocks.1.push(Arc::downgrade(&block));
@@ -222,6 +240,31 @@ impl RamBlock {
             done += n;
         }
         true
+    }
+
+    /// Gives the whole pages of a range back to the host: they read as zero afterwards, or as the file's where stores do not reach it, and
+    /// cost nothing until they are used again. Marks them dirty; parts of pages at both ends stay.
+    ///
+    /// # Errors
+    /// The range is not inside, the memory is read-only, or the host's file system cannot; then nothing is promised of the contents.
+    pub fn discard(&self, off: u64, len: u64) -> io::Result<()> {
+        let end = off.checked_add(len).filter(|end| *end <= self.len).ok_or(io::ErrorKind::InvalidInput)?;
+        let (start, end) = (off.next_multiple_of(PAGE), end / PAGE * PAGE);
+        let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return Ok(()) };
+        match self.backing {
+            Backing::Shared(at) => {
+                fallocate(&self.fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at + start, len)?;
+            }
+            Backing::Private => {
+                let first = self.at(start, len).ok_or(io::ErrorKind::InvalidInput)?;
+                // SAFETY: whole pages inside the mapping, which stays: the next access finds what the file holds. Nobody has a reference
+                // to this memory, and a vCPU that accesses it atomically meanwhile sees the old or the new value.
+                unsafe { madvise(first.as_ptr().cast(), len as usize, Advice::LinuxDontNeed)? };
+            }
+            Backing::ReadOnly => return Err(io::ErrorKind::PermissionDenied.into()),
+        }
+        self.mark_dirty(start, len);
+        Ok(())
     }
 
     fn byte(&self, base: NonNull<u8>, i: usize) -> &AtomicU8 {
@@ -434,5 +477,42 @@ mod tests {
         assert_eq!(list.blocks().len(), 1);
         let short = b.fd().try_clone_to_owned().unwrap().into();
         assert!(RamBlock::from_file(&list, "c", short, 0, 2 * PAGE, true, true).is_err());
+    }
+
+    #[test]
+    fn discarded_pages_go_back_to_the_host_and_the_others_stay() {
+        let list = Arc::new(RamList::default());
+        let b = RamBlock::new(&list, "test", 8 * PAGE).unwrap();
+        assert!(b.fill(0, 8 * PAGE, 7));
+        b.take_dirty(DirtyClient::Vga, 0, 8 * PAGE);
+        // Parts of pages at both ends stay.
+        b.discard(PAGE + 1, 3 * PAGE).unwrap();
+        let at = |page: u64| b.load(page * PAGE, 1).unwrap();
+        assert_eq!((0..8).map(at).collect::<Vec<_>>(), [7, 7, 0, 0, 7, 7, 7, 7]);
+        assert_eq!(b.take_dirty(DirtyClient::Vga, 0, 8 * PAGE), [2 * PAGE, 3 * PAGE]);
+        b.store(2 * PAGE, 1, 9).unwrap();
+        assert_eq!(at(2), 9);
+        // (The host may keep a part of a large page of its own.)
+        let large = RamBlock::new(&list, "large", 16 << 20).unwrap();
+        let spent = || rustix::fs::fstat(large.fd()).unwrap().st_blocks * 512;
+        assert!(large.fill(0, 16 << 20, 7) && spent() == 16 << 20);
+        large.discard(4 << 20, 8 << 20).unwrap();
+        assert_eq!(spent(), 8 << 20);
+        // Nothing, and what is not there
+        b.discard(PAGE + 1, PAGE).unwrap();
+        assert!(b.discard(7 * PAGE, 2 * PAGE).is_err() && b.discard(u64::MAX, 2).is_err());
+        assert_eq!(at(7), 7);
+        // A mapping of its own finds the file's bytes again, which nobody changes; a read-only one is left alone.
+        let file = || b.fd().try_clone_to_owned().unwrap().into();
+        let private = RamBlock::from_file(&list, "p", file(), PAGE, 2 * PAGE, false, true).unwrap();
+        assert!(private.fill(0, 2 * PAGE, 1));
+        private.discard(0, PAGE).unwrap();
+        assert_eq!((private.load(0, 1), private.load(PAGE, 1), at(1)), (Some(7), Some(1), 7));
+        let readonly = RamBlock::from_file(&list, "r", file(), 0, PAGE, true, false).unwrap();
+        assert!(readonly.discard(0, PAGE).is_err());
+        // A part of a file, from an offset on
+        let part = RamBlock::from_file(&list, "s", file(), 5 * PAGE, 2 * PAGE, true, true).unwrap();
+        part.discard(0, PAGE).unwrap();
+        assert_eq!((at(4), at(5), at(6)), (7, 0, 7));
     }
 }

@@ -7,6 +7,28 @@ use tests::process::{self, until};
 use tests::qmp::Qmp;
 
 rows! {
+    fsdev: ["-fsdev", "local,id=f,path={dir},security_model=mapped-xattr,readonly=on,fmode=0640,dmode=0750,multidevs=remap,max_xattr=7", "-device", "virtio-9p-pci,fsdev=f,mount_tag=t,id=d"] |r| {
+        let mut q = r.pc();
+        assert_eq!((get(&mut q, "/machine/peripheral/d", "fsdev"), get(&mut q, "/machine/peripheral/d", "mount_tag")), (json!("f"), json!("t")));
+        for (text, message) in [
+            ("local,id=f,path=/", "security_model property not set (expected none, passthrough, mapped-xattr)"),
+            ("local,id=f,security_model=none", "path property not set"),
+            ("local,path=/,security_model=none", "Parameter 'id' is missing"),
+            ("local,id=f,path=/,security_model=mapped-file", "security_model=mapped-file is not built yet (expected none, passthrough, mapped-xattr)"),
+            ("local,id=f,path=/,security_model=none,dmode=0700", "dmode is only valid for mapped security modes"),
+            ("synth,id=f", "fsdriver 'synth' is not built yet"),
+            ("local,id=f,path=/,security_model=none,writeout=immediate", "parameter 'writeout' of QEMU is not built yet"),
+        ] {
+            assert!(Row::new(&["-fsdev", text]).error().ends_with(&format!("-fsdev {text}: {message}\n")), "{text}");
+        }
+    }
+    virtfs: ["-virtfs", "local,path={dir},mount_tag=t,security_model=mapped,readonly=on,fmode=0600,dmode=0700,multidevs=forbid,max_xattr=7"] |r| {
+        let mut q = r.pc();
+        let tree = q.hmp("info qtree");
+        assert!(tree.contains("dev: virtio-9p-pci, id \"\"") && tree.contains("mount_tag = \"t\""), "{tree}");
+        let missing = Row::new(&["-virtfs", "local,path=/,security_model=none"]).error();
+        assert!(missing.ends_with("Parameter 'mount_tag' is missing\n"), "{missing}");
+    }
     device: ["-device", "driver=isa-debug-exit,id=x,iobase=0xf4", "-device", "{\"driver\":\"isa-debugcon\",\"id\":\"y\",\"iobase\":1026,\"chardev\":\"n\"}", "-chardev", "null,id=n"] |r| {
         let mut q = r.pc();
         assert_eq!(get(&mut q, "/machine/peripheral/x", "iobase"), 0xf4);

@@ -1,9 +1,10 @@
-//! Guest memory into files.
+//! Guest memory: into files, and how much of it the guest has.
 
 use super::{Args, Command, command};
 use crate::monitor::error::{QmpError, QmpResult};
 use crate::monitor::schema::{Ty, opt, req};
 use crate::vm::Vm;
+use hw::virtio::balloon::VirtioBalloon;
 use hw_core::Cpu;
 use qom::Ref;
 use serde_json::json;
@@ -21,7 +22,24 @@ pub(super) static COMMANDS: &[Command] = &[
         None,
         memsave,
     ),
+    command("balloon", &[req("value", Ty::Int)], None, |vm, args| {
+        let balloon = balloon(vm)?;
+        let target = args.uint("value").ok().filter(|v| *v > 0 && *v <= i64::MAX as u64);
+        let target = target.ok_or_else(|| QmpError::generic("Parameter 'target' expects a size"))?;
+        balloon.set_target(&mut vm.core().lock(), target);
+        Ok(json!({}))
+    }),
+    command("query-balloon", &[], Some(Ty::Object(&[req("actual", Ty::Int)])), |vm, _| {
+        let actual = balloon(vm)?.actual(&vm.core().lock());
+        Ok(json!({"actual": actual}))
+    }),
 ];
+
+/// The machine's balloon.
+fn balloon(vm: &Vm) -> QmpResult<Ref<VirtioBalloon>> {
+    let desc = "No balloon device has been activated".to_owned();
+    VirtioBalloon::of(vm.core()).ok_or(QmpError { class: "DeviceNotActive", desc })
+}
 
 /// The CPU of argument `cpu-index`, or the first.
 fn cpu(vm: &Vm, args: Args<'_>) -> QmpResult<Ref<Cpu>> {

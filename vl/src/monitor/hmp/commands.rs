@@ -61,6 +61,10 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
         commands::pointer::choose(c.vm, index)
     }),
     command(&["mouse_button"], "state", "change mouse button state (1=L, 2=M, 4=R)", mouse_button),
+    command(&["balloon"], "target", "request VM to change its memory allocation (in MB)", |c| {
+        let bytes = x::number(c.args)?.checked_mul(1 << 20).filter(|b| *b <= i64::MAX as u64);
+        qmp(c, "balloon", json!({"value": bytes.ok_or("the size is too large")?}))
+    }),
     command(&["screendump"], "filename [-f format] [device [head]]", "save screen into image 'filename'", screendump),
     command(&["device_add"], "driver[,prop=value][,...]", "add device, like -device on the command line", |c| {
         props(c, &desc::DEVICE, "driver", |vm, args| crate::start::device_add(vm, args))

@@ -11,6 +11,12 @@ use serde_json::json;
 use std::fmt::Write;
 
 pub(super) static ITEMS: &[HmpCommand] = &[
+    command(&["balloon"], "", "show balloon information", |c| {
+        let bytes =
+            qmp(c, "query-balloon", json!({}))?.get("actual").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let _ = writeln!(c.out, "balloon: actual={}", bytes >> 20);
+        Ok(())
+    }),
     command(&["block"], "", "show info of the block devices", block_devices),
     command(&["chardev"], "", "show the character devices", |c| {
         for ch in c.vm.chardevs.all() {
