@@ -28,12 +28,12 @@ struct Step {
 }
 
 impl Qcow2 {
-    fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 
     /// Checks a range: it may reach the end of the last sector.
-    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
+    pub(super) fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         let limit = self.size().next_multiple_of(crate::SECTOR);
         if offset.checked_add(len).is_some_and(|end| end <= limit) { Ok(()) } else { Err(eio()) }
     }
@@ -100,7 +100,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn read_backing(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+    pub(super) fn read_backing(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         let Some(backing) = &self.backing else {
             buf.fill(0);
             return Ok(());
@@ -213,7 +213,7 @@ impl Qcow2 {
         }
     }
 
-    fn write_new(&self, meta: &mut Meta, offset: u64, buf: &[u8]) -> io::Result<()> {
+    pub(super) fn write_new(&self, meta: &mut Meta, offset: u64, buf: &[u8]) -> io::Result<()> {
         let mut steps = vec![];
         let mut named = 0;
         let done = self.write_steps(meta, offset, buf, &mut steps).and_then(|()| {

@@ -16,8 +16,10 @@ mod data;
 mod geometry;
 mod header;
 mod host;
+mod layers;
 mod meta;
 mod refcounts;
+mod rename;
 mod repair;
 mod snapshots;
 #[cfg(test)]
@@ -26,7 +28,7 @@ mod tests;
 pub(crate) use create::create;
 
 use crate::blocks::{Backing, Blocks};
-use crate::driver::{ChildOf, Driver, DriverDef};
+use crate::driver::{ChildOf, Driver, DriverDef, Status};
 use crate::node::{Common, Edge, Perm};
 use geometry::Geometry;
 use header::{Compression, Header};
@@ -99,7 +101,7 @@ fn open_data(blocks: &Blocks, common: &Common, opts: &mut Opts, header: &Header,
     let node = blocks.open_beside(opts, "data-file", common, image, header.data_file.as_deref())?;
     let node = node.ok_or_else(|| Error::generic("'data-file' is required for this image"))?;
     let (perm, shared) = file_perms(!common.read_only);
-    Ok(Some(Host::new(Edge::new(&node, "qcow2", perm, shared)?)))
+    Ok(Some(Host::new(Edge::child(&node, common, "qcow2", perm, shared)?)))
 }
 
 fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn Driver>> {
@@ -107,7 +109,7 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
     common.read_only |= node.is_read_only();
     let writable = !common.read_only;
     let (perm, shared) = file_perms(writable);
-    let file = Host::new(Edge::new(&node, "qcow2", perm, shared)?);
+    let file = Host::new(Edge::child(&node, common, "qcow2", perm, shared)?);
     let mut header = read_header(&file)?;
     if writable && header.is_corrupt() {
         return Err(Error::generic("qcow2: Image is corrupt; cannot be opened read/write"));
@@ -179,7 +181,7 @@ fn open_backing(
     }
     let named = Backing { image, name: header.backing.as_deref(), format: header.backing_format.as_deref() };
     let node = blocks.open_backing(opts, common, &named)?;
-    node.map(|n| Edge::new(&n, "qcow2", Perm::READ, Perm::all())).transpose()
+    node.map(|n| Edge::child(&n, common, "qcow2", Perm::READ, Perm::all())).transpose()
 }
 
 impl Qcow2 {
@@ -232,6 +234,29 @@ impl Driver for Qcow2 {
 
     fn resize(&self, len: u64) -> io::Result<()> {
         self.resize_guest(len)
+    }
+
+    fn status(&self, offset: u64, len: u64) -> io::Result<(Status, u64)> {
+        self.status_guest(offset, len)
+    }
+
+    fn populate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.populate_guest(offset, len)
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        let _alone = self.lock.write();
+        let mut meta = self.meta.lock();
+        // The second time writes what the first one counted down.
+        self.commit(&mut meta)?;
+        self.commit(&mut meta)?;
+        self.data().flush()
+    }
+
+    fn set_backing_name(&self, name: Option<(&str, &str)>) -> io::Result<()> {
+        let _alone = self.lock.write();
+        self.commit(&mut self.meta.lock())?;
+        rename::set_backing(&self.file, self.geo.cluster(), self.header.version, name)
     }
 
     fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()> {
