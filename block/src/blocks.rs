@@ -12,7 +12,7 @@ use hw_core::clock::Clocks;
 use hw_core::opts::{Child, Opts};
 use parking_lot::Mutex;
 use qom::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::{Arc, Weak};
@@ -145,6 +145,38 @@ pub struct Blocks {
 #[derive(Default)]
 struct PoolGuard(Arc<Pool>);
 
+/// How drivers tell the user what happened to an image. Keeps nothing alive.
+#[derive(Clone, Default)]
+pub(crate) struct Reporter(Weak<Mutex<Inner>>);
+
+impl Reporter {
+    /// Sends `BLOCK_IMAGE_CORRUPTED` and a message. `place`: where in the image, offset and bytes.
+    pub fn corrupted(&self, node: &str, text: &str, place: Option<(u64, u64)>, fatal: bool) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let (backends, sink, report) = {
+            let s = inner.lock();
+            (s.backends.clone(), s.sink.clone(), s.report.clone())
+        };
+        let over = |b: &&Arc<Backend>| b.root().is_some_and(|n| n.name() == node);
+        let device = backends.iter().find(over).map_or("", |b| b.name());
+        let mut data = json!({"device": device, "node-name": node, "msg": text, "fatal": fatal});
+        if let (Some((offset, size)), Some(map)) = (place, data.as_object_mut()) {
+            map.insert("offset".into(), offset.into());
+            map.insert("size".into(), size.into());
+        }
+        if let Some(sink) = sink {
+            sink("BLOCK_IMAGE_CORRUPTED", data);
+        }
+        if let Some(report) = report {
+            report(&if fatal {
+                format!("qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed")
+            } else {
+                format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed")
+            });
+        }
+    }
+}
+
 impl Drop for PoolGuard {
     fn drop(&mut self) {
         self.0.shut_down();
@@ -167,6 +199,10 @@ impl Blocks {
     /// The machine's clocks; without a machine, some that nobody runs.
     pub(crate) fn clocks(&self) -> Arc<Clocks> {
         self.inner.lock().clocks.get_or_insert_default().clone()
+    }
+
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter(Arc::downgrade(&self.inner))
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tests::contract::Rng;
-use tests::images::jobs::{Bench, Chain, SIZE};
+use tests::images::jobs::{Bench, Chain, SIZE, differs};
 use tests::images::{self, fault, record};
 use tests::packages::{self, Peer};
 
@@ -59,8 +59,7 @@ fn write_meanwhile(bench: &Bench, chain: &mut Chain, drive: &Arc<Backend>, r: &m
 fn reads(bench: &Bench, chain: &Chain, drive: &Arc<Backend>) {
     let o = run(bench, drive, Request::read(0, SIZE as usize));
     o.result.expect("read");
-    let wrong = (0..SIZE as usize).find(|n| o.data[*n] != chain.model[*n]);
-    assert_eq!(wrong, None);
+    assert_eq!(differs(&o.data, &chain.model), None);
 }
 
 const GOOD: [&str; 7] = ["created", "running", "waiting", "pending", "BLOCK_JOB_COMPLETED", "concluded", "null"];
@@ -179,6 +178,7 @@ fn the_image_in_use_is_committed_and_the_drive_changes_over() {
         assert_eq!(bench.story(), want);
         let root = drive.root().expect("a medium");
         assert_eq!((root.driver_name(), root.is_read_only()), (base_format, false));
+        drop(root);
         submit(&drive, chain.request(&mut r), &failed);
         reads(&bench, &chain, &drive);
         bench.blocks.close();
@@ -351,7 +351,7 @@ fn a_driver_that_panics_fails_the_request() {
 #[test]
 fn a_crash_during_a_stream_loses_nothing_flushed() {
     let peer = peer();
-    for seed in 71..75 {
+    for seed in 71..74 {
         let mut r = Rng::new(seed);
         let cluster = [512, 4096, 65536][seed as usize % 3];
         let mut chain = Chain::new(&peer, &mut r, 1, cluster).expect("a chain");
@@ -385,7 +385,7 @@ fn a_crash_during_a_stream_loses_nothing_flushed() {
         let events = log.lock().clone();
         drop(drive);
         bench.blocks.close();
-        for n in 0..12 {
+        for n in 0..8 {
             let when = if n == 0 { events.len() } else { r.below(events.len() as u64 + 1) as usize };
             let left = record::crash(before.clone(), &events[..when], &mut r);
             let path = chain.dir.path().join("crashed");
@@ -395,10 +395,10 @@ fn a_crash_during_a_stream_loses_nothing_flushed() {
             let mut now = vec![0; SIZE as usize];
             node.read(0, &mut now).expect("read");
             let last = known.iter().rposition(|k| k.0 <= when).expect("the beginning is known");
-            let mut either = vec![false; SIZE as usize];
-            open[last..].iter().flatten().for_each(|r| either[r.clone()].fill(true));
-            let lost = (0..SIZE as usize).find(|n| !either[*n] && now[*n] != known[last].1[*n]);
-            assert_eq!(lost, None, "seed {seed}: lost at event {when} of {}", events.len());
+            // What was written since may be old or new.
+            let mut want = known[last].1.clone();
+            open[last..].iter().flatten().for_each(|r| want[r.clone()].copy_from_slice(&now[r.clone()]));
+            assert_eq!(differs(&now, &want), None, "seed {seed}: lost at event {when} of {}", events.len());
         }
     }
 }
@@ -438,9 +438,9 @@ fn a_crash_during_a_commit_loses_nothing() {
         let (_blocks, node) = images::open("qcow2", &chain.files[3], &json!({"read-only": true})).expect("it opens");
         let mut now = vec![0; SIZE as usize];
         node.read(0, &mut now).expect("read");
-        assert_eq!((0..SIZE as usize).find(|n| now[*n] != chain.model[*n]), None, "{what}");
+        assert_eq!(differs(&now, &chain.model), None, "{what}");
     };
-    for _ in 0..12 {
+    for _ in 0..6 {
         // While the base is written, the top is as it was.
         let when = r.below(base_events.len() as u64 + 1) as usize;
         record::save(&chain.files[1], &record::crash(before[0].clone(), &base_events[..when], &mut r))

@@ -11,7 +11,7 @@ const PORTION: u64 = 1 << 20;
 
 impl Qcow2 {
     fn status_at(&self, meta: &mut Meta, at: u64) -> io::Result<Status> {
-        Ok(match self.geo.place(meta.entry(&self.file, at)?)? {
+        Ok(match self.placed(meta, at)?.1 {
             Place::Nowhere => Status::Below,
             Place::Zero { .. } => Status::Zero,
             Place::Here { .. } | Place::Compressed { .. } => Status::Data,

@@ -11,6 +11,7 @@
 
 mod cache;
 mod compressed;
+mod corrupt;
 mod create;
 mod data;
 mod geometry;
@@ -27,7 +28,7 @@ mod tests;
 
 pub(crate) use create::create;
 
-use crate::blocks::{Backing, Blocks};
+use crate::blocks::{Backing, Blocks, Reporter};
 use crate::driver::{ChildOf, Driver, DriverDef, Status};
 use crate::node::{Common, Edge, Perm};
 use geometry::Geometry;
@@ -41,7 +42,7 @@ use serde_json::{Map, Value, json};
 use snapshots::Snapshot;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 inventory::submit! {
     DriverDef { name: "qcow2", protocol: false, open }
@@ -67,6 +68,10 @@ struct Qcow2 {
     meta: Mutex<Meta>,
     /// The cluster that was unpacked last, by its place in the file, which never holds another compressed one.
     unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Who is told that something is wrong with it, the node's name for that, and whether that has happened.
+    reporter: Reporter,
+    name: String,
+    alarmed: AtomicBool,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -166,6 +171,9 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
         lock: RwLock::new(()),
         meta: Mutex::new(meta),
         unpacked: Mutex::default(),
+        reporter: blocks.reporter(),
+        name: common.node_name.clone(),
+        alarmed: AtomicBool::new(false),
     }))
 }
 
@@ -293,7 +301,8 @@ impl Driver for Qcow2 {
         if let (3, Some(map)) = (h.version, more.as_object_mut()) {
             map.insert("lazy-refcounts".into(), h.lazy_refcounts().into());
             map.insert("refcount-bits".into(), (1u32 << h.refcount_order).into());
-            map.insert("corrupt".into(), h.is_corrupt().into());
+            let corrupt = h.is_corrupt() || self.alarmed.load(Ordering::SeqCst);
+            map.insert("corrupt".into(), corrupt.into());
             map.insert("extended-l2".into(), false.into());
             if h.has_data_file() {
                 map.extend(h.data_file.as_ref().map(|name| ("data-file".to_owned(), name.as_str().into())));
