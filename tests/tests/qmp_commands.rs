@@ -173,7 +173,6 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("block-commit.filter-node-name", "jobs have no filter nodes"),
     ("block-stream.backing-mask-protocol", "there are no protocols to mask"),
     ("block-stream.filter-node-name", "jobs have no filter nodes"),
-    ("query-block-jobs=>", "there are no mirror jobs"),
     ("query-block=>", "bitmaps are not built"),
     ("query-blockstats=>", "histograms, intervals and statistics of drivers are not built"),
     ("query-named-block-nodes=>", "as for query-block"),
