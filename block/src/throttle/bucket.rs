@@ -161,7 +161,7 @@ pub(super) struct Buckets {
 
 /// The limits that hold for a direction.
 const fn concerns(n: usize, write: bool) -> bool {
-    n % 3 == 0 || n % 3 == if write { 2 } else { 1 }
+    n.is_multiple_of(3) || n % 3 == if write { 2 } else { 1 }
 }
 
 impl Buckets {

@@ -22,8 +22,11 @@ const FEATURES: u32 = 0x6803_f857;
 /// Where `backing_file_offset` and `backing_file_size` are.
 const AT_BACKING: usize = 8;
 
+/// Its kind; head, bytes and padding.
+type Extension = (u32, Vec<u8>);
+
 /// The extensions of a header, their padding included, and where they end.
-fn extensions(first: &[u8], length: usize) -> io::Result<(Vec<(u32, Vec<u8>)>, usize)> {
+fn extensions(first: &[u8], length: usize) -> io::Result<(Vec<Extension>, usize)> {
     let end = match be64(first, AT_BACKING) {
         0 => first.len(),
         at => (at as usize).min(first.len()),
