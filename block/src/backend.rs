@@ -1,16 +1,20 @@
 //! What a device owns of the block layer: medium, error policy, statistics; and how its requests run.
 
+use crate::job::chain;
 use crate::node::{Edge, Node, Perm};
 use crate::overlap::{Range, Tracker};
 use crate::pool::Pool;
 use crate::request::{Done, Op, Outcome, Request};
 use crate::stats::Stats;
+use crate::throttle::Group;
 use crate::{Interface, SECTOR};
 use hw_core::{Core, Request as MachineRequest, RunState};
 use parking_lot::{Mutex, RwLock};
 use qom::{Error, PropEnum, Result};
 use serde_json::json;
+use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -119,11 +123,17 @@ pub struct Backend {
     wce: AtomicBool,
     /// The user said that it is read-only.
     read_only: AtomicBool,
+    /// What is read from the backing file is copied up.
+    copy_on_read: AtomicBool,
+    group: Mutex<Option<Arc<Group>>>,
 }
 
-fn perform(node: &Node, request: &mut Request) -> io::Result<()> {
+fn perform(node: &Arc<Node>, request: &mut Request, copy_on_read: bool) -> io::Result<()> {
     match request.op {
         Op::Read { len } => {
+            if copy_on_read {
+                chain::copy_up(node, None, request.offset, len as u64)?;
+            }
             request.data = vec![0; len];
             node.read(request.offset, &mut request.data)
         }
@@ -151,6 +161,8 @@ impl Backend {
             tracker: Mutex::default(),
             wce: AtomicBool::new(true),
             read_only: AtomicBool::new(false),
+            copy_on_read: AtomicBool::new(false),
+            group: Mutex::default(),
         })
     }
 
@@ -179,7 +191,7 @@ impl Backend {
         if let Some(node) = node {
             let (perm, shared) = self.state.lock().perms.unwrap_or((Perm::empty(), Perm::all()));
             let perm = if node.is_read_only() { perm - Perm::WRITE } else { perm };
-            let edge = Edge::new(node, &self.label(), perm, shared)?;
+            let edge = Edge::new(node, &self.user_name(), perm, shared)?;
             *self.root.write() = Some(edge);
         }
         Ok(())
@@ -197,7 +209,13 @@ impl Backend {
         })
     }
 
-    fn label(&self) -> String {
+    /// Its name, or its device's.
+    pub fn label(&self) -> String {
+        let named = Some(self.name.clone()).filter(|n| !n.is_empty());
+        named.or_else(|| self.qdev()).unwrap_or_default()
+    }
+
+    fn user_name(&self) -> String {
         match &self.state.lock().owner {
             _ if !self.name.is_empty() => format!("block device '{}'", self.name),
             Some(o) => format!("block device '{}'", o.qdev),
@@ -239,6 +257,26 @@ impl Backend {
     /// Sets that.
     pub fn set_write_cache(&self, on: bool) {
         self.wce.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether what is read from the backing file is copied up.
+    pub fn copy_on_read(&self) -> bool {
+        self.copy_on_read.load(Ordering::Relaxed)
+    }
+
+    /// Sets that.
+    pub fn set_copy_on_read(&self, on: bool) {
+        self.copy_on_read.store(on, Ordering::Relaxed);
+    }
+
+    /// The group whose limits hold for it.
+    pub fn group(&self) -> Option<Arc<Group>> {
+        self.group.lock().clone()
+    }
+
+    /// Sets that. With no requests under way.
+    pub fn set_group(&self, group: Option<Arc<Group>>) {
+        *self.group.lock() = group;
     }
 
     /// The policy for errors.
@@ -334,6 +372,16 @@ impl Backend {
         Ok(())
     }
 
+    /// Takes what it may of what it wants: the medium may have become writable.
+    pub(crate) fn renew_perms(&self) {
+        let wanted = self.state.lock().perms;
+        if let (Some((perm, shared)), Some(edge)) = (wanted, &*self.root.read()) {
+            let perm = if edge.node().is_read_only() { perm - Perm::WRITE } else { perm };
+            // Whoever is in the way now was so before: the drive stays what it is.
+            _ = edge.set(perm, shared);
+        }
+    }
+
     // ---- errors ----
 
     /// `ok`, `failed` or `nospace`, while a policy can stop the machine.
@@ -422,13 +470,33 @@ impl Backend {
         }
     }
 
+    /// A request's turn has come: it waits for the limits, then for a thread.
     fn launch(self: &Arc<Self>, ticket: u64, work: Work) {
+        let mut groups: VecDeque<Arc<Group>> = self.group().into_iter().collect();
+        if work.request.op != Op::Flush {
+            let below = std::iter::successors(Some(work.node.clone()), |n| n.filtered());
+            groups.extend(below.filter_map(|n| n.driver().limits()));
+        }
+        self.pass(groups, ticket, work);
+    }
+
+    fn pass(self: &Arc<Self>, mut groups: VecDeque<Arc<Group>>, ticket: u64, work: Work) {
         let this = self.clone();
-        self.pool.run(Box::new(move || this.work(ticket, work)));
+        match groups.pop_front().filter(|_| work.request.op != Op::Flush) {
+            None => self.pool.run(Box::new(move || this.work(ticket, work))),
+            Some(group) => {
+                let (write, bytes) = (work.request.changes(), work.request.len());
+                let member = Arc::as_ptr(self).addr() as u64;
+                group.enter(member, write, bytes, Box::new(move || this.pass(groups, ticket, work)));
+            }
+        }
     }
 
     fn work(self: Arc<Self>, ticket: u64, mut work: Work) {
-        let result = perform(&work.node, &mut work.request);
+        let copy_on_read = self.copy_on_read();
+        // A driver that panics has not done its work; whoever waits for it must hear of that.
+        let result = catch_unwind(AssertUnwindSafe(|| perform(&work.node, &mut work.request, copy_on_read)));
+        let result = result.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
         let op = &work.request.op;
         {
             let mut s = self.state.lock();

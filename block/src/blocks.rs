@@ -3,14 +3,17 @@
 use crate::backend::{Backend, ErrorPolicy, Legacy, OnError};
 use crate::driver::{self, DriverDef};
 use crate::drivers::probe;
-use crate::node::{Common, Edge, Node, Perm};
+use crate::job::Jobs;
+use crate::node::{Common, Edge, Node, Opened, Owner, Perm, Recipe};
 use crate::pool::Pool;
+use crate::throttle::{Group, Limits};
 use hw_core::Core;
+use hw_core::clock::Clocks;
 use hw_core::opts::{Child, Opts};
 use parking_lot::Mutex;
 use qom::{Error, Result};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::{Arc, Weak};
 
@@ -71,6 +74,12 @@ pub struct DriveConfig {
     pub policy: ErrorPolicy,
     /// Image: a name as `file=` takes it.
     pub file: Option<String>,
+    /// `copy-on-read`.
+    pub copy_on_read: bool,
+    /// `throttling.*`: the limits, and the name of the group, by default the drive's.
+    pub limits: Limits,
+    /// `throttling.group`.
+    pub group: Option<String>,
     /// Options of the node, `driver` (the format) among them.
     pub opts: Opts,
 }
@@ -104,6 +113,10 @@ pub(crate) fn beside(image: &str, name: &str) -> String {
 }
 
 type Report = Arc<dyn Fn(&str) + Send + Sync>;
+/// Sends an event to whoever listens.
+pub(crate) type Sink = Arc<dyn Fn(&'static str, Value) + Send + Sync>;
+/// Calls something while no vCPU runs.
+type Parked = Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
 
 #[derive(Default)]
 struct Inner {
@@ -114,6 +127,11 @@ struct Inner {
     /// Backends without a name belong to their devices.
     anonymous: Vec<Weak<Backend>>,
     report: Option<Report>,
+    sink: Option<Sink>,
+    parked: Option<Parked>,
+    clocks: Option<Arc<Clocks>>,
+    /// Groups whose limits drives and nodes share, by name.
+    groups: BTreeMap<String, Weak<Group>>,
 }
 
 /// The block layer of one machine: [`Core::service`]. Cheap to clone.
@@ -121,10 +139,43 @@ struct Inner {
 pub struct Blocks {
     inner: Arc<Mutex<Inner>>,
     pool: Arc<PoolGuard>,
+    pub(crate) jobs: Arc<Jobs>,
 }
 
 #[derive(Default)]
 struct PoolGuard(Arc<Pool>);
+
+/// How drivers tell the user what happened to an image. Keeps nothing alive.
+#[derive(Clone, Default)]
+pub(crate) struct Reporter(Weak<Mutex<Inner>>);
+
+impl Reporter {
+    /// Sends `BLOCK_IMAGE_CORRUPTED` and a message. `place`: where in the image, offset and bytes.
+    pub fn corrupted(&self, node: &str, text: &str, place: Option<(u64, u64)>, fatal: bool) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let (backends, sink, report) = {
+            let s = inner.lock();
+            (s.backends.clone(), s.sink.clone(), s.report.clone())
+        };
+        let over = |b: &&Arc<Backend>| b.root().is_some_and(|n| n.name() == node);
+        let device = backends.iter().find(over).map_or("", |b| b.name());
+        let mut data = json!({"device": device, "node-name": node, "msg": text, "fatal": fatal});
+        if let (Some((offset, size)), Some(map)) = (place, data.as_object_mut()) {
+            map.insert("offset".into(), offset.into());
+            map.insert("size".into(), size.into());
+        }
+        if let Some(sink) = sink {
+            sink("BLOCK_IMAGE_CORRUPTED", data);
+        }
+        if let Some(report) = report {
+            report(&if fatal {
+                format!("qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed")
+            } else {
+                format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed")
+            });
+        }
+    }
+}
 
 impl Drop for PoolGuard {
     fn drop(&mut self) {
@@ -140,7 +191,57 @@ pub(crate) fn plain(e: &std::io::Error) -> String {
 impl Blocks {
     /// The machine's.
     pub fn of(core: &Core) -> Arc<Blocks> {
-        core.service::<Blocks>()
+        let blocks = core.service::<Blocks>();
+        blocks.inner.lock().clocks.get_or_insert_with(|| core.clocks.clone());
+        blocks
+    }
+
+    /// The machine's clocks; without a machine, some that nobody runs.
+    pub(crate) fn clocks(&self) -> Arc<Clocks> {
+        self.inner.lock().clocks.get_or_insert_default().clone()
+    }
+
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter(Arc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool.0
+    }
+
+    /// Sets who sends events, from any thread.
+    pub fn set_event_sink(&self, sink: impl Fn(&'static str, Value) + Send + Sync + 'static) {
+        self.inner.lock().sink = Some(Arc::new(sink));
+    }
+
+    pub(crate) fn sink(&self) -> Option<Sink> {
+        self.inner.lock().sink.clone()
+    }
+
+    pub(crate) fn emit(&self, event: &'static str, data: Value) {
+        if let Some(sink) = self.sink() {
+            sink(event, data);
+        }
+    }
+
+    /// Sets what parks the vCPUs, calls what it is given, and lets them go on. Used on the main loop's thread with no lock held.
+    pub fn set_parked(&self, parked: impl Fn(&mut dyn FnMut()) + Send + Sync + 'static) {
+        self.inner.lock().parked = Some(Arc::new(parked));
+    }
+
+    /// Runs `f` while nobody submits requests and none are under way.
+    pub(crate) fn quiet<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let parked = self.inner.lock().parked.clone();
+        let (mut f, mut result) = (Some(f), None);
+        let mut call = || {
+            self.drain();
+            result = f.take().map(|f| f());
+        };
+        match parked {
+            Some(parked) => parked(&mut call),
+            None => call(),
+        }
+        result
     }
 
     /// Sets what is called, from any thread, when [`Blocks::deliver`] has something to do.
@@ -153,7 +254,7 @@ impl Blocks {
         self.inner.lock().report = Some(Arc::new(report));
     }
 
-    fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         let report = self.inner.lock().report.clone();
         if let Some(report) = report {
             report(text);
@@ -163,11 +264,16 @@ impl Blocks {
     /// Calls the callbacks of requests that have ended: on the main loop's thread, with no lock held.
     pub fn deliver(&self) {
         self.pool.0.deliver();
+        self.jobs.pump(self);
     }
 
-    /// Waits for all requests, callbacks included. With no lock held.
+    /// Waits for all requests, callbacks included. With no lock held. Limits do not hold meanwhile, and jobs begin no new step.
     pub fn drain(&self) {
+        let groups = self.groups();
+        groups.iter().for_each(|g| g.lift(true));
         self.pool.0.drain();
+        groups.iter().for_each(|g| g.lift(false));
+        self.jobs.after_drain(self);
     }
 
     /// Requests on the way.
@@ -188,7 +294,7 @@ impl Blocks {
 
     /// Ends everything: requests are waited for, images closed.
     pub fn close(&self) {
-        self.drain();
+        self.jobs.cancel_all(self);
         self.flush_all();
         let (backends, nodes) = {
             let mut s = self.inner.lock();
@@ -212,7 +318,7 @@ impl Blocks {
         self.nodes().into_iter().find(|n| n.name() == name)
     }
 
-    fn node_name(&self, given: Option<String>) -> Result<String> {
+    pub(crate) fn node_name(&self, given: Option<String>) -> Result<String> {
         let Some(name) = given else {
             let mut s = self.inner.lock();
             s.generated += 1;
@@ -236,32 +342,43 @@ impl Blocks {
         Ok(name)
     }
 
-    fn register(&self, node: &Arc<Node>) {
+    /// A number for a node to come: nodes are listed in their order.
+    fn next_key(&self) -> u64 {
+        let mut s = self.inner.lock();
+        s.next += 1;
+        s.next
+    }
+
+    fn register(&self, node: &Arc<Node>, key: u64) {
         let mut s = self.inner.lock();
         s.nodes.retain(|_, n| n.node.strong_count() > 0);
-        s.next += 1;
-        let key = s.next;
         s.nodes.insert(key, Named { node: Arc::downgrade(node), owned: None });
     }
 
-    fn open_with(&self, def: &'static DriverDef, mut common: Common, mut opts: Opts) -> Result<Arc<Node>> {
+    fn open_with(
+        &self,
+        def: &'static DriverDef,
+        mut common: Common,
+        mut opts: Opts,
+        recipe: Recipe,
+    ) -> Result<Arc<Node>> {
         let name = self.node_name(opts.take_str("node-name")?)?;
+        // (Its number comes after its children's.)
+        common.owner = Owner { node: self.next_key(), generation: 0 };
+        common.node_name.clone_from(&name);
         let driver = (def.open)(self, &mut common, &mut opts)?;
         opts.finish_driver(def.name)?;
-        // (Requests go down by calls.)
-        if driver.children().iter().map(|(_, n)| n.depth()).max().unwrap_or(0) >= MAX_CHAIN {
-            return Err(Error::generic("Too many nodes on top of each other"));
-        }
+        check_depth(&driver.children())?;
         if self.find_node(&name).is_some() {
             // A child has taken it.
             return Err(Error::generic(format!("Duplicate nodes with node-name='{name}'")));
         }
-        let node = Node::new(name, def, common, driver);
-        self.register(&node);
+        let node = Node::new(name, def, Opened { common, driver: driver.into() }, recipe);
+        self.register(&node, self.next_key());
         Ok(node)
     }
 
-    fn find_driver(name: &str, text: bool) -> Result<&'static DriverDef> {
+    pub(crate) fn find_driver(name: &str, text: bool) -> Result<&'static DriverDef> {
         driver::find(name).ok_or_else(|| {
             let known: Vec<&str> = driver::all().iter().map(|d| d.name).collect();
             let accepted = known.join(", ");
@@ -276,8 +393,9 @@ impl Blocks {
     fn open_node(&self, mut opts: Opts, parent: Option<&Common>) -> Result<Arc<Node>> {
         let name = opts.require_str("driver")?;
         let def = Self::find_driver(&name, opts.is_text())?;
+        let recipe = Recipe { given: opts.clone(), inherited: parent.cloned() };
         let common = Common::take(&mut opts, parent)?;
-        self.open_with(def, common, opts)
+        self.open_with(def, common, opts, recipe)
     }
 
     /// A driver's child: named, or made from options that inherit from `parent`.
@@ -285,6 +403,19 @@ impl Blocks {
     /// # Errors
     /// There is none, or it cannot be opened.
     pub fn open_child(&self, opts: &mut Opts, key: &str, parent: &Common) -> Result<Arc<Node>> {
+        let child = self.open_below(opts, key, parent)?;
+        if child.driver().limits().is_some() {
+            // Formats and protocols do their work on threads, which limits would have to block.
+            return Err(Error::generic(format!(
+                "Node '{}' has driver 'throttle', which can only be below a drive or a filter",
+                child.name()
+            )));
+        }
+        Ok(child)
+    }
+
+    /// [`Blocks::open_child`] for filters, which may be above others.
+    pub(crate) fn open_below(&self, opts: &mut Opts, key: &str, parent: &Common) -> Result<Arc<Node>> {
         match opts.take_child(key)? {
             None => Err(Error::generic("A block device must be specified for \"file\"")),
             Some(Child::Reference(name)) => self
@@ -356,11 +487,12 @@ impl Blocks {
             }
             inner = with_file(inner, full).map_err(failed)?;
         }
+        let recipe = Recipe { given: inner.clone(), inherited: Some(parent.clone()) };
         let format = inner.take_str("driver")?;
         let common = Common::take(&mut inner, Some(&parent))?;
         let node = match format {
-            Some(format) => Self::find_driver(&format, true).and_then(|def| self.open_with(def, common, inner)),
-            None => self.probe(common, inner, full.as_deref().unwrap_or_default()),
+            Some(format) => Self::find_driver(&format, true).and_then(|def| self.open_with(def, common, inner, recipe)),
+            None => self.probe(common, inner, full.as_deref().unwrap_or_default(), recipe),
         };
         node.map(Some).map_err(failed)
     }
@@ -412,6 +544,7 @@ impl Blocks {
         if !size.is_multiple_of(crate::SECTOR) {
             return Err(Error::generic(format!("The new size must be a multiple of {}", crate::SECTOR)));
         }
+        node.not_busy()?;
         self.drain();
         let _edge = Edge::new(node, "block_resize", Perm::RESIZE, Perm::all())?;
         node.resize(size).map_err(|e| Error::generic(format!("Could not resize '{}': {}", node.name(), plain(&e))))
@@ -424,6 +557,7 @@ impl Blocks {
     /// No medium, read-only, a name that is taken, or as the host says: the drive is as it was.
     pub fn snapshot(&self, drive: &Arc<Backend>, file: &str, node_name: Option<&str>, exists: bool) -> Result<()> {
         let base = drive.root().ok_or_else(|| Error::generic(format!("Device '{}' has no medium", drive.name())))?;
+        base.not_busy()?;
         if base.is_read_only() {
             return Err(Error::generic(format!("Node '{}' is read-only", base.name())));
         }
@@ -434,37 +568,39 @@ impl Blocks {
         let failed = |e: std::io::Error| Error::generic(format!("Could not create '{file}': {}", plain(&e)));
         base.flush().map_err(failed)?;
         if !exists {
-            let below = base.driver().children().first().map(|(_, n)| n.clone());
-            let plain =
-                matches!(base.driver_name(), "raw" | "qcow2") && below.as_ref().is_some_and(|n| n.is_protocol());
-            if !plain {
-                return Err(Error::generic(format!(
-                    "An overlay cannot name node '{}' as its backing file",
-                    base.name()
-                )));
-            }
+            let (name, format) = self.nameable(&base)?;
             let size = base.len().map_err(failed)?;
-            if base.driver_name() == "raw" && below.is_some_and(|n| n.len().ok() != Some(size)) {
-                return Err(Error::generic("An overlay cannot name a part of a raw image as its backing file"));
-            }
-            let name = base.driver().filename();
-            let name = std::fs::canonicalize(&name).map_err(failed)?;
-            let name = name.to_str().ok_or_else(|| Error::generic("The image's name is not UTF-8"))?;
             std::fs::File::options().create(true).append(true).open(file).map_err(failed)?;
             let opts = Opts::keyval([("driver", "file"), ("filename", file)])?;
             let target = self.open_node(opts, None)?;
             // Whoever uses that file is in the way.
             let _edge = Edge::new(&target, "create", Perm::READ | Perm::WRITE | Perm::RESIZE, Perm::empty())?;
-            crate::drivers::create_qcow2(&target, size, name, base.driver_name()).map_err(failed)?;
+            crate::drivers::create_qcow2(&target, size, &name, &format).map_err(failed)?;
         }
         let options = [("file.driver", "file"), ("file.filename", file), ("backing", base.name())];
         let opts = Opts::keyval(options.into_iter().chain(node_name.map(|n| ("node-name", n))))?;
-        let common = Common { probed: false, ..base.common().clone() };
-        let overlay = self.open_with(Self::find_driver("qcow2", true)?, common, opts)?;
+        let word = |on: bool| if on { "on" } else { "off" };
+        let base_common = base.common();
+        let inherited = [
+            ("cache.direct", word(base_common.cache.direct)),
+            ("cache.no-flush", word(base_common.cache.no_flush)),
+            ("discard", word(base_common.unmap)),
+            ("detect-zeroes", base_common.detect_zeroes.name()),
+        ];
+        let given = Opts::keyval(options.into_iter().chain(inherited))?;
+        let common = Common { probed: false, ..base_common };
+        let recipe = Recipe { given, inherited: None };
+        let overlay = self.open_with(Self::find_driver("qcow2", true)?, common, opts, recipe)?;
         drive.replace_root(&overlay)
     }
 
     // ---- drives ----
+
+    /// The drives whose medium a node is.
+    pub fn drives_on(&self, node: &Arc<Node>) -> Vec<Arc<Backend>> {
+        let over = |b: &Arc<Backend>| b.root().is_some_and(|n| Arc::ptr_eq(&n, node));
+        self.backends().into_iter().filter(over).collect()
+    }
 
     /// All drives: those with names, then those of devices that name a node.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
@@ -563,6 +699,14 @@ impl Blocks {
         backend.set_write_cache(config.write_cache);
         backend.set_policy(config.policy);
         let mut opts = config.opts.clone();
+        backend.set_copy_on_read(config.copy_on_read);
+        if config.limits != Limits::default() || config.group.is_some() {
+            let group = self.group(config.group.as_deref().unwrap_or(backend.name()));
+            if config.limits != Limits::default() {
+                group.set_limits(config.limits)?;
+            }
+            backend.set_group(Some(group));
+        }
         backend.set_read_only(config.cdrom || opts.clone().take_bool("read-only")?.unwrap_or(false));
         if config.file.is_some() || opts.has("file") {
             let node = self.open_image(config.file.as_deref(), opts, config.cdrom, config.snapshot)?;
@@ -592,27 +736,31 @@ impl Blocks {
         if read_only {
             opts.or_insert("read-only", true);
         }
+        let mut recipe = Recipe { given: opts.clone(), inherited: None };
         let format = opts.take_str("driver")?;
         let overlay = if snapshot { opts.clone().take_str("node-name")? } else { None };
         let mut common = Common::take(&mut opts, None)?;
         let snapshot = snapshot && !common.read_only;
         if snapshot {
             common.read_only = true;
+            recipe.given.or_insert("read-only", true);
             _ = opts.take_str("node-name")?;
         }
         let node = match format {
-            Some(format) => self.open_with(Self::find_driver(&format, opts.is_text())?, common.clone(), opts)?,
-            None => self.probe(common.clone(), opts, file.unwrap_or_default())?,
+            Some(format) => {
+                self.open_with(Self::find_driver(&format, opts.is_text())?, common.clone(), opts, recipe)?
+            }
+            None => self.probe(common.clone(), opts, file.unwrap_or_default(), recipe)?,
         };
         if !snapshot {
             return Ok(node);
         }
         let top = crate::drivers::on_top(&node, self.node_name(overlay)?, &common)?;
-        self.register(&top);
+        self.register(&top, self.next_key());
         Ok(top)
     }
 
-    fn probe(&self, mut common: Common, mut opts: Opts, shown: &str) -> Result<Arc<Node>> {
+    fn probe(&self, mut common: Common, mut opts: Opts, shown: &str, recipe: Recipe) -> Result<Arc<Node>> {
         let child = self.open_child(&mut opts, "file", &common)?;
         let mut head = vec![0; probe::HEAD];
         let failed = |e: std::io::Error| {
@@ -634,8 +782,83 @@ impl Blocks {
             common.probed = true;
         }
         opts.or_insert("file", child.name());
-        self.open_with(def, common, opts)
+        self.open_with(def, common, opts, recipe)
     }
+
+    // ---- limits ----
+
+    /// The group called `name`, if somebody uses it.
+    pub fn find_group(&self, name: &str) -> Option<Arc<Group>> {
+        self.inner.lock().groups.get(name).and_then(Weak::upgrade)
+    }
+
+    /// The group called `name`: the one there is, or a new one without limits.
+    pub fn group(&self, name: &str) -> Arc<Group> {
+        if let Some(found) = self.find_group(name) {
+            return found;
+        }
+        let made = Group::new(name, &self.clocks());
+        let mut s = self.inner.lock();
+        s.groups.retain(|_, g| g.strong_count() > 0);
+        s.groups.insert(name.to_owned(), Arc::downgrade(&made));
+        made
+    }
+
+    /// `block_set_io_throttle`: the limits of a drive's group; none: it leaves the group.
+    ///
+    /// # Errors
+    /// No medium, or limits that make no sense together.
+    pub fn set_throttle(&self, drive: &Arc<Backend>, limits: Limits, group: Option<&str>) -> Result<()> {
+        limits.check()?;
+        if drive.root().is_none() {
+            return Err(Error::generic(format!("Device '{}' has no medium", drive.label())));
+        }
+        if !limits.any() {
+            // (What waits goes first.)
+            if let Some(old) = drive.group() {
+                old.lift(true);
+                drive.set_group(None);
+                old.lift(false);
+            }
+            return Ok(());
+        }
+        let own = drive.qdev().filter(|_| drive.name().is_empty());
+        let now = drive.group().map(|g| g.name().to_owned());
+        let name = group.map(str::to_owned).or(now).or(own).unwrap_or_else(|| drive.name().to_owned());
+        let group = self.group(&name);
+        group.set_limits(limits)?;
+        let old = drive.group();
+        drive.set_group(Some(group.clone()));
+        if let Some(old) = old.filter(|o| !Arc::ptr_eq(o, &group)) {
+            old.lift(true);
+            old.lift(false);
+        }
+        Ok(())
+    }
+
+    fn groups(&self) -> Vec<Arc<Group>> {
+        self.inner.lock().groups.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Checks how many nodes are on top of each other below a new one. (Requests go down by calls.)
+///
+/// # Errors
+/// Too many.
+pub(crate) fn check_depth(children: &[(&'static str, Arc<Node>)]) -> Result<()> {
+    fn depth(node: &Arc<Node>, known: &mut HashMap<*const Node, usize>) -> usize {
+        if let Some(found) = known.get(&Arc::as_ptr(node)) {
+            return *found;
+        }
+        let below = node.driver().children().iter().map(|(_, n)| depth(n, known)).max().unwrap_or(0);
+        known.insert(Arc::as_ptr(node), below + 1);
+        below + 1
+    }
+    let mut known = HashMap::new();
+    if children.iter().any(|(_, n)| depth(n, &mut known) >= MAX_CHAIN) {
+        return Err(Error::generic("Too many nodes on top of each other"));
+    }
+    Ok(())
 }
 
 /// Puts the image that `file=` names below `opts`.

@@ -2,6 +2,7 @@
 
 use crate::blocks::Blocks;
 use crate::node::{Common, Node, Perm};
+use crate::throttle::Group;
 use hw_core::opts::Opts;
 use qom::Result;
 use serde_json::Value;
@@ -10,6 +11,17 @@ use std::sync::Arc;
 
 /// A name for a node's child, as `query-named-block-nodes` shows it, and the child.
 pub type ChildOf = (&'static str, Arc<Node>);
+
+/// What one layer of an image has of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing: what the backing file has shows.
+    Below,
+    /// It reads as zeros.
+    Zero,
+    /// Bytes.
+    Data,
+}
 
 /// The work of one node. Called from several threads at once, with no lock held.
 pub trait Driver: Send + Sync {
@@ -75,6 +87,45 @@ pub trait Driver: Send + Sync {
     }
     /// Bytes it occupies on the host.
     fn actual_size(&self) -> Option<u64> {
+        None
+    }
+    /// What this layer itself has of a range: of its first bytes, and how many are alike.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn status(&self, offset: u64, len: u64) -> io::Result<(Status, u64)> {
+        _ = offset;
+        Ok((Status::Data, len))
+    }
+    /// Copies up what a range has in the backing file only, atomically with regard to writes. Nothing to do without one.
+    ///
+    /// # Errors
+    /// As [`Driver::write`].
+    fn populate(&self, offset: u64, len: u64) -> io::Result<()> {
+        _ = (offset, len);
+        Ok(())
+    }
+    /// Makes everything stable and has nothing left to write: another opening of the same image comes next.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn settle(&self) -> io::Result<()> {
+        self.flush()
+    }
+    /// Writes into the image which backing file it has; None: none.
+    ///
+    /// # Errors
+    /// A format that has no such field or no room for the name, or as the host says.
+    fn set_backing_name(&self, name: Option<(&str, &str)>) -> io::Result<()> {
+        _ = name;
+        Err(io::Error::from_raw_os_error(libc::ENOTSUP))
+    }
+    /// The node below, if this one only passes requests on.
+    fn filtered(&self) -> Option<Arc<Node>> {
+        None
+    }
+    /// The group whose limits hold for requests that pass.
+    fn limits(&self) -> Option<Arc<Group>> {
         None
     }
     /// `ImageInfoSpecific` and cluster size of formats that have such.

@@ -10,7 +10,11 @@
 //! callbacks run in [`Blocks::deliver`], which the main loop calls with no lock held. Requests whose ranges overlap run in the order
 //! they came. A write is acknowledged when the host has it, a flush or a write with `fua` when the host says it is stable.
 //!
-//! Not here yet: throttling, copy-on-read, jobs, io_uring. Images that are recognized as a format without a
+//! A *filter* (`throttle`, `copy-on-read`) passes requests on to the node below. Limits ([`throttle`]) hold before a request gets a thread. Jobs
+//! (`block-stream`, `block-commit`) copy between the layers of a chain while it is used. A node can be opened again with other options; that is
+//! also how the layers of a chain change.
+//!
+//! Not here yet: mirror and backup jobs, io_uring. Images that are recognized as a format without a
 //! driver are refused, never taken for raw.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
@@ -19,20 +23,24 @@ mod backend;
 mod blocks;
 pub mod driver;
 mod drivers;
+mod job;
 mod lock;
 mod node;
 mod object;
 mod overlap;
 pub mod pool;
 mod qapi;
+mod reopen;
 mod request;
 pub mod stats;
+pub mod throttle;
 
 pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
 pub use blocks::{Blocks, DriveConfig, Interface, on_error};
 pub use drivers::probe;
 pub use hw_core::opts::Opts;
-pub use node::{Cache, Common, DetectZeroes, Edge, Node, Perm};
+pub use job::{JobOptions, Verb};
+pub use node::{Cache, Common, DetectZeroes, Edge, Node, Owner, Perm};
 pub use object::DriveSlot;
 pub use request::{Done, Op, Outcome, Request};
 

@@ -112,6 +112,14 @@ impl Pool {
         }
     }
 
+    /// Has [`Pool::deliver`] called soon, from any thread.
+    pub fn wake(&self) {
+        let wake = self.ended.lock().wake.clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
     /// Calls the callbacks of all requests that have ended. No lock may be held that they take.
     pub fn deliver(&self) {
         loop {

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::blocks::Blocks;
 use crate::node::Node;
 use crate::stats::Stats;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,8 +49,28 @@ fn one_image(node: &Node) -> Value {
     v
 }
 
-/// `BlockDeviceInfo`. `writeback`: of the drive above, if there is one; `flat`: without the images of the backing chain.
-fn device_info(node: &Node, writeback: bool, flat: bool) -> Value {
+/// The limits of a drive's group, as `BlockDeviceInfo` has them.
+fn limits(drive: Option<&Backend>) -> Map<String, Value> {
+    const NAMES: [&str; 6] = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    let group = drive.and_then(Backend::group);
+    let limits = group.as_ref().map(|g| g.limits()).unwrap_or_default();
+    let mut map = Map::new();
+    for (name, limit) in NAMES.iter().zip(&limits.all) {
+        map.insert((*name).into(), limit.avg.into());
+        if limit.max > 0 {
+            map.insert(format!("{name}_max"), limit.max.into());
+            map.insert(format!("{name}_max_length"), limit.length.into());
+        }
+    }
+    if limits.iops_size > 0 {
+        map.insert("iops_size".into(), limits.iops_size.into());
+    }
+    map.extend(group.map(|g| ("group".to_owned(), g.name().into())));
+    map
+}
+
+/// `BlockDeviceInfo`. `drive`: the one above, if there is one; `flat`: without the images of the backing chain.
+fn device_info(node: &Node, drive: Option<&Backend>, flat: bool) -> Value {
     let c = node.common();
     let below = chain(node);
     let children = node.driver().children();
@@ -65,12 +85,13 @@ fn device_info(node: &Node, writeback: bool, flat: bool) -> Value {
         "active": true,
         "encrypted": false,
         "detect_zeroes": c.detect_zeroes.name(),
-        "bps": 0, "bps_rd": 0, "bps_wr": 0,
-        "iops": 0, "iops_rd": 0, "iops_wr": 0,
         "image": image_info(node, !flat),
-        "cache": {"writeback": writeback, "direct": c.cache.direct, "no-flush": c.cache.no_flush},
+        "cache": {"writeback": drive.is_none_or(Backend::write_cache), "direct": c.cache.direct, "no-flush": c.cache.no_flush},
         "write_threshold": 0,
     });
+    if let Some(map) = v.as_object_mut() {
+        map.extend(limits(drive));
+    }
     if let (Some(first), Some(map)) = (below.first(), v.as_object_mut()) {
         map.insert("backing_file".into(), first.driver().filename().into());
     }
@@ -94,7 +115,7 @@ fn block_info(b: &Backend, flat: bool) -> Value {
         put("qdev", b.qdev().map(Value::from));
         put("tray_open", tray.map(|t| t.0.into()));
         put("io-status", b.io_status().map(Value::from));
-        put("inserted", b.root().map(|n| device_info(&n, b.write_cache(), flat)));
+        put("inserted", b.root().map(|n| device_info(&n, Some(b), flat)));
     }
     v
 }
@@ -149,7 +170,7 @@ impl Blocks {
 
     /// `query-named-block-nodes`; `flat`: without the images of backing chains.
     pub fn query_nodes(&self, flat: bool) -> Value {
-        self.nodes().iter().map(|n| device_info(n, true, flat)).collect()
+        self.nodes().iter().map(|n| device_info(n, None, flat)).collect()
     }
 
     /// `query-blockstats`; `nodes`: of nodes, not drives.

@@ -36,13 +36,14 @@ pub fn start(line: CommandLine, env: Env) -> Result<Arc<Vm>> {
     let ports = crate::defaults::plan(&vm.options, class)?;
     let unseen = is_unseen(&vm.options, &ports);
     create_chardevs(&vm, &ports)?;
+    create_objects(&vm, true)?;
     create_drives(&vm, class)?;
     create_folders(&vm)?;
     let default_card = create_networks(&vm, class)?;
     set_machine_properties(&vm, &machine)?;
     configure_accelerator(&vm, &machine)?;
     register_globals(&vm, &machine);
-    create_objects(&vm)?;
+    create_objects(&vm, false)?;
     set_machine_links(&vm, &machine)?;
     create_monitors(&vm, &ports)?;
     create_qtest(&vm)?;
@@ -394,9 +395,13 @@ fn register_globals(vm: &Vm, _machine: &Ref<Machine>) {
     }
 }
 
-/// `-object`.
-fn create_objects(vm: &Arc<Vm>) -> Result<()> {
-    for o in vm.options.objects.iter().filter(|o| !o.value.help) {
+/// Types of objects that drives refer to.
+const BEFORE_DRIVES: [&str; 1] = ["throttle-group"];
+
+/// `-object`: those that must be there before drives are, or the others.
+fn create_objects(vm: &Arc<Vm>, before_drives: bool) -> Result<()> {
+    let when = |name: &str| BEFORE_DRIVES.contains(&name) == before_drives;
+    for o in vm.options.objects.iter().filter(|o| !o.value.help && when(&o.value.type_name)) {
         object_add(vm, &o.value).map_err(at(&o.at))?;
     }
     Ok(())

@@ -160,6 +160,17 @@ impl Vm {
             world,
         });
         let weak = Arc::downgrade(&vm);
+        vm.blocks.set_event_sink(move |event, data| {
+            if let Some(vm) = weak.upgrade() {
+                vm.emit(event, data);
+            }
+        });
+        let weak = Arc::downgrade(&vm);
+        vm.blocks.set_parked(move |f| match weak.upgrade() {
+            Some(vm) => vm.parked(f),
+            None => f(),
+        });
+        let weak = Arc::downgrade(&vm);
         vm.nets.set_event_sink(move |event, data| {
             if let Some(vm) = weak.upgrade() {
                 vm.emit(event, data);

@@ -2,6 +2,7 @@
 
 mod direct;
 mod file;
+mod filters;
 mod foreign;
 mod null;
 pub mod probe;

@@ -39,7 +39,7 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
     if size.is_some_and(|s| s % crate::SECTOR != 0) {
         return Err(Error::generic(format!("Specified size is not multiple of {}", crate::SECTOR)));
     }
-    let file = Edge::new(&node, "raw", Perm::empty(), Perm::all())?;
+    let file = Edge::child(&node, common, "raw", Perm::empty(), Perm::all())?;
     Ok(Box::new(Raw { file, offset, size, guarded: common.probed }))
 }
 

@@ -3,7 +3,7 @@
 //! QEMU makes a temporary qcow2 image for this; here it is a sparse file and a map of what it holds.
 
 use crate::driver::{ChildOf, Driver, DriverDef};
-use crate::node::{Common, Edge, Node, Perm};
+use crate::node::{Common, Edge, Node, Opened, Perm, Recipe};
 use parking_lot::RwLock;
 use qom::{Error, Result};
 use rustix::fs::{Mode, OFlags};
@@ -51,8 +51,9 @@ pub(crate) fn on_top(base: &Arc<Node>, name: String, common: &Common) -> Result<
     file.set_len(whole).map_err(failed)?;
     let edge = Edge::new(base, "snapshot", Perm::READ, Perm::READ | Perm::WRITE_UNCHANGED)?;
     let map = RwLock::new(vec![false; len.div_ceil(CLUSTER) as usize]);
-    let common = Common { read_only: false, ..common.clone() };
-    Ok(Node::new(name, &DEF, common, Box::new(Overlay { base: edge, file, len, map })))
+    let common = Common { read_only: false, node_name: name.clone(), ..common.clone() };
+    let driver = Arc::new(Overlay { base: edge, file, len, map });
+    Ok(Node::new(name, &DEF, Opened { common, driver }, Recipe::default()))
 }
 
 /// The pieces of a range, by cluster: cluster, offset and length.

@@ -2,7 +2,9 @@
 //! plain array says, and `qemu-img check` finds nothing.
 
 pub mod crash;
+pub mod fault;
 pub mod hostile;
+pub mod jobs;
 pub mod kill;
 pub mod record;
 

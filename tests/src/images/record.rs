@@ -45,7 +45,7 @@ struct Record {
 fn open(blocks: &block::Blocks, common: &mut Common, opts: &mut Opts) -> qom::Result<Box<dyn Driver>> {
     let node = blocks.open_child(opts, "file", common)?;
     let log = log(&opts.require_str("log")?);
-    Ok(Box::new(Record { file: Edge::new(&node, "record", Perm::empty(), Perm::all())?, log }))
+    Ok(Box::new(Record { file: Edge::child(&node, common, "record", Perm::empty(), Perm::all())?, log }))
 }
 
 impl Driver for Record {

@@ -1,5 +1,6 @@
 //! QMP events: which there are, when they happened, how often they are sent.
 
+use super::commands::jobs::{JOB_STATUS, JOB_TYPE};
 use super::commands::networks::ADDRESS;
 use super::schema::{Entity, Member, Ty, opt, req};
 use crate::vm::Vm;
@@ -31,6 +32,20 @@ pub(crate) const OST: &[Member] = &[
     req("source", Ty::Int),
     req("status", Ty::Int),
 ];
+
+/// Data of the events that a job has come to something.
+macro_rules! block_job {
+    ($($more:expr),*) => {
+        &[
+            req("type", JOB_TYPE),
+            req("device", Ty::Str),
+            req("len", Ty::Int),
+            req("offset", Ty::Int),
+            req("speed", Ty::Int),
+            $($more),*
+        ]
+    };
+}
 
 const PANIC_ACTION: Ty = Ty::Enum(&["pause", "poweroff", "run"]);
 const WATCHDOG_ACTION: Ty = Ty::Enum(&["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"]);
@@ -72,11 +87,35 @@ pub static EVENTS: &[EventDef] = &[
             req("reason", Ty::Str),
         ],
     ),
+    event(
+        "BLOCK_IMAGE_CORRUPTED",
+        &[
+            req("device", Ty::Str),
+            opt("node-name", Ty::Str),
+            req("msg", Ty::Str),
+            opt("offset", Ty::Int),
+            opt("size", Ty::Int),
+            req("fatal", Ty::Bool),
+        ],
+    ),
+    event("BLOCK_JOB_CANCELLED", block_job!()),
+    event("BLOCK_JOB_COMPLETED", block_job!(opt("error", Ty::Str))),
+    event(
+        "BLOCK_JOB_ERROR",
+        &[
+            req("device", Ty::Str),
+            req("operation", Ty::Enum(&["read", "write"])),
+            req("action", Ty::Enum(&["ignore", "report", "stop"])),
+        ],
+    ),
+    event("BLOCK_JOB_PENDING", &[req("type", JOB_TYPE), req("id", Ty::Str)]),
+    event("BLOCK_JOB_READY", block_job!()),
     event("DEVICE_TRAY_MOVED", &[req("device", Ty::Str), req("id", Ty::Str), req("tray-open", Ty::Bool)]),
     event("DEVICE_DELETED", &[opt("device", Ty::Str), req("path", Ty::Str)]),
     event("GUEST_CRASHLOADED", &[req("action", PANIC_ACTION)]),
     event("GUEST_PANICKED", &[req("action", PANIC_ACTION)]),
     event("GUEST_PVSHUTDOWN", &[]),
+    event("JOB_STATUS_CHANGE", &[req("id", Ty::Str), req("status", JOB_STATUS)]),
     event("NETDEV_STREAM_CONNECTED", &[req("netdev-id", Ty::Str), req("addr", ADDRESS)]),
     event("NETDEV_STREAM_DISCONNECTED", &[req("netdev-id", Ty::Str)]),
     event("NIC_RX_FILTER_CHANGED", &[opt("name", Ty::Str), req("path", Ty::Str)]),

@@ -119,17 +119,18 @@ pub static NIC: Desc =
 desc! {
     /// The keys of [`DRIVE`] that QEMU names.
     DRIVE_KEYS = "drive", None, id true, strict false;
-    Bool: "auto-read-only" "cache.direct" "cache.no-flush" "cache.writeback" "force-share" "read-only" "snapshot";
-    Text: "aio" "detect-zeroes" "discard" "driver" "file" "format" "if" "media" "node-name" "rerror" "werror";
-    Number: "bus" "index" "unit";
-    NotBuilt: "active" "copy-on-read" "group" "stats-account-failed" "stats-account-invalid" "throttling.bps-read"
-              "throttling.bps-read-max" "throttling.bps-read-max-length" "throttling.bps-total"
-              "throttling.bps-total-max" "throttling.bps-total-max-length" "throttling.bps-write"
-              "throttling.bps-write-max" "throttling.bps-write-max-length" "throttling.group"
-              "throttling.iops-read" "throttling.iops-read-max" "throttling.iops-read-max-length"
-              "throttling.iops-size" "throttling.iops-total" "throttling.iops-total-max"
-              "throttling.iops-total-max-length" "throttling.iops-write" "throttling.iops-write-max"
-              "throttling.iops-write-max-length";
+    Bool: "auto-read-only" "cache.direct" "cache.no-flush" "cache.writeback" "copy-on-read" "force-share" "read-only"
+          "snapshot";
+    Text: "aio" "detect-zeroes" "discard" "driver" "file" "format" "if" "media" "node-name" "rerror"
+          "throttling.group" "werror";
+    Number: "bus" "index" "throttling.bps-read" "throttling.bps-read-max" "throttling.bps-read-max-length"
+            "throttling.bps-total" "throttling.bps-total-max" "throttling.bps-total-max-length"
+            "throttling.bps-write" "throttling.bps-write-max" "throttling.bps-write-max-length"
+            "throttling.iops-read" "throttling.iops-read-max" "throttling.iops-read-max-length"
+            "throttling.iops-size" "throttling.iops-total" "throttling.iops-total-max"
+            "throttling.iops-total-max-length" "throttling.iops-write" "throttling.iops-write-max"
+            "throttling.iops-write-max-length" "unit";
+    NotBuilt: "active" "group" "stats-account-failed" "stats-account-invalid";
 }
 
 /// `-drive`: keys it does not name are options of the node.

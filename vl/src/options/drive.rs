@@ -3,6 +3,7 @@
 use super::desc;
 use super::opts::{OptError, Opts};
 use crate::json;
+use block::throttle::Limits;
 use block::{DriveConfig, ErrorPolicy, Interface};
 use serde_json::Value;
 
@@ -129,7 +130,8 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
     for (key, value) in &o.pairs {
         let key = match key.as_str() {
             "if" | "media" | "cache" | "index" | "bus" | "unit" | "snapshot" | "werror" | "rerror" | "file"
-            | "cache.writeback" => continue,
+            | "cache.writeback" | "copy-on-read" => continue,
+            key if key.starts_with("throttling.") => continue,
             "format" => "driver",
             "readonly" => "read-only",
             key => key,
@@ -151,6 +153,20 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
     if let (Interface::Floppy, Some(key)) = (interface, ["werror", "rerror"].into_iter().find(|k| o.get(k).is_some())) {
         return Err(other(format!("{key} is not supported by this bus type")));
     }
+    let mut limits = Limits::default();
+    for (key, _) in &o.pairs {
+        if let Some(name) = key.strip_prefix("throttling.").filter(|n| *n != "group") {
+            let value = o.number(key)?.unwrap_or(0);
+            if !limits.set(name, value) {
+                return Err(other(format!("Invalid parameter '{key}'")));
+            }
+        }
+    }
+    limits.check().map_err(|e| generic(&e))?;
+    let copy_on_read = o.switch("copy-on-read")?.unwrap_or(false);
+    if copy_on_read && o.switch("read-only")?.or(o.switch("readonly")?).unwrap_or(false) {
+        return Err(other("copy-on-read=on needs a drive that can be written"));
+    }
     let policy = ErrorPolicy { read: action("rerror", true)?, write: action("werror", false)? };
     Ok(DriveConfig {
         id: o.id.clone(),
@@ -162,6 +178,9 @@ pub fn drive(o: &Opts, snapshot: bool) -> Result<DriveConfig, OptError> {
         snapshot: o.switch("snapshot")?.unwrap_or(snapshot),
         write_cache: o.switch("cache.writeback")?.unwrap_or(write_cache),
         policy,
+        copy_on_read,
+        limits,
+        group: o.text("throttling.group"),
         file,
         opts: block::Opts::keyval(pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).map_err(|e| generic(&e))?,
     })
@@ -186,6 +205,14 @@ mod tests {
         assert_eq!(opts.take_str("driver").unwrap().as_deref(), Some("raw"));
         assert_eq!(opts.take_object("cache").unwrap().unwrap().take_bool("direct").unwrap(), Some(true));
         assert!(!parsed("cache=directsync").unwrap().write_cache);
+        let d =
+            parsed("throttling.iops-read=5,throttling.iops-read-max=50,throttling.iops-size=4096,throttling.group=g")
+                .unwrap();
+        assert_eq!(
+            (d.limits.all[4].avg, d.limits.all[4].max, d.limits.all[4].length, d.limits.iops_size),
+            (5, 50, 1, 4096)
+        );
+        assert_eq!(d.group.as_deref(), Some("g"));
         for (bad, message) in [
             ("if=scsi", "if=scsi is not built yet (accepted: ide, floppy, virtio, none)"),
             ("if=floppy,werror=stop", "werror is not supported by this bus type"),
@@ -194,7 +221,11 @@ mod tests {
             ("cache=no", "invalid cache option"),
             ("rerror=enospc", "'enospc' invalid read error action"),
             ("format=raw,driver=raw", "Cannot specify both 'driver' and 'format'"),
-            ("copy-on-read=on", "parameter 'copy-on-read' of QEMU is not built yet"),
+            ("copy-on-read=on,read-only=on", "copy-on-read=on needs a drive that can be written"),
+            (
+                "throttling.bps-total=1,throttling.bps-read=1",
+                "bps/iops/max total values and read/write values cannot be used at the same time",
+            ),
         ] {
             assert_eq!(parsed(bad).unwrap_err(), message);
         }

@@ -116,10 +116,11 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts, name: &str, load:
     }
     common.read_only = true;
     let node = blocks.open_child(opts, "file", common)?;
-    let file = Edge::new(&node, name, Perm::READ, Perm::all() - Perm::WRITE - Perm::RESIZE)?;
+    let file = Edge::child(&node, common, name, Perm::READ, Perm::all() - Perm::WRITE - Perm::RESIZE)?;
     let format = load(blocks, common, &node)?;
     let extents = format.extents();
-    let extents: Result<Vec<Edge>> = extents.iter().map(|n| Edge::new(n, name, Perm::READ, Perm::READ)).collect();
+    let extents: Result<Vec<Edge>> =
+        extents.iter().map(|n| Edge::child(n, common, name, Perm::READ, Perm::READ)).collect();
     Ok(Box::new(Foreign { file, extents: extents?, format }))
 }
 

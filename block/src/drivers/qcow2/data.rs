@@ -28,12 +28,12 @@ struct Step {
 }
 
 impl Qcow2 {
-    fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 
     /// Checks a range: it may reach the end of the last sector.
-    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
+    pub(super) fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         let limit = self.size().next_multiple_of(crate::SECTOR);
         if offset.checked_add(len).is_some_and(|end| end <= limit) { Ok(()) } else { Err(eio()) }
     }
@@ -58,7 +58,7 @@ impl Qcow2 {
         let mut runs: Vec<(Source, u64)> = vec![];
         for (at, len) in self.geo.pieces(offset, len) {
             let within = at % self.geo.cluster();
-            let source = match self.geo.place(meta.entry(&self.file, at)?)? {
+            let source = match self.placed(meta, at)?.1 {
                 Place::Nowhere if self.backing.is_some() => Backing,
                 Place::Nowhere | Place::Zero { .. } => Zeros,
                 Place::Here { at, .. } => Host(at + within),
@@ -100,7 +100,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn read_backing(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+    pub(super) fn read_backing(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         let Some(backing) = &self.backing else {
             buf.fill(0);
             return Ok(());
@@ -162,7 +162,7 @@ impl Qcow2 {
         let mut meta = self.meta.lock();
         let mut runs: Vec<(u64, u64)> = vec![];
         for (at, len) in self.geo.pieces(offset, len) {
-            let Place::Here { at: to, copied: true } = self.geo.place(meta.entry(&self.file, at)?)? else {
+            let Place::Here { at: to, copied: true } = self.placed(&mut meta, at)?.1 else {
                 return Ok(None);
             };
             self.check_data(&mut meta, to, at)?;
@@ -179,7 +179,13 @@ impl Qcow2 {
     fn check_data(&self, meta: &mut Meta, to: u64, guest: u64) -> io::Result<()> {
         let fits = match &self.data {
             Some(_) => to == self.geo.floor(guest),
-            None => meta.refs()?.is_data(to) && self.file.contains(to, 1)?,
+            None => match meta.refs()?.kind(to) {
+                Some(kind) => {
+                    let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.words());
+                    return Err(self.corrupt(meta, &text, Some((to, self.geo.cluster()))));
+                }
+                None => self.file.contains(to, 1)?,
+            },
         };
         if fits { Ok(()) } else { Err(eio()) }
     }
@@ -196,8 +202,7 @@ impl Qcow2 {
 
     /// Finds or takes a host cluster for guest cluster `guest`. None: it is written in place.
     fn step(&self, meta: &mut Meta, guest: u64) -> io::Result<(Step, bool)> {
-        let entry = meta.entry(&self.file, guest)?;
-        let place = self.geo.place(entry)?;
+        let (entry, place) = self.placed(meta, guest)?;
         let keep = |to| Step { guest, entry, to, taken: false };
         match place {
             Place::Here { at, copied: true } => {
@@ -213,7 +218,7 @@ impl Qcow2 {
         }
     }
 
-    fn write_new(&self, meta: &mut Meta, offset: u64, buf: &[u8]) -> io::Result<()> {
+    pub(super) fn write_new(&self, meta: &mut Meta, offset: u64, buf: &[u8]) -> io::Result<()> {
         let mut steps = vec![];
         let mut named = 0;
         let done = self.write_steps(meta, offset, buf, &mut steps).and_then(|()| {
@@ -363,8 +368,7 @@ impl Qcow2 {
     fn zero_alone(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let raw = self.header.is_data_file_raw();
         self.in_portions(offset, len, self.backing.is_none() && !raw, |meta, at, n, whole| {
-            let entry = meta.entry(&self.file, at)?;
-            let place = self.geo.place(entry)?;
+            let (entry, place) = self.placed(meta, at)?;
             let reads_zero = match place {
                 Place::Nowhere => self.backing.is_none(),
                 Place::Zero { .. } => true,
@@ -396,8 +400,7 @@ impl Qcow2 {
         let _alone = self.lock.write();
         let raw = self.header.is_data_file_raw();
         self.in_portions(offset, len, self.backing.is_none(), |meta, at, n, whole| {
-            let entry = meta.entry(&self.file, at)?;
-            let place = self.geo.place(entry)?;
+            let (entry, place) = self.placed(meta, at)?;
             if !whole || matches!(place, Place::Zero { at: None, .. }) || (entry == 0 && self.backing.is_none()) {
                 return Ok(());
             }

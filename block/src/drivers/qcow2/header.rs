@@ -36,7 +36,7 @@ const BITMAPS: u64 = 1;
 const RAW_DATA_FILE: u64 = 1 << 1;
 
 /// Where `incompatible_features` is.
-const AT_INCOMPATIBLE: u64 = 72;
+pub(super) const AT_INCOMPATIBLE: u64 = 72;
 /// Where `autoclear_features` is.
 const AT_AUTOCLEAR: u64 = 88;
 /// Where `size` is.

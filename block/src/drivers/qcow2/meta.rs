@@ -90,6 +90,17 @@ impl Meta {
         }
     }
 
+    /// Nothing is written any more.
+    pub fn give_up(&mut self) {
+        self.broken = true;
+    }
+
+    /// Where the L2 table of a guest cluster is (0: nowhere), and its number.
+    pub fn l2_at(&self, guest: u64) -> (u64, usize) {
+        let (i1, _) = self.geo.indices(guest);
+        (self.l1.get(i1).map_or(0, |e| e & OFFSET), i1)
+    }
+
     /// The L2 entry of a guest cluster.
     ///
     /// # Errors

@@ -11,13 +11,16 @@
 
 mod cache;
 mod compressed;
+mod corrupt;
 mod create;
 mod data;
 mod geometry;
 mod header;
 mod host;
+mod layers;
 mod meta;
 mod refcounts;
+mod rename;
 mod repair;
 mod snapshots;
 #[cfg(test)]
@@ -25,8 +28,8 @@ mod tests;
 
 pub(crate) use create::create;
 
-use crate::blocks::{Backing, Blocks};
-use crate::driver::{ChildOf, Driver, DriverDef};
+use crate::blocks::{Backing, Blocks, Reporter};
+use crate::driver::{ChildOf, Driver, DriverDef, Status};
 use crate::node::{Common, Edge, Perm};
 use geometry::Geometry;
 use header::{Compression, Header};
@@ -39,7 +42,7 @@ use serde_json::{Map, Value, json};
 use snapshots::Snapshot;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 inventory::submit! {
     DriverDef { name: "qcow2", protocol: false, open }
@@ -65,6 +68,10 @@ struct Qcow2 {
     meta: Mutex<Meta>,
     /// The cluster that was unpacked last, by its place in the file, which never holds another compressed one.
     unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Who is told that something is wrong with it, the node's name for that, and whether that has happened.
+    reporter: Reporter,
+    name: String,
+    alarmed: AtomicBool,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -99,7 +106,7 @@ fn open_data(blocks: &Blocks, common: &Common, opts: &mut Opts, header: &Header,
     let node = blocks.open_beside(opts, "data-file", common, image, header.data_file.as_deref())?;
     let node = node.ok_or_else(|| Error::generic("'data-file' is required for this image"))?;
     let (perm, shared) = file_perms(!common.read_only);
-    Ok(Some(Host::new(Edge::new(&node, "qcow2", perm, shared)?)))
+    Ok(Some(Host::new(Edge::child(&node, common, "qcow2", perm, shared)?)))
 }
 
 fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn Driver>> {
@@ -107,7 +114,7 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
     common.read_only |= node.is_read_only();
     let writable = !common.read_only;
     let (perm, shared) = file_perms(writable);
-    let file = Host::new(Edge::new(&node, "qcow2", perm, shared)?);
+    let file = Host::new(Edge::child(&node, common, "qcow2", perm, shared)?);
     let mut header = read_header(&file)?;
     if writable && header.is_corrupt() {
         return Err(Error::generic("qcow2: Image is corrupt; cannot be opened read/write"));
@@ -164,6 +171,9 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
         lock: RwLock::new(()),
         meta: Mutex::new(meta),
         unpacked: Mutex::default(),
+        reporter: blocks.reporter(),
+        name: common.node_name.clone(),
+        alarmed: AtomicBool::new(false),
     }))
 }
 
@@ -179,7 +189,7 @@ fn open_backing(
     }
     let named = Backing { image, name: header.backing.as_deref(), format: header.backing_format.as_deref() };
     let node = blocks.open_backing(opts, common, &named)?;
-    node.map(|n| Edge::new(&n, "qcow2", Perm::READ, Perm::all())).transpose()
+    node.map(|n| Edge::child(&n, common, "qcow2", Perm::READ, Perm::all())).transpose()
 }
 
 impl Qcow2 {
@@ -234,6 +244,29 @@ impl Driver for Qcow2 {
         self.resize_guest(len)
     }
 
+    fn status(&self, offset: u64, len: u64) -> io::Result<(Status, u64)> {
+        self.status_guest(offset, len)
+    }
+
+    fn populate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.populate_guest(offset, len)
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        let _alone = self.lock.write();
+        let mut meta = self.meta.lock();
+        // The second time writes what the first one counted down.
+        self.commit(&mut meta)?;
+        self.commit(&mut meta)?;
+        self.data().flush()
+    }
+
+    fn set_backing_name(&self, name: Option<(&str, &str)>) -> io::Result<()> {
+        let _alone = self.lock.write();
+        self.commit(&mut self.meta.lock())?;
+        rename::set_backing(&self.file, self.geo.cluster(), self.header.version, name)
+    }
+
     fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()> {
         let Some(backing) = &self.backing else { return Ok(()) };
         let mut let_be = Perm::READ | Perm::WRITE_UNCHANGED;
@@ -268,7 +301,8 @@ impl Driver for Qcow2 {
         if let (3, Some(map)) = (h.version, more.as_object_mut()) {
             map.insert("lazy-refcounts".into(), h.lazy_refcounts().into());
             map.insert("refcount-bits".into(), (1u32 << h.refcount_order).into());
-            map.insert("corrupt".into(), h.is_corrupt().into());
+            let corrupt = h.is_corrupt() || self.alarmed.load(Ordering::SeqCst);
+            map.insert("corrupt".into(), corrupt.into());
             map.insert("extended-l2".into(), false.into());
             if h.has_data_file() {
                 map.extend(h.data_file.as_ref().map(|name| ("data-file".to_owned(), name.as_str().into())));

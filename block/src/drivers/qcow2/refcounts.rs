@@ -24,6 +24,20 @@ pub(super) enum Kind {
     Snapshots,
 }
 
+impl Kind {
+    /// QEMU's words for it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Header => "qcow2_header",
+            Self::L1 => "active L1 table",
+            Self::L2 => "active L2 table",
+            Self::RefcountTable => "refcount table",
+            Self::RefcountBlock => "refcount block",
+            Self::Snapshots => "snapshot table",
+        }
+    }
+}
+
 /// The refcounts of an image.
 #[derive(Debug)]
 pub(super) struct Refcounts {
@@ -122,9 +136,9 @@ impl Refcounts {
         Ok(())
     }
 
-    /// Whether a host cluster may hold what a guest wrote.
-    pub fn is_data(&self, at: u64) -> bool {
-        !self.used.contains_key(&(at >> self.geo.cluster_bits))
+    /// What a host cluster is used for; None: it may hold what a guest wrote.
+    pub fn kind(&self, at: u64) -> Option<Kind> {
+        self.used.get(&(at >> self.geo.cluster_bits)).copied()
     }
 
     fn block_of(&self, cluster: u64) -> (usize, u64) {

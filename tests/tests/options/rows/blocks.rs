@@ -103,6 +103,28 @@ rows! {
         clear(&mut q);
         assert_eq!(std::fs::read(r.path("a")).unwrap()[..513], [&[0; 512][..], &[7]].concat());
     }
+    drive_limits: ["-drive", "file={dir}/a,if=none,id=x,format=raw,copy-on-read=on,throttling.bps-read=1000,throttling.bps-read-max=2000,throttling.bps-read-max-length=2,throttling.bps-write=3000,throttling.bps-write-max=4000,throttling.bps-write-max-length=3,throttling.iops-read=5,throttling.iops-read-max=6,throttling.iops-read-max-length=1,throttling.iops-write=7,throttling.iops-write-max=8,throttling.iops-write-max-length=4,throttling.iops-size=4096,throttling.group=g", "-drive", "file={dir}/b,if=none,id=y,format=raw,throttling.bps-total=9000,throttling.bps-total-max=9500,throttling.bps-total-max-length=5,throttling.iops-total=11,throttling.iops-total-max=12,throttling.iops-total-max-length=6"] |r| {
+        r.put("a", [7; 4096]);
+        r.put("b", [7; 4096]);
+        let mut q = r.pc();
+        let d = drive(&mut q, "x");
+        let i = &d["inserted"];
+        let numbers = ["bps", "bps_rd", "bps_rd_max", "bps_rd_max_length", "bps_wr", "bps_wr_max", "bps_wr_max_length", "iops_rd", "iops_rd_max", "iops_rd_max_length", "iops_wr", "iops_wr_max", "iops_wr_max_length", "iops_size", "group"];
+        assert_eq!(numbers.map(|k| i[k].clone()), [json!(0), json!(1000), json!(2000), json!(2), json!(3000), json!(4000), json!(3), json!(5), json!(6), json!(1), json!(7), json!(8), json!(4), json!(4096), json!("g")]);
+        let d = drive(&mut q, "y");
+        let i = &d["inserted"];
+        let numbers = ["bps", "bps_max", "bps_max_length", "iops", "iops_max", "iops_max_length", "group"];
+        assert_eq!(numbers.map(|k| i[k].clone()), [json!(9000), json!(9500), json!(5), json!(11), json!(12), json!(6), json!("y")]);
+    }
+    object_throttle_group: ["-object", "throttle-group,id=g,limits.iops-total=10,x-bps-read=4096", "-drive", "file={dir}/a,if=none,id=x,format=raw,throttling.group=g"] |r| {
+        r.put("a", [7; 4096]);
+        let mut q = r.pc();
+        let d = drive(&mut q, "x");
+        assert_eq!((&d["inserted"]["iops"], &d["inserted"]["bps_rd"], &d["inserted"]["group"]), (&json!(10), &json!(4096), &json!("g")));
+        assert_eq!(q.error("object-del", json!({"id": "g"})).1, "object 'g' is in use, can not be deleted");
+        q.run("qom-set", json!({"path": "/objects/g", "property": "limits", "value": {"iops-total": 20}}));
+        assert_eq!(drive(&mut q, "x")["inserted"]["iops"], 20);
+    }
     drive_cache: ["-drive", "driver=raw,file={dir}/a,index=1,cache.direct=off,cache.no-flush=on,cache.writeback=off"] |r| {
         r.put("a", [7; 4096]);
         let cache = json!({"writeback": false, "direct": false, "no-flush": true});

@@ -5,7 +5,7 @@ use crate::monitor::error::{QmpError, QmpResult};
 use crate::monitor::schema::{Member, Ty, Union, opt, req};
 use crate::vm::Vm;
 use block::{Backend, Opts};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 const CHILD: Ty = Ty::Object(&[req("child", Ty::Str), req("node-name", Ty::Str)]);
@@ -69,6 +69,20 @@ const NODE: Ty = Ty::Object(&[
     req("iops_rd", Ty::Int),
     req("iops_wr", Ty::Int),
     req("image", IMAGE),
+    opt("bps_max", Ty::Int),
+    opt("bps_rd_max", Ty::Int),
+    opt("bps_wr_max", Ty::Int),
+    opt("iops_max", Ty::Int),
+    opt("iops_rd_max", Ty::Int),
+    opt("iops_wr_max", Ty::Int),
+    opt("bps_max_length", Ty::Int),
+    opt("bps_rd_max_length", Ty::Int),
+    opt("bps_wr_max_length", Ty::Int),
+    opt("iops_max_length", Ty::Int),
+    opt("iops_rd_max_length", Ty::Int),
+    opt("iops_wr_max_length", Ty::Int),
+    opt("iops_size", Ty::Int),
+    opt("group", Ty::Str),
     req("cache", CACHE),
     req("write_threshold", Ty::Int),
 ]);
@@ -140,6 +154,7 @@ static ADD: Union = Union {
     ],
     tag: "driver",
     variants: &[
+        ("copy-on-read", &[req("file", Ty::Any), opt("bottom", Ty::Str)]),
         ("file", FILE),
         ("host_device", FILE),
         ("null-co", &[opt("size", Ty::Int), opt("latency-ns", Ty::Int), opt("read-zeroes", Ty::Bool)]),
@@ -153,6 +168,7 @@ static ADD: Union = Union {
                 opt("pass-discard-request", Ty::Bool),
             ],
         ),
+        ("throttle", &[req("throttle-group", Ty::Str), req("file", Ty::Any)]),
         ("vdi", &[req("file", Ty::Any)]),
         ("vhdx", &[req("file", Ty::Any)]),
         ("vmdk", &[req("file", Ty::Any)]),
@@ -191,7 +207,7 @@ pub(super) static COMMANDS: &[Command] = &[
         None,
         |vm, args| {
             let (drive, node) = root(vm, args)?;
-            let size = args.0.get("size").and_then(serde_json::Value::as_u64);
+            let size = args.0.get("size").and_then(Value::as_u64);
             let size = size.ok_or_else(|| QmpError::generic("Parameter 'size' expects a >0 size"))?;
             vm.parked(|| vm.blocks.resize(&node, size))?;
             if let Some(media) = drive.and_then(|d| d.media()) {
@@ -228,6 +244,12 @@ pub(super) static COMMANDS: &[Command] = &[
             Ok(json!({}))
         },
     ),
+    command("blockdev-reopen", &[req("options", Ty::List(&Ty::Union(&ADD)))], None, |vm, args| {
+        let one = |v: &Value| v.as_object().cloned().map(Opts::json).unwrap_or_default();
+        let all = args.list("options").iter().map(one).collect();
+        vm.parked(|| vm.blocks.reopen(all))?;
+        Ok(json!({}))
+    }),
     command("blockdev-del", &[req("node-name", Ty::Str)], None, |vm, args| {
         vm.blocks.blockdev_del(args.str("node-name"))?;
         Ok(json!({}))
@@ -245,7 +267,7 @@ pub(super) static COMMANDS: &[Command] = &[
         |vm, args| {
             let drive = removable(vm, args)?;
             if drive.tray().is_none() {
-                return Err(QmpError::generic(format!("Device '{}' does not have a tray", label(&drive))));
+                return Err(QmpError::generic(format!("Device '{}' does not have a tray", drive.label())));
             }
             match drive.tray() {
                 Some((false, true)) if !args.bool("force") => {
@@ -276,7 +298,7 @@ pub(super) static COMMANDS: &[Command] = &[
         let name = args.str("node-name");
         let node = vm.blocks.find_node(name).ok_or_else(|| QmpError::generic(format!("Node '{name}' not found")))?;
         if drive.root().is_some() {
-            return Err(QmpError::generic(format!("There already is a medium in device '{}'", label(&drive))));
+            return Err(QmpError::generic(format!("There already is a medium in device '{}'", drive.label())));
         }
         insert(vm, &drive, &node)?;
         Ok(json!({}))
@@ -296,13 +318,8 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
 ];
 
-fn label(drive: &Backend) -> String {
-    let named = Some(drive.name().to_owned()).filter(|n| !n.is_empty());
-    named.or_else(|| drive.qdev()).unwrap_or_default()
-}
-
 /// The drive that `device` (its name) or `id` (the device's) says.
-fn find(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
+pub(super) fn find(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
     let none = |name: &str| QmpError { class: "DeviceNotFound", desc: format!("Device '{name}' not found") };
     match (args.opt_str("device"), args.opt_str("id")) {
         (Some(name), None) => vm.blocks.backend(name).ok_or_else(|| none(name)),
@@ -336,7 +353,7 @@ fn removable(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
     if drive.is_removable() {
         return Ok(drive);
     }
-    Err(QmpError::generic(format!("Device '{}' is not removable", label(&drive))))
+    Err(QmpError::generic(format!("Device '{}' is not removable", drive.label())))
 }
 
 /// Opens the tray, unless the guest has locked it.
@@ -347,7 +364,7 @@ fn open_tray(drive: &Backend, force: bool) -> QmpResult<()> {
             media.request_eject(false);
             let text = format!(
                 "Device '{}' is locked and force was not specified, wait for tray to open and try again",
-                label(drive)
+                drive.label()
             );
             Err(QmpError::generic(text))
         }
@@ -361,16 +378,15 @@ fn open_tray(drive: &Backend, force: bool) -> QmpResult<()> {
 
 fn remove(vm: &Vm, drive: &Backend) -> QmpResult<()> {
     if drive.is_attached() && drive.tray().is_some_and(|t| !t.0) {
-        return Err(QmpError::generic(format!("Tray of device '{}' is not open", label(drive))));
+        return Err(QmpError::generic(format!("Tray of device '{}' is not open", drive.label())));
     }
-    if drive.root().is_none() {
-        return Ok(());
-    }
+    let Some(root) = drive.root() else { return Ok(()) };
+    root.not_busy()?;
     vm.parked(|| {
         vm.blocks.drain();
         // What a format keeps in memory must be in the image, or the user hears that it is not.
         if let Some(Err(e)) = drive.root().map(|n| n.flush()) {
-            return Err(qom::Error::generic(format!("Could not flush the medium of '{}': {e}", label(drive))));
+            return Err(qom::Error::generic(format!("Could not flush the medium of '{}': {e}", drive.label())));
         }
         drive.set_root(None)
     })?;
@@ -382,7 +398,7 @@ fn remove(vm: &Vm, drive: &Backend) -> QmpResult<()> {
 
 fn insert(vm: &Vm, drive: &Backend, node: &Arc<block::Node>) -> QmpResult<()> {
     if drive.is_attached() && drive.tray().is_some_and(|t| !t.0) {
-        return Err(QmpError::generic(format!("Tray of device '{}' is not open", label(drive))));
+        return Err(QmpError::generic(format!("Tray of device '{}' is not open", drive.label())));
     }
     vm.parked(|| {
         vm.blocks.drain();

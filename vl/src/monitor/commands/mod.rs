@@ -5,6 +5,7 @@ mod chardevs;
 mod devices;
 mod input;
 mod jit;
+pub(crate) mod jobs;
 mod machine;
 mod memory;
 mod meta;
@@ -60,6 +61,7 @@ static COMMANDS: &[&[Command]] = &[
     machine::COMMANDS,
     chardevs::COMMANDS,
     blocks::COMMANDS,
+    jobs::COMMANDS,
     networks::COMMANDS,
     memory::COMMANDS,
     input::COMMANDS,

@@ -61,6 +61,56 @@ macro_rules! filter {
     };
 }
 
+const fn unstable(name: &'static str) -> Member {
+    Member { name, ty: Ty::Int, optional: true, features: &["unstable"] }
+}
+
+const THROTTLE_GROUP: &[Member] = &[
+    opt(
+        "limits",
+        Ty::Object(&[
+            opt("iops-total", Ty::Int),
+            opt("iops-total-max", Ty::Int),
+            opt("iops-total-max-length", Ty::Int),
+            opt("iops-read", Ty::Int),
+            opt("iops-read-max", Ty::Int),
+            opt("iops-read-max-length", Ty::Int),
+            opt("iops-write", Ty::Int),
+            opt("iops-write-max", Ty::Int),
+            opt("iops-write-max-length", Ty::Int),
+            opt("bps-total", Ty::Int),
+            opt("bps-total-max", Ty::Int),
+            opt("bps-total-max-length", Ty::Int),
+            opt("bps-read", Ty::Int),
+            opt("bps-read-max", Ty::Int),
+            opt("bps-read-max-length", Ty::Int),
+            opt("bps-write", Ty::Int),
+            opt("bps-write-max", Ty::Int),
+            opt("bps-write-max-length", Ty::Int),
+            opt("iops-size", Ty::Int),
+        ]),
+    ),
+    unstable("x-iops-total"),
+    unstable("x-iops-total-max"),
+    unstable("x-iops-total-max-length"),
+    unstable("x-iops-read"),
+    unstable("x-iops-read-max"),
+    unstable("x-iops-read-max-length"),
+    unstable("x-iops-write"),
+    unstable("x-iops-write-max"),
+    unstable("x-iops-write-max-length"),
+    unstable("x-bps-total"),
+    unstable("x-bps-total-max"),
+    unstable("x-bps-total-max-length"),
+    unstable("x-bps-read"),
+    unstable("x-bps-read-max"),
+    unstable("x-bps-read-max-length"),
+    unstable("x-bps-write"),
+    unstable("x-bps-write-max"),
+    unstable("x-bps-write-max-length"),
+    unstable("x-iops-size"),
+];
+
 /// What `object-add` takes. Types that another crate registers have no variant: their properties check themselves.
 static OBJECT_OPTIONS: Union = Union {
     base: &[req("qom-type", Ty::Words(crate::lists::user_creatable)), req("id", Ty::Str)],
@@ -77,6 +127,7 @@ static OBJECT_OPTIONS: Union = Union {
             &[req("chardev", Ty::Str), opt("pretty", Ty::Bool), opt("close-action", Ty::Enum(&["none", "delete"]))],
         ),
         ("rng-builtin", &[opt("opened", Ty::Bool)]),
+        ("throttle-group", THROTTLE_GROUP),
         ("rng-random", &[opt("opened", Ty::Bool), opt("filename", Ty::Str)]),
     ],
 };

@@ -1,6 +1,6 @@
 //! The commands. Most are QMP commands with people's syntax.
 
-use super::{Call, HmpCommand, Result, command, help, info, x};
+use super::{Call, HmpCommand, Result, blocks, command, help, info, x};
 use crate::monitor::commands;
 use crate::options::PropInput;
 use crate::options::desc;
@@ -138,6 +138,39 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
             Ok(())
         },
     ),
+    command(
+        &["block_stream"],
+        "device [speed [base]]",
+        "copy data from a backing file into a block device",
+        blocks::stream,
+    ),
+    command(
+        &["block_job_set_speed"],
+        "device speed",
+        "set maximum speed for a background block operation",
+        blocks::set_speed,
+    ),
+    command(
+        &["block_job_cancel"],
+        "[-f] device",
+        "stop an active background block operation (use -f if you want to abort the operation immediately instead of keep running until data is in sync)",
+        blocks::cancel,
+    ),
+    command(&["block_job_complete"], "device", "stop an active background block operation", |c| {
+        blocks::job(c, "block-job-complete")
+    }),
+    command(&["block_job_pause"], "device", "pause an active background block operation", |c| {
+        blocks::job(c, "block-job-pause")
+    }),
+    command(&["block_job_resume"], "device", "resume a paused background block operation", |c| {
+        blocks::job(c, "block-job-resume")
+    }),
+    command(
+        &["block_set_io_throttle"],
+        "device bps bps_rd bps_wr iops iops_rd iops_wr",
+        "change I/O throttle limits for a block drive",
+        blocks::throttle,
+    ),
     command(&["chardev-remove"], "id", "remove chardev", |c| {
         let id = c.args;
         qmp(c, "chardev-remove", json!({"id": id}))
@@ -170,7 +203,7 @@ pub(super) fn run(c: &Call<'_>, name: &str, args: Value) -> std::result::Result<
 }
 
 /// Runs a QMP command that replies nothing.
-fn qmp(c: &mut Call<'_>, name: &str, args: Value) -> Result {
+pub(super) fn qmp(c: &mut Call<'_>, name: &str, args: Value) -> Result {
     run(c, name, args).map(drop)
 }
 

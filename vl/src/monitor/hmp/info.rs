@@ -18,6 +18,7 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         Ok(())
     }),
     command(&["block"], "", "show info of the block devices", block_devices),
+    command(&["block-jobs"], "", "show progress of ongoing block device operations", super::blocks::jobs),
     command(&["chardev"], "", "show the character devices", |c| {
         for ch in c.vm.chardevs.all() {
             let _ = writeln!(c.out, "{}: filename={}", ch.label(), ch.filename());
@@ -221,6 +222,9 @@ fn block_devices(c: &mut Call<'_>) -> Result {
             let mode = if cache["writeback"] == true { "writeback" } else { "writethrough" };
             let more = flag("direct", ", direct") + &flag("no-flush", ", ignore flushes");
             let _ = writeln!(c.out, "    Cache mode:       {mode}{more}");
+            if let Some(limits) = super::blocks::limits(i) {
+                let _ = writeln!(c.out, "{limits}");
+            }
         }
     }
     Ok(())

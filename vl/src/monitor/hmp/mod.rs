@@ -1,5 +1,6 @@
 //! The human monitor: a prompt, line editing, a table of commands.
 
+mod blocks;
 mod commands;
 mod info;
 mod pci;
