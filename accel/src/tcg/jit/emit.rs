@@ -434,8 +434,7 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
             }
         }
         for (new, field) in fields {
-            let env = self.env();
-            let old = self.b.ins().load(I64, ENV, env, hot_at(field));
+            let old = self.b.ins().load(I64, ENV, self.env, hot_at(field));
             let v = self.b.ins().select(c, new, old);
             self.store_hot(v, field);
         }
@@ -493,8 +492,7 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
         self.hold_unit();
         let [no, yes] = [false, true].map(|c| self.k(I64, routines::conditional_move(c, i) as u64));
         let routine = self.b.ins().select(c, yes, no);
-        let env = self.env();
-        self.call_quietly(routine, env);
+        self.call_quietly(routine, self.env);
     }
     fn unit_note(&mut self, data: Option<Term>) {
         self.note(data)

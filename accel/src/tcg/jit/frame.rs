@@ -170,7 +170,7 @@ pub(crate) mod exit {
 /// The lowering of one region.
 pub struct Clif<'a, 'b, T: Target> {
     pub(super) b: &'a mut FunctionBuilder<'b>,
-    env: Value,
+    pub(super) env: Value,
     /// Linear address of the page.
     pub(super) base: Value,
     pub(super) mask: u64,
@@ -284,10 +284,6 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
 
     // ---- values ----
 
-    /// The env.
-    pub(super) fn env(&self) -> Value {
-        self.env
-    }
     /// A constant.
     pub(super) fn k(&mut self, t: Type, v: u64) -> Value {
         let bits = t.bits();
@@ -362,8 +358,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let v = if self.s.reload >> i & 1 != 0 {
             self.s.reload &= !(1 << i);
             self.s.changed |= 1 << i;
-            let env = self.env();
-            self.b.ins().load(I64, ENV, env, Self::reg_at(i))
+            self.b.ins().load(I64, ENV, self.env, Self::reg_at(i))
         } else {
             self.read |= 1 << i;
             self.b.use_var(self.vars[i])
@@ -385,19 +380,14 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         hot_at(offset_of!(Hot, x) + 16 * i)
     }
     pub(super) fn store_hot(&mut self, v: Value, field: usize) {
-        let env = self.env();
-        self.b.ins().store(ENV, v, env, hot_at(field));
+        self.b.ins().store(ENV, v, self.env, hot_at(field));
     }
     /// What earlier instructions changed is in the env before this one may leave.
     pub(super) fn flush(&mut self) {
-        let dirty = std::mem::take(&mut self.s.dirty);
-        if dirty != 0 {
-            let env = self.env();
-            for i in bits(dirty) {
-                let t = self.s.cur[i].expect("a changed register has a value");
-                let v = self.val(W::B8, t);
-                self.b.ins().store(ENV, v, env, Self::reg_at(i));
-            }
+        for i in bits(std::mem::take(&mut self.s.dirty)) {
+            let t = self.s.cur[i].expect("a changed register has a value");
+            let v = self.val(W::B8, t);
+            self.b.ins().store(ENV, v, self.env, Self::reg_at(i));
         }
         self.flush_vectors()
     }
@@ -430,13 +420,12 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// At the region's entries: the registers that blocks use, from the env.
     pub(super) fn load_all(&mut self) {
-        let env = self.env();
         for i in bits(self.read) {
-            let v = self.b.ins().load(I64, ENV, env, Self::reg_at(i));
+            let v = self.b.ins().load(I64, ENV, self.env, Self::reg_at(i));
             self.b.def_var(self.vars[i], v)
         }
         for i in bits(self.xread) {
-            let v = self.b.ins().load(I8X16, ENV, env, Self::x_at(i));
+            let v = self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i));
             self.b.def_var(self.xvars[i], v)
         }
     }
@@ -524,8 +513,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             if used >> i & 1 == 0 {
                 return Term::constant(0);
             }
-            let env = self.env();
-            self.b.ins().load(ty(w), ENV, env, hot_at(offset_of!(Hot, cc_v) + 8 * i)).into()
+            self.b.ins().load(ty(w), ENV, self.env, hot_at(offset_of!(Hot, cc_v) + 8 * i)).into()
         });
         Deferred { kind, w, v }
     }
@@ -711,16 +699,15 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let t = self.b.ins().ushr(la, seven);
         let index = self.k(I64, ((TLB - 1) << 5) as u64);
         let t = self.b.ins().band(t, index);
-        let env = self.env();
-        self.b.ins().iadd(env, t)
+        self.b.ins().iadd(self.env, t)
     }
 
     // ---- calls ----
 
     /// Calls a thunk with the env and a second word; the result.
     pub(super) fn call(&mut self, thunk: usize, with: Value) -> Value {
-        let (f, env) = (self.k(I64, thunk as u64), self.env());
-        let call = self.b.ins().call_indirect(self.call_sig, f, &[env, with]);
+        let f = self.k(I64, thunk as u64);
+        let call = self.b.ins().call_indirect(self.call_sig, f, &[self.env, with]);
         self.s.fp = false;
         self.b.inst_results(call)[0]
     }
@@ -812,9 +799,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.switch_to_block(look);
         self.b.seal_block(look);
         let fill = self.b.ins().iconst(I64, self.thunks.fill[write as usize] as i64);
-        let env = self.env();
-        self.b.ins().call_indirect(self.fill_sig, fill, &[env, low, k]);
-        let q = self.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, place)));
+        self.b.ins().call_indirect(self.fill_sig, fill, &[self.env, low, k]);
+        let q = self.b.ins().load(I64, ENV, self.env, hot_at(offset_of!(Hot, place)));
         let (again, c) = self.differs(q, tag_at, low, k);
         self.b.ins().brif(c, stub, &[], found, &[]);
         // (A block of its own, so that what the compiler puts on the way back does not lie in the way of others.)

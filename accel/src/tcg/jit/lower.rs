@@ -253,8 +253,7 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.seal_block(stay);
         let (slots, x) = T::changes(self.plan.insns[k].d.form);
         c.forget(slots & !(1 << ZERO.index() | 1 << PAGE.index()), x);
-        let env = c.env();
-        c.s.budget = c.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, budget)));
+        c.s.budget = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, budget)));
         c.s.done = 0;
         true
     }
@@ -385,8 +384,7 @@ impl<T: Target> Lower<'_, '_, T> {
         let left = c.b.ins().iadd(c.s.budget, k);
         // (Atomic: the load may not be moved out of a loop.)
         let at = c.k(I64, offset_of!(Env<T>, shared.exit_request) as u64);
-        let env = c.env();
-        let p = c.b.ins().iadd(env, at);
+        let p = c.b.ins().iadd(c.env, at);
         let limit = c.b.ins().atomic_load(I64, MemFlagsData::trusted(), p);
         c.b.ins().icmp(IntCC::SignedLessThan, left, limit)
     }
@@ -429,9 +427,8 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.switch_to_block(out);
             c.b.ins().return_(&[why]);
             c.b.switch_to_block(known);
-            let env = c.env();
             let [ip, left] =
-                [offset_of!(Hot, ip), offset_of!(Hot, budget)].map(|f| c.b.ins().load(I64, ENV, env, hot_at(f)));
+                [offset_of!(Hot, ip), offset_of!(Hot, budget)].map(|f| c.b.ins().load(I64, ENV, c.env, hot_at(f)));
             self.chain_to(ip, left)
         }
         self.c.b.switch_to_block(self.lookup);
@@ -458,10 +455,9 @@ impl<T: Target> Lower<'_, '_, T> {
         let h = c.b.ins().band(h, k);
         let k = c.k(I64, size_of::<JcEntry<T>>().trailing_zeros().into());
         let h = c.b.ins().ishl(h, k);
-        let env = c.env();
-        let e = c.b.ins().iadd(env, h);
+        let e = c.b.ins().iadd(c.env, h);
         let key = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
-        let salt = c.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, salt)));
+        let salt = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, salt)));
         let want = c.b.ins().bxor(ip, salt);
         let same = c.b.ins().icmp(IntCC::Equal, key, want);
         let unknown = *self.unknown.get_or_insert_with(|| {
@@ -477,7 +473,7 @@ impl<T: Target> Lower<'_, '_, T> {
         let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
         let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
         let sig = c.b.import_signature(region_signature());
-        c.b.ins().return_call_indirect(sig, code, &[env, entry, ip, left]);
+        c.b.ins().return_call_indirect(sig, code, &[c.env, entry, ip, left]);
     }
     /// Checks that a round may begin, loads the registers that blocks use, goes to the block of the entry.
     fn prologue(&mut self, prologue: Block, [entry, ip, left]: [Value; 3]) {

@@ -63,7 +63,7 @@ impl Thunks {
 /// A thunk of the env that keeps all registers: what calls it now and then need not give up its own for that.
 #[cfg(target_arch = "x86_64")]
 macro_rules! quietly {
-    ($name:ident($($arg:ident: $ty:ty),*) , $thunk:path) => {
+    ($name:ident($($arg:ident: $ty:ty),*), $thunk:path) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>$(, $arg: $ty)*) {
             // (At the call the stack was a multiple of 16 bytes: with the return address and nine registers it is again.)

@@ -24,15 +24,14 @@ impl<T: Target> Clif<'_, '_, T> {
             return;
         }
         let at = hot_at(offset_of!(Hot, unit) + offset_of!(Held, held));
-        let env = self.env();
-        let held = self.b.ins().load(I64, ENV, env, at);
+        let held = self.b.ins().load(I64, ENV, self.env, at);
         let (load, go_on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(load);
         self.b.ins().brif(held, go_on, &[], load, &[]);
         self.b.switch_to_block(load);
         self.b.seal_block(load);
-        let (thunk, env) = (self.k(I64, self.thunks.unit as u64), self.env());
-        self.call_quietly(thunk, env);
+        let thunk = self.k(I64, self.thunks.unit as u64);
+        self.call_quietly(thunk, self.env);
         self.b.ins().jump(go_on, &[]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
@@ -41,14 +40,12 @@ impl<T: Target> Clif<'_, '_, T> {
     pub(super) fn on_unit(&mut self, routine: usize, at: Option<Value>) {
         self.hold_unit();
         let routine = self.k(I64, routine as u64);
-        let at = at.unwrap_or_else(|| self.env());
-        self.call_quietly(routine, at);
+        self.call_quietly(routine, at.unwrap_or(self.env));
     }
     /// Where operands of the region's own lie.
     pub(super) fn scratch(&mut self) -> Value {
         let k = self.k(I64, hot_at(offset_of!(Hot, scratch)) as u64);
-        let env = self.env();
-        self.b.ins().iadd(env, k)
+        self.b.ins().iadd(self.env, k)
     }
     /// This instruction's address and the offset of its memory operand are the unit's pointers.
     pub(super) fn note(&mut self, data: Option<Term>) {

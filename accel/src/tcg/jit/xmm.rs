@@ -180,8 +180,7 @@ impl<T: Target> Clif<'_, '_, T> {
         let v = if self.s.xreload >> i & 1 != 0 {
             self.s.xreload &= !(1 << i);
             self.s.xchanged |= 1 << i;
-            let env = self.env();
-            self.b.ins().load(I8X16, ENV, env, Self::x_at(i))
+            self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i))
         } else {
             self.xread |= 1 << i;
             self.b.use_var(self.xvars[i])
@@ -236,14 +235,12 @@ impl<T: Target> Clif<'_, '_, T> {
                     all
                 }
             };
-            let env = self.env();
-            self.b.ins().store(ENV, v, env, Self::x_at(i));
+            self.b.ins().store(ENV, v, self.env, Self::x_at(i));
         }
     }
     /// The value is computed here, whatever becomes of it.
     pub(super) fn keep(&mut self, v: Value) {
-        let env = self.env();
-        self.b.ins().store(ENV, v, env, hot_at(offset_of!(Hot, scratch)));
+        self.b.ins().store(ENV, v, self.env, hot_at(offset_of!(Hot, scratch)));
     }
 
     // ---- control ----
@@ -256,15 +253,14 @@ impl<T: Target> Clif<'_, '_, T> {
         }
     }
     pub(super) fn load_fp(&mut self) {
-        let env = self.env();
-        let host = self.b.ins().load(I64, ENV, env, hot_at(offset_of!(Hot, fpcr_host)));
+        let host = self.b.ins().load(I64, ENV, self.env, hot_at(offset_of!(Hot, fpcr_host)));
         let (load, go_on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(load);
         self.b.ins().brif(host, go_on, &[], load, &[]);
         self.b.switch_to_block(load);
         self.b.seal_block(load);
-        let (thunk, env) = (self.k(I64, self.thunks.fp as u64), self.env());
-        self.call_quietly(thunk, env);
+        let thunk = self.k(I64, self.thunks.fp as u64);
+        self.call_quietly(thunk, self.env);
         self.b.ins().jump(go_on, &[]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
