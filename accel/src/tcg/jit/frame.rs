@@ -10,7 +10,7 @@ use super::{
         target::{Decoded, End, Target},
         tlb::{REGIMES, TLB, TlbEntry},
     },
-    thunk::Thunks,
+    thunk::{NOWHERE, Thunks},
     unit::Note,
     xmm::Xv,
 };
@@ -56,12 +56,12 @@ struct Group {
     host: Value,
     write: bool,
     block: usize,
-    /// The tag is loaded twice, before and after the page was looked for.
-    tags: [ir::Inst; 2],
+    tag: ir::Inst,
     /// Address of what looks for it.
     fill: ir::Inst,
     min_k: Option<ir::Inst>,
-    limit: ir::Inst,
+    /// Of the comparison, and for what looks for the page.
+    limits: [ir::Inst; 2],
 }
 /// Widest range of a group in bytes: what reaches into another page costs a side exit each time.
 const GROUP: i64 = 256;
@@ -143,6 +143,8 @@ pub(super) struct Stub {
     note: Option<Note>,
     budget: Value,
     done: u32,
+    /// Registers that are not in the env.
+    regs: Vec<(usize, Term)>,
 }
 
 /// How a region is left at an address.
@@ -541,13 +543,14 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.set_cold_block(block);
         let flags = self.pending();
         let note = self.s.note;
-        self.stubs.push(Stub { block, off: self.off, flags, note, budget: self.s.budget, done: self.s.done });
+        let regs = bits(self.s.dirty).map(|i| (i, self.s.cur[i].expect("a changed register has a value"))).collect();
+        self.stubs.push(Stub { block, off: self.off, flags, note, budget: self.s.budget, done: self.s.done, regs });
         self.stub = Some(block);
         block
     }
     /// Leaves before this instruction if `c` holds.
     pub(super) fn leave_if(&mut self, c: Value) {
-        self.flush();
+        self.flush_vectors();
         let stub = self.leave_here();
         let go_on = self.b.create_block();
         self.b.ins().brif(c, stub, &[], go_on, &[]);
@@ -556,7 +559,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// Ends the block by leaving before this instruction.
     pub(super) fn leave(&mut self) {
-        self.flush();
+        self.flush_vectors();
         let s = self.leave_here();
         self.b.ins().jump(s, &[]);
     }
@@ -570,6 +573,10 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let (sums, narrow) = (std::mem::take(&mut self.s.sums), std::mem::take(&mut self.s.narrow));
             self.s.note = s.note;
             self.store_note();
+            for (i, t) in s.regs {
+                let v = self.val(W::B8, t);
+                self.b.ins().store(ENV, v, self.env, Self::reg_at(i));
+            }
             (self.s.budget, self.s.done) = (s.budget, s.done);
             self.leave_at(s.off.into(), Exit::Side, s.flags);
             (self.s.sums, self.s.narrow) = (sums, narrow);
@@ -684,8 +691,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     pub(super) fn next_page_moved(&mut self, host: usize) -> Value {
         let page = self.val(W::B8, Term { root: Some(self.base), off: 0x1000 });
         let p = self.entry_of(page);
-        let tag = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, exec) as i32);
-        let addend = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, addend) as i32);
+        let tag = self.entry_field(p, offset_of!(TlbEntry, exec));
+        let addend = self.entry_field(p, offset_of!(TlbEntry, addend));
         let at = self.b.ins().iadd(addend, page);
         let want = self.k(I64, host as u64);
         let (a, b) = (self.b.ins().bxor(tag, page), self.b.ins().bxor(at, want));
@@ -693,13 +700,18 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let zero = self.k(I64, 0);
         self.b.ins().icmp(IntCC::NotEqual, differs, zero)
     }
-    /// The env plus the offset, in its TLB, of the first-level entry for an address.
+    /// The offset, in its TLB, of the first-level entry for an address.
     fn entry_of(&mut self, la: Value) -> Value {
-        let seven = self.k(I64, 7);
-        let t = self.b.ins().ushr(la, seven);
+        // (Turned rather than shifted: x86 hosts do that without a move. The mask takes nothing that came round.)
+        let seven = self.k(I8, 7);
+        let t = self.b.ins().rotr(la, seven);
         let index = self.k(I64, ((TLB - 1) << 5) as u64);
-        let t = self.b.ins().band(t, index);
-        self.b.ins().iadd(self.env, t)
+        self.b.ins().band(t, index)
+    }
+    /// Loads a field of the first-level entry at an offset.
+    fn entry_field(&mut self, entry: Value, field: usize) -> Value {
+        let e = self.b.ins().iadd(self.env, entry);
+        self.b.ins().load(I64, ENV, e, self.tlb + field as i32)
     }
 
     // ---- calls ----
@@ -766,19 +778,19 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
                 if let Some(k) = g.min_k {
                     set_constant(dfg, k, min)
                 }
-                set_constant(dfg, g.limit, 0x1000 - (max - min));
+                for limit in g.limits {
+                    set_constant(dfg, limit, 0x1000 - (max - min))
+                }
                 if g.write {
                     set_constant(dfg, g.fill, self.thunks.fill[1] as i64);
-                    for tag in g.tags {
-                        if let InstructionData::Load { offset, .. } = &mut dfg.insts[tag] {
-                            *offset = (self.tlb + offset_of!(TlbEntry, write) as i32).into()
-                        }
+                    if let InstructionData::Load { offset, .. } = &mut dfg.insts[g.tag] {
+                        *offset = (self.tlb + offset_of!(TlbEntry, write) as i32).into()
                     }
                 }
                 return (g.host, off as i32);
             }
         }
-        self.flush();
+        self.flush_vectors();
         let stub = self.leave_here();
         let (low, min_k) = if off == 0 {
             (root, None)
@@ -787,11 +799,12 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let s = self.b.ins().iadd(root, k);
             (s, self.b.func.dfg.value_def(k).inst())
         };
-        let tag_at = self.tlb + if write { offset_of!(TlbEntry, write) as i32 } else { 0 };
         let p = self.entry_of(low);
-        let k = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
+        let tag = self.entry_field(p, if write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) });
+        let x = self.b.ins().bxor(tag, low);
+        let limit = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
+        let c = self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, limit);
         let [look, found, go_on] = [(); 3].map(|()| self.b.create_block());
-        let (tag, c) = self.differs(p, tag_at, low, k);
         self.b.append_block_param(go_on, I64);
         self.b.ins().brif(c, look, &[], go_on, &[p.into()]);
         // The page may just not be in the first level.
@@ -799,10 +812,12 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.switch_to_block(look);
         self.b.seal_block(look);
         let fill = self.b.ins().iconst(I64, self.thunks.fill[write as usize] as i64);
-        self.b.ins().call_indirect(self.fill_sig, fill, &[self.env, low, k]);
+        let again = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
+        self.b.ins().call_indirect(self.fill_sig, fill, &[self.env, low, again]);
         let q = self.b.ins().load(I64, ENV, self.env, hot_at(offset_of!(Hot, place)));
-        let (again, c) = self.differs(q, tag_at, low, k);
-        self.b.ins().brif(c, stub, &[], found, &[]);
+        let nowhere = self.k(I64, NOWHERE);
+        let none = self.b.ins().icmp(IntCC::Equal, q, nowhere);
+        self.b.ins().brif(none, stub, &[], found, &[]);
         // (A block of its own, so that what the compiler puts on the way back does not lie in the way of others.)
         self.b.set_cold_block(found);
         self.b.switch_to_block(found);
@@ -811,23 +826,14 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
         let p = self.b.block_params(go_on)[0];
-        let addend = self.b.ins().load(I64, ENV, p, self.tlb + offset_of!(TlbEntry, addend) as i32);
+        let addend = self.entry_field(p, offset_of!(TlbEntry, addend));
         let host = self.b.ins().iadd(addend, root);
         let made_by = |b: &FunctionBuilder<'_>, v| b.func.dfg.value_def(v).inst().expect("an instruction's result");
-        let tags = [tag, again].map(|v| made_by(self.b, v));
-        let (fill, limit) = (made_by(self.b, fill), made_by(self.b, k));
+        let limits = [limit, again].map(|v| made_by(self.b, v));
+        let (tag, fill) = (made_by(self.b, tag), made_by(self.b, fill));
         self.s.groups.push(self.groups.len());
-        self.groups.push(Group { root, min: off, max: end, host, write, block, tags, fill, min_k, limit });
+        self.groups.push(Group { root, min: off, max: end, host, write, block, tag, fill, min_k, limits });
         (host, off as i32)
-    }
-}
-
-impl<T: Target> Clif<'_, '_, T> {
-    /// The tag at `at` of an entry, and whether it says that what begins at `low` is not in its page.
-    fn differs(&mut self, entry: Value, at: i32, low: Value, limit: Value) -> (Value, Value) {
-        let tag = self.b.ins().load(I64, ENV, entry, at);
-        let x = self.b.ins().bxor(tag, low);
-        (tag, self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, limit))
     }
 }
 

@@ -43,8 +43,8 @@ pub(super) struct Thunks {
     /// Loads the guest's x87 unit.
     pub unit: usize,
     /// Looks for the page of a linear address, to read and to write there, and leaves what it finds in the first level; the third
-    /// argument is how far from its page's beginning an access may begin. They say in [`Hot::place`](super::super::env::Hot) which
-    /// entry to go by. They change no register on x86-64 hosts.
+    /// argument is how far from its page's beginning an access may begin. They say in [`Hot::place`](super::super::env::Hot) by which
+    /// entry to go, or [`NOWHERE`]. They change no register on x86-64 hosts.
     pub fill: [usize; 2],
 }
 impl Thunks {
@@ -114,26 +114,33 @@ unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>) {
         Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.enter();
     }
 }
-unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64, _limit: u64) {
+unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
     unsafe {
         fill(env, la, Kind::Read);
-        place(env, entry(env, la))
+        let e = entry(env, la);
+        place(env, e, (*e).read.load(Relaxed) ^ la <= limit)
     }
 }
 unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
     unsafe {
         let found = fill(env, la, Kind::Write);
         let len = 0x1000_u64.saturating_sub(limit) as usize;
-        match found {
+        let e = match found {
             // (Code does not change by a store beside it, which need not leave the region.)
-            Some(s) if tlb::once(env, &s, la, len) => place(env, &raw const (*env.as_ptr()).once),
-            _ => place(env, entry(env, la)),
-        }
+            Some(s) if tlb::once(env, &s, la, len) => &raw const (*env.as_ptr()).once,
+            _ => entry(env, la),
+        };
+        place(env, e, (*e).write.load(Relaxed) ^ la <= limit)
     }
 }
-/// Tells a region by which entry to go: where it would be if the regime's TLB were where the env begins.
-unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry) {
-    unsafe { (*hot(env)).place = e.addr().wrapping_sub((*hot(env)).tlb.addr()).wrapping_add(env.addr().get()) as u64 }
+/// Where an access is to go that cannot go on: no entry is at this offset.
+pub(super) const NOWHERE: u64 = u64::MAX;
+/// Tells a region by which entry to go, as an offset in the regime's TLB.
+unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry, found: bool) {
+    unsafe {
+        let at = e.addr().wrapping_sub((*hot(env)).tlb.addr()) as u64;
+        (*hot(env)).place = if found { at } else { NOWHERE }
+    }
 }
 /// Looks for a page; a fault is not this one's to report, but the instruction's, when it is run by its own handler.
 unsafe fn fill<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) -> Option<tlb::Spot> {

@@ -1,21 +1,22 @@
-//! RAM blocks: guest memory mapped from a memfd or a file, with a safe interface.
+//! RAM blocks: guest memory of the host's own or mapped from a file, with a safe interface.
 //!
 //! Why `unsafe`: the memory is shared with vCPU threads that reach it by host address, so no reference to it may ever
 //! exist. Every access here goes through relaxed atomics of the mapped bytes, inside bounds checked against the length.
-//! Invariant: `base..base + len` is one live, writable (unless the file is read-only) shared mapping from `new` to `drop`,
+//! Invariant: `base..base + len` is one live, writable (unless the file is read-only) mapping from `new` to `drop`,
 //! and its base is page-aligned.
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::dirty::{Bitmap, CLIENTS, DirtyClient, PAGE};
 
@@ -50,11 +51,11 @@ impl RamList {
 }
 
 /// What is behind the mapping of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Backing {
     /// Stores reach the file, which holds the block from this offset on.
-    Shared(u64),
-    /// The file is only where pages come from.
+    Shared(OwnedFd, u64),
+    /// Pages are the block's own: at first zeros, or what a file holds.
     Private,
     /// Nothing is ever stored.
     ReadOnly,
@@ -66,7 +67,6 @@ pub struct RamBlock {
     id: u32,
     base: NonNull<u8>,
     len: u64,
-    fd: OwnedFd,
     backing: Backing,
     dirty: [Bitmap; 3],
     list: Arc<RamList>,
@@ -78,14 +78,16 @@ unsafe impl Send for RamBlock {}
 unsafe impl Sync for RamBlock {}
 
 impl RamBlock {
-    /// Zeroed memory of `len` bytes, rounded up to whole pages.
+    /// Zeroed memory of `len` bytes, rounded up to whole pages. (No file behind it: those the host seldom gives large pages.)
     ///
     /// # Errors
     /// When the host has no such amount of memory or address space.
     pub fn new(list: &Arc<RamList>, name: &str, len: u64) -> io::Result<Arc<Self>> {
-        let fd = memfd_create(name.replace('\0', ""), MemfdFlags::CLOEXEC)?;
-        ftruncate(&fd, len.max(1).next_multiple_of(PAGE))?;
-        Self::map(list, name, fd, 0, len, true, true)
+        let whole = Self::whole(len)?;
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, prot, flags)? };
+        Self::add(list, name, base, whole, Backing::Private)
     }
 
     /// Memory backed by a file, from `offset` on. `share`: stores reach the file. The file must be long enough.
@@ -104,39 +106,43 @@ impl RamBlock {
         if !offset.is_multiple_of(PAGE) || file.metadata()?.len() < offset.saturating_add(len) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "backing file is shorter than the memory"));
         }
-        Self::map(list, name, file.into(), offset, len, share, writable)
+        let whole = Self::whole(len)?;
+        let prot = if writable || !share { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        let flags = if share { MapFlags::SHARED } else { MapFlags::PRIVATE } | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it.
+        let base = unsafe { mmap(std::ptr::null_mut(), whole, prot, flags, &file, offset)? };
+        let backing = match (share, writable) {
+            (true, true) => Backing::Shared(file.into(), offset),
+            (true, false) => Backing::ReadOnly,
+            (false, _) => Backing::Private,
+        };
+        Self::add(list, name, base, whole, backing)
     }
 
-    fn map(
+    /// A length in bytes rounded up to whole pages.
+    fn whole(len: u64) -> io::Result<usize> {
+        let whole = len.max(1).checked_next_multiple_of(PAGE).and_then(|l| isize::try_from(l).ok());
+        Ok(whole.ok_or(io::ErrorKind::OutOfMemory)? as usize)
+    }
+
+    /// A block of memory that was mapped just now, all of it.
+    fn add(
         list: &Arc<RamList>,
         name: &str,
-        fd: OwnedFd,
-        offset: u64,
-        len: u64,
-        share: bool,
-        writable: bool,
+        base: *mut c_void,
+        whole: usize,
+        backing: Backing,
     ) -> io::Result<Arc<Self>> {
-        let whole = len.max(1).checked_next_multiple_of(PAGE).and_then(|l| isize::try_from(l).ok());
-        let whole = whole.ok_or(io::ErrorKind::OutOfMemory)? as usize;
-        let prot = if writable || !share { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        let flags = if share { MapFlags::SHARED } else { MapFlags::PRIVATE };
-        // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it.
-        let base = unsafe { mmap(std::ptr::null_mut(), whole, prot, flags | MapFlags::NORESERVE, &fd, offset)? };
         // Only advice: fewer host TLB misses where the kernel offers it.
         // SAFETY: `base..base + whole` was mapped just now.
         _ = unsafe { madvise(base, whole, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let backing = match (share, writable) {
-            (true, true) => Backing::Shared(offset),
-            (true, false) => Backing::ReadOnly,
-            (false, _) => Backing::Private,
-        };
         let pages = whole as u64 / PAGE;
         let mut blocks = list.blocks.lock();
         let id = blocks.0;
         let (dirty, list2) = (CLIENTS.map(|_| Bitmap::new(pages)), list.clone());
         let (name, len) = (name.to_owned(), whole as u64);
-        let block = Arc::new(Self { name, id, base, len, fd, backing, dirty, list: list2 });
+        let block = Arc::new(Self { name, id, base, len, backing, dirty, list: list2 });
         blocks.0 += 1;
         blocks.1.retain(|b| b.strong_count() != 0);
         blocks.1.push(Arc::downgrade(&block));
@@ -167,11 +173,6 @@ impl RamBlock {
     /// atomically or by volatile operations and never forms a reference.
     pub fn host(&self) -> NonNull<u8> {
         self.base
-    }
-
-    /// The memory's descriptor, for a second mapping.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 
     /// Address of `len` bytes at `off`, if they lie inside.
@@ -251,13 +252,13 @@ impl RamBlock {
         let end = off.checked_add(len).filter(|end| *end <= self.len).ok_or(io::ErrorKind::InvalidInput)?;
         let (start, end) = (off.next_multiple_of(PAGE), end / PAGE * PAGE);
         let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return Ok(()) };
-        match self.backing {
-            Backing::Shared(at) => {
-                fallocate(&self.fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at + start, len)?;
+        match &self.backing {
+            Backing::Shared(file, at) => {
+                fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at + start, len)?;
             }
             Backing::Private => {
                 let first = self.at(start, len).ok_or(io::ErrorKind::InvalidInput)?;
-                // SAFETY: whole pages inside the mapping, which stays: the next access finds what the file holds. Nobody has a reference
+                // SAFETY: whole pages inside the mapping, which stays: the next access finds zeros or what the file holds. Nobody has a reference
                 // to this memory, and a vCPU that accesses it atomically meanwhile sees the old or the new value.
                 unsafe { madvise(first.as_ptr().cast(), len as usize, Advice::LinuxDontNeed)? };
             }
@@ -399,9 +400,25 @@ impl std::fmt::Debug for RamBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Seek, SeekFrom, Write};
 
     fn block(len: u64) -> Arc<RamBlock> {
         RamBlock::new(&Arc::default(), "test", len).unwrap()
+    }
+    /// A file of whole pages, each filled with a byte.
+    fn file(pages: &[u8]) -> File {
+        let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut file = File::from(fd);
+        pages.iter().for_each(|b| file.write_all(&[*b; PAGE as usize]).unwrap());
+        file
+    }
+    /// How many of a block's pages take host memory (`/proc/self/pagemap`, proc_pid_pagemap(5): bit 63).
+    fn present(b: &RamBlock) -> usize {
+        let mut map = File::open("/proc/self/pagemap").unwrap();
+        map.seek(SeekFrom::Start(b.host().addr().get() as u64 / PAGE * 8)).unwrap();
+        let mut words = vec![0; (b.len() / PAGE * 8) as usize];
+        map.read_exact(&mut words).unwrap();
+        words.as_chunks::<8>().0.iter().filter(|w| u64::from_ne_bytes(**w) >> 63 != 0).count()
     }
 
     #[test]
@@ -466,17 +483,16 @@ mod tests {
     #[test]
     fn a_second_mapping_sees_the_same_bytes() {
         let list = Arc::new(RamList::default());
-        let a = RamBlock::new(&list, "a", PAGE).unwrap();
-        let b =
-            RamBlock::from_file(&list, "b", a.fd().try_clone_to_owned().unwrap().into(), 0, PAGE, true, true).unwrap();
+        let file = file(&[0]);
+        let map = |len| RamBlock::from_file(&list, "b", file.try_clone().unwrap(), 0, len, true, true);
+        let (a, b) = (map(PAGE).unwrap(), map(PAGE).unwrap());
         a.store(8, 4, 77).unwrap();
         assert_eq!(b.load(8, 4), Some(77));
         assert_ne!(a.id(), b.id());
         assert_eq!(list.blocks().len(), 2);
         drop(a);
         assert_eq!(list.blocks().len(), 1);
-        let short = b.fd().try_clone_to_owned().unwrap().into();
-        assert!(RamBlock::from_file(&list, "c", short, 0, 2 * PAGE, true, true).is_err());
+        assert!(map(2 * PAGE).is_err());
     }
 
     #[test]
@@ -492,27 +508,31 @@ mod tests {
         assert_eq!(b.take_dirty(DirtyClient::Vga, 0, 8 * PAGE), [2 * PAGE, 3 * PAGE]);
         b.store(2 * PAGE, 1, 9).unwrap();
         assert_eq!(at(2), 9);
-        // (The host may keep a part of a large page of its own.)
+        // (The host may give it large pages.)
         let large = RamBlock::new(&list, "large", 16 << 20).unwrap();
-        let spent = || rustix::fs::fstat(large.fd()).unwrap().st_blocks * 512;
-        assert!(large.fill(0, 16 << 20, 7) && spent() == 16 << 20);
+        assert_eq!(present(&large), 0);
+        assert!(large.fill(0, 16 << 20, 7) && present(&large) == 4096);
         large.discard(4 << 20, 8 << 20).unwrap();
-        assert_eq!(spent(), 8 << 20);
+        assert_eq!(present(&large), 2048);
         // Nothing, and what is not there
         b.discard(PAGE + 1, PAGE).unwrap();
         assert!(b.discard(7 * PAGE, 2 * PAGE).is_err() && b.discard(u64::MAX, 2).is_err());
         assert_eq!(at(7), 7);
         // A mapping of its own finds the file's bytes again, which nobody changes; a read-only one is left alone.
-        let file = || b.fd().try_clone_to_owned().unwrap().into();
-        let private = RamBlock::from_file(&list, "p", file(), PAGE, 2 * PAGE, false, true).unwrap();
+        let file = file(&[3, 4, 5, 6, 7]);
+        let map = |name, page, share, writable| {
+            RamBlock::from_file(&list, name, file.try_clone().unwrap(), page * PAGE, 2 * PAGE, share, writable).unwrap()
+        };
+        let private = map("p", 1, false, true);
         assert!(private.fill(0, 2 * PAGE, 1));
         private.discard(0, PAGE).unwrap();
-        assert_eq!((private.load(0, 1), private.load(PAGE, 1), at(1)), (Some(7), Some(1), 7));
-        let readonly = RamBlock::from_file(&list, "r", file(), 0, PAGE, true, false).unwrap();
+        let readonly = map("r", 0, true, false);
+        assert_eq!((private.load(0, 1), private.load(PAGE, 1), readonly.load(PAGE, 1)), (Some(4), Some(1), Some(4)));
         assert!(readonly.discard(0, PAGE).is_err());
         // A part of a file, from an offset on
-        let part = RamBlock::from_file(&list, "s", file(), 5 * PAGE, 2 * PAGE, true, true).unwrap();
+        let part = map("s", 3, true, true);
         part.discard(0, PAGE).unwrap();
-        assert_eq!((at(4), at(5), at(6)), (7, 0, 7));
+        let whole = map("w", 2, true, true);
+        assert_eq!((whole.load(0, 1), whole.load(PAGE, 1), part.load(PAGE, 1)), (Some(5), Some(0), Some(7)));
     }
 }
