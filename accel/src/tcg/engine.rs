@@ -324,7 +324,7 @@ impl<T: Target> Vcpu<T> {
                 self.attach(&r)
             }
         }
-        if asked & (request::EVICT | request::AGE | request::SHED | request::REST) != 0 {
+        if asked & (request::EVICT | request::AGE | request::SHED | request::REST | request::RETIRE) != 0 {
             self.make_room(asked)
         }
         if asked & request::DROP != 0 {
@@ -333,7 +333,7 @@ impl<T: Target> Vcpu<T> {
             unsafe {
                 let n = &mut *inner(env);
                 n.stale = false;
-                let forget = |i| (*jc_entry(env, i)).key = JcEntry::<T>::NONE;
+                let forget = |i| jc_forget(env, i);
                 for host in list {
                     if (*pages(env)).drop_page(host, forget) {
                         n.counters.dropped += 1
@@ -415,11 +415,15 @@ impl<T: Target> Vcpu<T> {
         let env = self.env();
         // SAFETY: `&mut self`: no handler runs.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
-        p.look();
+        if asked & (request::EVICT | request::AGE | request::SHED | request::REST) != 0 {
+            p.look()
+        }
         // SAFETY: as above; the jump cache is another cell.
-        let forget = |i| unsafe { (*jc_entry(env, i)).key = JcEntry::<T>::NONE };
+        let forget = |i| jc_forget(env, i);
+        if asked & (request::EVICT | request::RETIRE) != 0 {
+            p.detach_evicted()
+        }
         if asked & request::EVICT != 0 {
-            p.detach_evicted();
             n.counters.evicted += p.shed(Room::Code, forget)
         }
         if asked & request::SHED != 0 {
@@ -436,7 +440,7 @@ impl<T: Target> Vcpu<T> {
             // SAFETY: as above.
             unsafe { tlb::rest(env) }
         }
-        if asked & (request::EVICT | request::AGE) != 0 {
+        if asked & (request::EVICT | request::AGE | request::RETIRE) != 0 {
             // Regions are entered through their ops again, which tells which of them are used; and nobody knows those that went.
             n.forget_jumps()
         }
@@ -449,6 +453,18 @@ impl<T: Target> Vcpu<T> {
         let group = n.group.clone();
         // (A page that is decoded is mapped until this vCPU flushes.)
         p.attach(&group, r, fetch);
+    }
+    /// Regions were left before the instruction at the pc so often that they are to be made differently.
+    fn narrow_regions(&mut self) {
+        self.update_mode();
+        let env = self.env();
+        let pc = self.pc();
+        let Some(host) = self.exec_host(pc) else { return };
+        // SAFETY: `&mut self`.
+        let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
+        if let Some(jit) = p.jit() {
+            jit.narrow(&n.group, (host, n.mode), (pc & 0xfff) as u16)
+        }
     }
     /// The block at the pc is hot: has it compiled.
     fn hot_block(&mut self) {
@@ -492,34 +508,37 @@ impl<T: Target> Vcpu<T> {
         }
         let pc = self.pc();
         // SAFETY: `&mut self`.
-        let (h, j) = (hot(env), jc(env, pc));
+        let h = hot(env);
         // SAFETY: `&mut self`; as handlers do at an indirect jump.
-        let known = unsafe { (*j).key == pc ^ (*h).salt };
-        if !known {
-            let op = match self.lookup(pc) {
-                Ok(Some(op)) => op,
-                Ok(None) => return self.step_one(),
-                Err(f) => {
-                    // SAFETY: `&mut self`.
-                    unsafe { *fault(env) = Some(f) };
-                    return self.fault(Fields::none(pc));
+        let op = match jc_known(env, pc).map(|j| unsafe { (*j).op }) {
+            Some(op) => op,
+            None => {
+                let op = match self.lookup(pc) {
+                    Ok(Some(op)) => op,
+                    Ok(None) => return self.step_one(),
+                    Err(f) => {
+                        // SAFETY: `&mut self`.
+                        unsafe { *fault(env) = Some(f) };
+                        return self.fault(Fields::none(pc));
+                    }
+                };
+                // SAFETY: `&mut self`.
+                unsafe {
+                    let code = (*pages(env)).jit().map_or(std::ptr::null(), |j| j.no_region);
+                    jc_put(env, pc, JcEntry { key: pc ^ (*h).salt, op, code, entry: 0 });
+                    let regime = T::regime(&*state(env), Who::Current) % tlb::REGIMES;
+                    (*inner(env)).note_jump(pc, regime, jc_index(pc));
                 }
-            };
-            // SAFETY: `&mut self`.
-            unsafe {
-                ((*j).key, (*j).op) = (pc ^ (*h).salt, op);
-                ((*j).code, (*j).entry) = ((*pages(env)).jit().map_or(std::ptr::null(), |j| j.no_region), 0);
-                let regime = T::regime(&*state(env), Who::Current) % tlb::REGIMES;
-                (*inner(env)).note_jump(pc, regime, jc_index(pc));
+                op
             }
-        }
+        };
         // SAFETY: `&mut self`; the op was just found, or the entry is of this mode and epoch.
         unsafe {
             (*h).regs[PAGE.index()] = pc & !0xfff;
             if why == reason::SIDE && at == pc {
-                tier0::run_on(env, jit::enter::run_original(env, (*j).op))
+                tier0::run_on(env, jit::enter::run_original(env, op))
             } else {
-                tier0::run(env, (*j).op)
+                tier0::run(env, op)
             }
         }
         self.stopped()
@@ -541,6 +560,13 @@ impl<T: Target> Vcpu<T> {
             }
             reason::HOT => {
                 self.hot_block();
+                None
+            }
+            reason::SIDE => {
+                // SAFETY: `&mut self`.
+                if std::mem::take(unsafe { &mut (*inner(env)).sides.often }) {
+                    self.narrow_regions()
+                }
                 None
             }
             reason::STRADDLE => {

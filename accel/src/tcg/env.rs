@@ -60,6 +60,8 @@ pub(crate) mod request {
     pub const REST: u32 = 256;
     /// Drop all decoded code and what is only kept to be fast.
     pub const ANEW: u32 = 512;
+    /// Regions were evicted because they are to be made differently.
+    pub const RETIRE: u32 = 1024;
 }
 impl Shared {
     pub fn ask(&self, what: u32) {
@@ -339,6 +341,29 @@ pub(crate) fn jc<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *mut JcEntry<T> {
 #[inline(always)]
 pub(crate) fn jc_index(ip: u64) -> usize {
     (ip ^ ip >> 12) as usize % JC
+}
+/// The entry there is for an address, in its place or the one beside that.
+pub(crate) fn jc_known<T: Target>(env: NonNull<Env<T>>, ip: u64) -> Option<*mut JcEntry<T>> {
+    // SAFETY: as above; plain words.
+    let is = |j: &*mut JcEntry<T>| unsafe { (**j).key == ip ^ (*hot(env)).salt };
+    let i = jc_index(ip);
+    [i, i ^ 1].map(|i| jc_entry(env, i)).into_iter().find(is)
+}
+/// Makes an entry for an address; what was in its place goes to the one beside.
+pub(crate) fn jc_put<T: Target>(env: NonNull<Env<T>>, ip: u64, e: JcEntry<T>) {
+    let i = jc_index(ip);
+    // SAFETY: as above; plain words.
+    unsafe {
+        let old = jc_entry(env, i).replace(e);
+        if old.key != JcEntry::<T>::NONE {
+            jc_entry(env, i ^ 1).write(old)
+        }
+    }
+}
+/// Forgets entries made for an address with this [`jc_index`], and those beside.
+pub(crate) fn jc_forget<T: Target>(env: NonNull<Env<T>>, i: usize) {
+    // SAFETY: as above.
+    [i, i ^ 1].into_iter().for_each(|i| unsafe { (*jc_entry(env, i)).key = JcEntry::<T>::NONE })
 }
 #[inline(always)]
 pub(crate) fn jc_entry<T: Target>(env: NonNull<Env<T>>, i: usize) -> *mut JcEntry<T> {

@@ -231,9 +231,7 @@ impl<T: Target> Pages<T> {
         let Some(page) = self.map.get(&(r.host, r.mode)).filter(|_| !r.is_evicted()) else { return };
         // Its own block is entered here; others rather by the region that was made for them.
         let taken = |p: &Page<T>, n: usize, off: u16| p.heads.get(&off).is_some_and(|h| n != 0 || h.1 == 0);
-        if page.attached.iter().any(|a| Arc::ptr_eq(a, r))
-            || r.entries.iter().enumerate().all(|(n, &off)| taken(page, n, off))
-        {
+        if r.entries.iter().enumerate().all(|(n, &off)| taken(page, n, off)) {
             // (Asked for twice.)
             return;
         }
@@ -252,7 +250,10 @@ impl<T: Target> Pages<T> {
         if let Some(next) = r.next {
             self.follow(next, r.host)
         }
-        if let Some(page) = self.map.get_mut(&(r.host, r.mode)) {
+        // (It is there already if another one was entered at one of its entries, and went.)
+        if let Some(page) = self.map.get_mut(&(r.host, r.mode))
+            && !page.attached.iter().any(|a| Arc::ptr_eq(a, r))
+        {
             page.attached.push(r.clone())
         }
         for (n, &off) in r.entries.iter().enumerate() {
@@ -334,7 +335,18 @@ impl<T: Target> Pages<T> {
             fetch(host, 0, &mut bytes[4096 * k..]);
         }
         executed.add(off);
-        let q = Request { host, next, mode, page: 0, off, bytes, decoded, executed, after: 0 };
+        let q = Request {
+            host,
+            next,
+            mode,
+            page: 0,
+            off,
+            bytes,
+            decoded,
+            executed,
+            after: 0,
+            narrow: jit.narrow_sites(host, next, mode),
+        };
         Some(HotBlock::New(Box::new(q)))
     }
     /// The block at `off` of a page is to be asked for again soon.

@@ -14,7 +14,7 @@
 #![expect(clippy::undocumented_unsafe_blocks, reason = "one argument, above, covers the handlers")]
 
 use super::{
-    env::{Env, Op, Run, fault, hot, inner, jc, pages, salt, state},
+    env::{Env, Op, Run, fault, hot, inner, jc, jc_entry, jc_index, pages, salt, state},
     interp::{Interp, Miss, entry, info},
     mem::{Cpu, Fields, Mem},
     mode,
@@ -188,7 +188,15 @@ pub(crate) unsafe fn jump<T: Target>(env: NonNull<Env<T>>, ip: u64) -> *const Op
 #[cold]
 #[inline(never)]
 pub(crate) unsafe extern "C" fn lost<T: Target>(env: NonNull<Env<T>>, _: *const Op<T>, ip: u64) -> *const Op<T> {
-    unsafe { stop(env, ip, reason::LOOKUP, 0) }
+    unsafe {
+        // (Two addresses that meet may both be met often.)
+        let (h, j) = (hot(env), jc_entry(env, jc_index(ip) ^ 1));
+        if (*j).key == ip ^ (*h).salt {
+            (*h).regs[PAGE.0 as usize] = ip & !0xfff;
+            return enter(env, (*j).op);
+        }
+        stop(env, ip, reason::LOOKUP, 0)
+    }
 }
 #[inline(always)]
 unsafe fn conclude<T: Target>(

@@ -10,7 +10,7 @@
 
 use super::{
     bus::Bus,
-    env::{Env, JC, JcEntry, discard, hot, inner, jc_entry, request},
+    env::{Env, JC, JcEntry, discard, hot, inner, jc_entry, jc_forget, request},
     group::{Counted, Group},
     mem::Phys,
     target::*,
@@ -180,6 +180,31 @@ pub(crate) struct PhysEntry {
 }
 pub(crate) const PHYS: usize = 512;
 
+/// Where regions are left for tier 0 again and again.
+#[derive(Default)]
+pub(crate) struct Sides {
+    /// Addresses, and how often each was met since another one took its place.
+    met: [(u64, u32); 16],
+    /// The last one has been met often.
+    pub often: bool,
+}
+/// Side exits at one address after which its regions are made differently: about what compiling one costs.
+const OFTEN: u32 = 1024;
+impl Sides {
+    /// A region was left at `ip`; true each time that has happened often.
+    pub fn note(&mut self, ip: u64) -> bool {
+        let (at, n) = &mut self.met[(ip ^ ip >> 4) as usize % 16];
+        if *at != ip {
+            (*at, *n) = (ip, 0)
+        }
+        *n += 1;
+        if *n == OFTEN {
+            (*n, self.often) = (0, true)
+        }
+        self.often
+    }
+}
+
 /// What the engine keeps per vCPU beside the handlers' own memory.
 pub(crate) struct Inner {
     pub bus: Arc<dyn Bus>,
@@ -213,6 +238,7 @@ pub(crate) struct Inner {
     /// The mode and the regime must be taken anew.
     pub mode_changed: bool,
     pub mode: u32,
+    pub sides: Sides,
     pub counters: Counters,
     /// The count of all vCPUs' instructions, if there is one, and what it will be when the budget is used up.
     pub counted: Option<(Arc<Counted>, u64)>,
@@ -287,6 +313,7 @@ impl Inner {
             jumps_local: Vec::new(),
             mode_changed: true,
             mode: 0,
+            sides: Sides::default(),
             counters: Counters::default(),
         }
     }
@@ -410,10 +437,7 @@ pub(crate) unsafe fn flush_local<T: Target>(env: NonNull<Env<T>>) {
     if n.jumps_local.len() > JC {
         return n.forget_jumps();
     }
-    for i in n.jumps_local.drain(..) {
-        // SAFETY: as demanded of the caller.
-        unsafe { (*jc_entry(env, i as usize)).key = JcEntry::<T>::NONE }
-    }
+    n.jumps_local.drain(..).for_each(|i| jc_forget(env, i.into()))
 }
 /// Forgets the translation of one page (of the whole TLB if it may be part of a large one).
 /// # Safety

@@ -10,7 +10,7 @@
 
 use super::{
     super::{
-        env::{Env, Op, Run, hot, inner, jc, pages},
+        env::{Env, Op, Run, hot, inner, jc_known, pages},
         ops::PAGE,
         target::Target,
         tier0::{ip_at, jump, reason, stop, stopped},
@@ -39,8 +39,7 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
         let (h, ip) = (hot(env), ip_at(env, op));
         (*h).budget += (*op).n as i64;
         let p = (*pages(env)).patch(op);
-        let j = jc(env, ip);
-        if (*j).key == ip ^ (*h).salt {
+        if let Some(j) = jc_known(env, ip) {
             ((*j).code, (*j).entry) = (p.code, p.entry)
         }
         let enter = p.enter;
@@ -60,8 +59,11 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
             }
             _ => {
                 n.side += 1;
-                let (ip, j) = ((*h).ip, jc(env, (*h).ip));
-                if (*j).key == ip ^ (*h).salt {
+                let ip = (*h).ip;
+                let often = (*inner(env)).sides.note(ip);
+                if let Some(j) = jc_known(env, ip)
+                    && !often
+                {
                     (*h).regs[PAGE.index()] = ip & !0xfff;
                     return original(env, (*j).op);
                 }

@@ -49,6 +49,8 @@ pub(crate) struct Request {
     pub executed: Offsets,
     /// How many regions there were.
     pub after: u64,
+    /// Accesses whose checks are not to cover others: offsets of instructions, ascending.
+    pub narrow: Vec<u16>,
 }
 
 /// An instruction of a region.
@@ -90,6 +92,8 @@ pub(super) struct Plan<T: Target> {
     pub mode: u32,
     /// Where the second page lies, if it is part of it.
     pub next: Option<usize>,
+    /// Its instructions of [`Request::narrow`].
+    pub narrow: Vec<u16>,
 }
 
 impl<T: Target> Plan<T> {
@@ -187,7 +191,8 @@ impl<T: Target> Plan<T> {
         }
         let entries = entries.iter().map(|e| number[e]).collect();
         let spans = insns.iter().any(|i| i.off as usize + i.d.len as usize > 4096);
-        let mut plan = Plan { insns, blocks, entries, mode: q.mode, next: q.next.filter(|_| spans) };
+        let narrow = q.narrow.iter().copied().filter(|o| insns.iter().any(|i| i.off == *o)).collect();
+        let mut plan = Plan { insns, blocks, entries, mode: q.mode, next: q.next.filter(|_| spans), narrow };
         plan.flags();
         plan
     }

@@ -214,6 +214,9 @@ pub struct Clif<'a, 'b, T: Target> {
     /// Likewise with three.
     fill_sig: SigRef,
     groups: Vec<Group>,
+    /// Instructions whose checks cover no others, and what those are relative to.
+    narrow: &'a [u16],
+    alone: Vec<Value>,
 }
 
 /// Offset of a field of [`Hot`] in the env.
@@ -229,6 +232,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         mode: u32,
         thunks: Thunks,
         d: Decoded<T::Form>,
+        narrow: &'a [u16],
     ) -> Self {
         let vars = std::array::from_fn(|_| b.declare_var(I64));
         let xvars = std::array::from_fn(|_| b.declare_var(I8X16));
@@ -281,6 +285,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             quiet_sig,
             fill_sig,
             groups: Vec::new(),
+            narrow,
+            alone: Vec::new(),
         }
     }
 
@@ -763,9 +769,12 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         {
             return (g.host, off as i32);
         }
+        if self.narrow.contains(&self.off) {
+            self.alone.push(root)
+        }
         for &i in known.iter().rev() {
             let g = &mut self.groups[i];
-            if g.root != root {
+            if g.root != root || self.alone.contains(&root) {
                 continue;
             }
             let (min, max) = (g.min.min(off), g.max.max(end));

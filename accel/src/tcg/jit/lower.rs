@@ -13,7 +13,7 @@ use super::{
     thunk::{Item, Thunks},
 };
 use cranelift_codegen::ir::{
-    Block, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
+    Block, BlockArg, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use std::{collections::HashMap, mem::offset_of};
@@ -100,7 +100,7 @@ pub(super) fn lower<T: Target>(
     b.append_block_param(lookup, I64);
     b.append_block_param(lookup, I64);
     let first = plan.insns.first().expect("a region has instructions").d;
-    let mut c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first);
+    let mut c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first, &plan.narrow);
     c.fp_held = plan.blocks.iter().all(|s| {
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
         !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
@@ -438,6 +438,11 @@ impl<T: Target> Lower<'_, '_, T> {
             let c = &mut self.c;
             c.b.switch_to_block(block);
             let [ip, left] = [0, 1].map(|i| c.b.block_params(block)[i]);
+            let out = c.b.create_block();
+            c.b.set_cold_block(out);
+            self.chain_by(ip, left, true, (out, &[]));
+            let c = &mut self.c;
+            c.b.switch_to_block(out);
             c.store_hot(ip, offset_of!(Hot, ip));
             c.store_hot(left, offset_of!(Hot, budget));
             let why = c.k(I64, exit::CHAIN as u64);
@@ -447,19 +452,6 @@ impl<T: Target> Lower<'_, '_, T> {
     /// Goes on at an address: in a region if the jump cache knows one, else back.
     fn chain_to(&mut self, ip: Value, left: Value) {
         let c = &mut self.c;
-        let at = offset_of!(Env<T>, jc) as i32;
-        let k = c.k(I64, 12);
-        let h = c.b.ins().ushr(ip, k);
-        let h = c.b.ins().bxor(h, ip);
-        let k = c.k(I64, JC as u64 - 1);
-        let h = c.b.ins().band(h, k);
-        let k = c.k(I64, size_of::<JcEntry<T>>().trailing_zeros().into());
-        let h = c.b.ins().ishl(h, k);
-        let e = c.b.ins().iadd(c.env, h);
-        let key = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
-        let salt = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, salt)));
-        let want = c.b.ins().bxor(ip, salt);
-        let same = c.b.ins().icmp(IntCC::Equal, key, want);
         let unknown = *self.unknown.get_or_insert_with(|| {
             let block = c.b.create_block();
             c.b.set_cold_block(block);
@@ -467,8 +459,30 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.append_block_param(block, I64);
             block
         });
+        self.chain_by(ip, left, false, (unknown, &[ip.into(), left.into()]))
+    }
+    /// The same, by the entry in the address's place or by the one beside that; to a block if that is another's.
+    fn chain_by(&mut self, ip: Value, left: Value, beside: bool, (unknown, args): (Block, &[BlockArg])) {
+        let c = &mut self.c;
+        let at = offset_of!(Env<T>, jc) as i32;
+        let k = c.k(I64, 12);
+        let h = c.b.ins().ushr(ip, k);
+        let h = c.b.ins().bxor(h, ip);
+        let k = c.k(I64, JC as u64 - 1);
+        let mut h = c.b.ins().band(h, k);
+        if beside {
+            let k = c.k(I64, 1);
+            h = c.b.ins().bxor(h, k)
+        }
+        let k = c.k(I64, size_of::<JcEntry<T>>().trailing_zeros().into());
+        let h = c.b.ins().ishl(h, k);
+        let e = c.b.ins().iadd(c.env, h);
+        let key = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
+        let salt = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, salt)));
+        let want = c.b.ins().bxor(ip, salt);
+        let same = c.b.ins().icmp(IntCC::Equal, key, want);
         let hit = c.b.create_block();
-        c.b.ins().brif(same, hit, &[], unknown, &[ip.into(), left.into()]);
+        c.b.ins().brif(same, hit, &[], unknown, args);
         c.b.switch_to_block(hit);
         let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
         let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);

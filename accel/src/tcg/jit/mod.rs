@@ -48,6 +48,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use std::{
     any::Any,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
@@ -154,6 +155,8 @@ pub(crate) struct Region {
     pub entries: Vec<u16>,
     /// What it was made from, by offset from its page.
     bytes: Vec<(usize, Box<[u8]>)>,
+    /// Its accesses whose checks cover no others.
+    narrow: Vec<u16>,
     code: Code,
     /// It was entered since the last look, and looks since it was.
     used: AtomicBool,
@@ -190,7 +193,11 @@ impl Region {
     /// Bytes kept of it beside its code.
     fn kept(&self) -> usize {
         let bytes: usize = self.bytes.iter().map(|(_, b)| b.len() + size_of_val(b)).sum();
-        size_of::<Region>() + bytes + size_of_val(&*self.entries) + size_of_val(&*self._items)
+        size_of::<Region>()
+            + bytes
+            + size_of_val(&*self.narrow)
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self._items)
     }
     /// The bytes it was made from: host address of their page, their place in it.
     pub fn bytes(&self) -> impl Iterator<Item = (usize, usize, &[u8])> {
@@ -205,6 +212,11 @@ impl Region {
         (self.host, self.mode) == (q.host, q.mode)
             && (self.next.is_none() || self.next == q.next)
             && self.bytes.iter().all(|(at, b)| of(*at, b.len()) == Some(&**b))
+            && q.narrow.iter().all(|&o| self.is_narrow(o))
+    }
+    /// Nothing else of it depends on the check of the access at an offset.
+    fn is_narrow(&self, off: u16) -> bool {
+        self.narrow.contains(&off) || !self.covers(off)
     }
     /// It was made from the byte at an offset of its pages, among others.
     fn covers(&self, off: u16) -> bool {
@@ -229,6 +241,8 @@ const INLINED: usize = 32;
 const LOOKS: usize = 8;
 /// One in so many bytes of code goes when the cache is full.
 pub(crate) const EVICTED: usize = 4;
+/// Pages with accesses whose checks cover no others, at most.
+const NARROW: usize = 4096;
 /// Requests that wait, at most about; blocks that get hot meanwhile ask again.
 const WAITING: usize = 96;
 
@@ -243,6 +257,8 @@ pub(crate) struct Jit {
     cache: Arc<CodeCache>,
     compiler: Mutex<Compiler>,
     regions: Mutex<FxHashMap<PageKey, Vec<Arc<Region>>>>,
+    /// Accesses of pages at whose checks regions were left often.
+    narrow: Mutex<FxHashMap<PageKey, BTreeSet<u16>>>,
     queue: Mutex<Queue>,
     wake: Condvar,
     stop: AtomicBool,
@@ -307,6 +323,7 @@ impl Jit {
             cache: code_cache(&config)?,
             compiler: Mutex::new(compiler),
             regions: Mutex::default(),
+            narrow: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -479,8 +496,39 @@ impl Jit {
             !list.is_empty()
         })
     }
+    /// Regions are left often before the instruction at `off` of a page. Most likely its check covers accesses on both sides of
+    /// a page's end: those regions go, and checks of what it accesses will cover no others in regions that are made from now on.
+    pub fn narrow(&self, group: &Group, (host, mode): PageKey, off: u16) {
+        let mut sites = self.narrow.lock();
+        if sites.len() >= NARROW {
+            sites.clear()
+        }
+        sites.entry((host, mode)).or_default().insert(off);
+        drop(sites);
+        let mut gone = false;
+        let mut regions = self.regions.lock();
+        let Some(list) = regions.get_mut(&(host, mode)) else { return };
+        list.retain(|r| {
+            let at = if r.host == host { off } else { off + 4096 };
+            let stays = r.is_narrow(at);
+            r.evicted.fetch_or(!stays, Release);
+            gone |= !stays;
+            stays
+        });
+        if gone {
+            regions.values_mut().for_each(|l| l.retain(|r| !r.is_evicted()));
+            group.ask_all(request::RETIRE)
+        }
+    }
+    /// The sites there are in the two pages of a request.
+    pub fn narrow_sites(&self, host: usize, next: Option<usize>, mode: u32) -> Vec<u16> {
+        let sites = self.narrow.lock();
+        let of = |host, base| sites.get(&(host, mode)).into_iter().flatten().map(move |o| base + o);
+        of(host, 0).chain(next.into_iter().flat_map(|n| of(n, 4096))).collect()
+    }
     /// Forgets all regions and requests. Code is free when no vCPU has it attached.
     pub fn forget(&self) {
+        self.narrow.lock().clear();
         let all = std::mem::take(&mut *self.regions.lock());
         all.values().flatten().for_each(|r| r.evicted.store(true, Release));
         self.queue.lock().waiting.clear()
@@ -668,6 +716,7 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         instructions: plan.insns.len(),
         entries,
         bytes,
+        narrow: plan.narrow,
         code: place,
         used: AtomicBool::new(true),
         age: AtomicU32::new(0),
