@@ -476,8 +476,12 @@ fn both_ways_of_a_branch_widen_what_was_checked_before_it() {
                 assert_eq!(m.gpr(0), want, "{yes} and {no}, from {from}, thresholds {jit:?}");
             }
             // In flat memory what lies behind a page is right even if it was not checked: what tells is that regions left before it.
+            // They did so until the check was found to be too wide: each of the accesses has its own since then.
             let n = m.counters();
-            assert!(jit != Some(LATE) || n.side > NODES * NODES / 2, "{yes} and {no}: not checked: {n:?}");
+            assert!(
+                jit != Some(LATE) || (1024..1200).contains(&n.side),
+                "{yes} and {no}: not checked, or wide for ever: {n:?}"
+            );
         }
     }
 }

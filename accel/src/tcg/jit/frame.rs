@@ -181,9 +181,8 @@ pub struct Clif<'a, 'b, T: Target> {
     vars: [Variable; SLOTS],
     pub(super) xvars: [Variable; 32],
     pub(super) budget: Variable,
-    /// Registers whose variable is read somewhere.
-    pub(super) read: u32,
-    pub(super) xread: u32,
+    /// By block, registers whose variable is read in it: general and vector ones.
+    pub(super) read: Vec<[u32; 2]>,
     pub(super) s: State,
     /// Number of the block.
     pub(super) block: usize,
@@ -233,6 +232,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         thunks: Thunks,
         d: Decoded<T::Form>,
         narrow: &'a [u16],
+        blocks: usize,
     ) -> Self {
         let vars = std::array::from_fn(|_| b.declare_var(I64));
         let xvars = std::array::from_fn(|_| b.declare_var(I8X16));
@@ -264,8 +264,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             vars,
             xvars,
             budget,
-            read: 0,
-            xread: 0,
+            read: vec![[0; 2]; blocks],
             s: State::new(base),
             block: 0,
             d,
@@ -368,7 +367,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             self.s.changed |= 1 << i;
             self.b.ins().load(I64, ENV, self.env, Self::reg_at(i))
         } else {
-            self.read |= 1 << i;
+            self.read[self.block][0] |= 1 << i;
             self.b.use_var(self.vars[i])
         };
         self.s.cur[i] = Some(v.into());
@@ -399,8 +398,8 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         }
         self.flush_vectors()
     }
-    /// Hands what changed over to blocks that start anew.
-    pub(super) fn define(&mut self) {
+    /// Hands what changed over to blocks that start anew: general and vector registers.
+    pub(super) fn define(&mut self) -> [u32; 2] {
         // (After a call the variables of all registers are stale.)
         for i in bits(self.s.reload & !(1 << ZERO.index() | 1 << PAGE.index())) {
             self.term(Slot(i as u8));
@@ -408,6 +407,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         for i in bits(self.s.xreload) {
             self.xterm(Slot(i as u8));
         }
+        let changed = [self.s.changed, self.s.xchanged];
         for i in bits(std::mem::take(&mut self.s.changed)) {
             let t = self.s.cur[i].expect("a changed register has a value");
             let v = self.val(W::B8, t);
@@ -425,14 +425,15 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.store_note();
         let left = self.budget_left(self.s.done);
         self.b.def_var(self.budget, left);
+        changed
     }
-    /// At the region's entries: the registers that blocks use, from the env.
-    pub(super) fn load_all(&mut self) {
-        for i in bits(self.read) {
+    /// At one of the region's entries: registers that are read from there on, from the env.
+    pub(super) fn load(&mut self, [read, xread]: [u32; 2]) {
+        for i in bits(read) {
             let v = self.b.ins().load(I64, ENV, self.env, Self::reg_at(i));
             self.b.def_var(self.vars[i], v)
         }
-        for i in bits(self.xread) {
+        for i in bits(xread) {
             let v = self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i));
             self.b.def_var(self.xvars[i], v)
         }

@@ -41,6 +41,8 @@ struct Lower<'a, 'b, T: Target> {
     /// Producers of the flags at the ends of edges seen so far, and how many those are.
     kinds: HashMap<usize, (usize, Option<(u8, W)>)>,
     ways: Vec<Way>,
+    /// Ways from block to block, and registers that got new values on them.
+    flow: Vec<(usize, usize, [u32; 2])>,
     /// Goes on at a linear address, with the budget: the parameters.
     lookup: Block,
     /// Leaves as a rare instruction said: the parameter.
@@ -100,7 +102,7 @@ pub(super) fn lower<T: Target>(
     b.append_block_param(lookup, I64);
     b.append_block_param(lookup, I64);
     let first = plan.insns.first().expect("a region has instructions").d;
-    let mut c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first, &plan.narrow);
+    let mut c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first, &plan.narrow, plan.blocks.len());
     c.fp_held = plan.blocks.iter().all(|s| {
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
         !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
@@ -113,6 +115,7 @@ pub(super) fn lower<T: Target>(
         states: HashMap::new(),
         kinds: HashMap::new(),
         ways: Vec::new(),
+        flow: Vec::new(),
         lookup,
         rare_out: None,
         unknown: None,
@@ -298,6 +301,7 @@ impl<T: Target> Lower<'_, '_, T> {
             crosses = self.plan.crosses(self.c.off as usize + self.c.d.len as usize, head);
             // (Both ways of a branch may lead to one block.)
             if shape.edges == 1 && !crosses {
+                self.flow.push((self.c.block, n, [0; 2]));
                 self.states.insert(n, self.c.s.clone());
                 return self.blocks[n];
             }
@@ -347,6 +351,7 @@ impl<T: Target> Lower<'_, '_, T> {
                         c.b.switch_to_block(go_on);
                         c.b.seal_block(go_on);
                         if shape.edges == 1 {
+                            self.flow.push((c.block, n, [0; 2]));
                             self.states.insert(n, c.s.clone());
                             c.b.ins().jump(self.blocks[n], &[]);
                             continue;
@@ -357,7 +362,7 @@ impl<T: Target> Lower<'_, '_, T> {
                         c.settle_flags()
                     }
                     let pending = c.pending();
-                    c.define();
+                    self.flow.push((c.block, n, c.define()));
                     if head <= w.off {
                         self.back_edge(n, head, pending)
                     } else {
@@ -489,8 +494,9 @@ impl<T: Target> Lower<'_, '_, T> {
         let sig = c.b.import_signature(region_signature());
         c.b.ins().return_call_indirect(sig, code, &[c.env, entry, ip, left]);
     }
-    /// Checks that a round may begin, loads the registers that blocks use, goes to the block of the entry.
+    /// Checks that a round may begin, goes to the block of the entry with the registers loaded that are read from there on.
     fn prologue(&mut self, prologue: Block, [entry, ip, left]: [Value; 3]) {
+        let live = self.live();
         let c = &mut self.c;
         c.b.switch_to_block(prologue);
         c.b.def_var(c.budget, left);
@@ -508,21 +514,34 @@ impl<T: Target> Lower<'_, '_, T> {
         if c.fp_held && c.fp_used {
             c.load_fp()
         }
-        c.load_all();
-        let entries = &self.plan.entries;
-        if let [one] = entries[..] {
-            c.b.ins().jump(self.blocks[one], &[]);
-            return;
-        }
         // (Number 0 is the hot block. Branches, which the host foretells better than jumps through a table that lies in cold memory.)
-        let (&hot, others) = entries.split_first().expect("a region has an entry");
+        let (&hot, others) = self.plan.entries.split_first().expect("a region has an entry");
         for (i, &e) in others.iter().enumerate() {
             let k = c.k(I64, i as u64 + 1);
             let this = c.b.ins().icmp(IntCC::Equal, entry, k);
-            let other = c.b.create_block();
-            c.b.ins().brif(this, self.blocks[e], &[], other, &[]);
+            let (at, other) = (c.b.create_block(), c.b.create_block());
+            c.b.ins().brif(this, at, &[], other, &[]);
+            c.b.switch_to_block(at);
+            c.load(live[e]);
+            c.b.ins().jump(self.blocks[e], &[]);
             c.b.switch_to_block(other);
         }
+        c.load(live[hot]);
         c.b.ins().jump(self.blocks[hot], &[]);
+    }
+    /// By block, registers that may be read, from there on, before they get new values.
+    fn live(&self) -> Vec<[u32; 2]> {
+        let mut live = self.c.read.clone();
+        loop {
+            let before = live.clone();
+            for &(from, to, changed) in self.flow.iter().rev() {
+                for k in 0..2 {
+                    live[from][k] |= live[to][k] & !changed[k]
+                }
+            }
+            if live == before {
+                return live;
+            }
+        }
     }
 }

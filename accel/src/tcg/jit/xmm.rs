@@ -182,7 +182,7 @@ impl<T: Target> Clif<'_, '_, T> {
             self.s.xchanged |= 1 << i;
             self.b.ins().load(I8X16, ENV, self.env, Self::x_at(i))
         } else {
-            self.xread |= 1 << i;
+            self.read[self.block][1] |= 1 << i;
             self.b.use_var(self.xvars[i])
         };
         self.s.x[i] = Some(v.into());
