@@ -181,10 +181,9 @@ pub(crate) struct PhysEntry {
 pub(crate) const PHYS: usize = 512;
 
 /// Where regions are left for tier 0 again and again.
-#[derive(Default)]
 pub(crate) struct Sides {
-    /// Addresses, and how often each was met since another one took its place.
-    met: [(u64, u32); 16],
+    /// Addresses, by hash, and how often each was met since another one took its place.
+    met: Box<[(u64, u32); 256]>,
     /// The last one has been met often.
     pub often: bool,
 }
@@ -193,7 +192,7 @@ const OFTEN: u32 = 1024;
 impl Sides {
     /// A region was left at `ip`; true each time that has happened often.
     pub fn note(&mut self, ip: u64) -> bool {
-        let (at, n) = &mut self.met[(ip ^ ip >> 4) as usize % 16];
+        let (at, n) = &mut self.met[(ip.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize];
         if *at != ip {
             (*at, *n) = (ip, 0)
         }
@@ -313,7 +312,7 @@ impl Inner {
             jumps_local: Vec::new(),
             mode_changed: true,
             mode: 0,
-            sides: Sides::default(),
+            sides: Sides { met: boxed((0, 0)), often: false },
             counters: Counters::default(),
         }
     }
