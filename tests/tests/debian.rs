@@ -124,7 +124,7 @@ fn floppy() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_menu_on_a_floppy_takes_keys_from_the_serial_line() {
     let (_folder, floppy) = floppy();
-    let mut guest = machine(&["-fda", text(&floppy)]);
+    let mut guest = machine(&["-drive", &format!("file={},format=raw,if=floppy", floppy.display())]);
     prompt(&mut guest, "Choose by hand");
     guest.say("\x1b[B\r").unwrap();
     prompt(&mut guest, disc::CHOSEN);
@@ -148,7 +148,7 @@ fn screen(qmp: &mut Qmp, text: &str) {
 #[test]
 fn a_menu_on_a_floppy_takes_keys_from_the_keyboard_and_shows_on_the_screen() {
     let (_folder, floppy) = floppy();
-    let guest = machine(&["-fda", text(&floppy)]);
+    let guest = machine(&["-drive", &format!("file={},format=raw,if=floppy", floppy.display())]);
     let mut qmp = guest.qmp();
     screen(&mut qmp, "Choose by hand");
     for key in ["down", "ret"] {
@@ -161,7 +161,7 @@ fn a_menu_on_a_floppy_takes_keys_from_the_keyboard_and_shows_on_the_screen() {
 fn debians_installer_asks_its_first_question() {
     let images = packages::installer().expect("the installer can be fetched");
     let (kernel, initrd) = (images.join("linux"), images.join("initrd.gz"));
-    let start = ["-kernel", text(&kernel), "-initrd", text(&initrd), "-append", "console=ttyS0 TERM=dumb ---"];
+    let start = ["-kernel", text(&kernel), "-initrd", text(&initrd), "-append", "console=ttyS0 ---"];
     let mut guest = machine(&[&start[..], &["-m", "1G"]].concat());
     prompt(&mut guest, "Select a language");
 }

@@ -14,6 +14,9 @@ printf '[Match]\nType=ether\n\n[Network]\nDHCP=yes\n' > "$root/etc/systemd/netwo
 chroot "$root" systemctl --quiet enable systemd-networkd systemd-resolved
 # The first minutes belong to who logs in: nobody waits for the network, and apt is not locked by its own timers.
 chroot "$root" systemctl --quiet disable systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer
+# A busy host is no reason to give a device up.
+mkdir -p "$root/etc/systemd/system.conf.d"
+printf '[Manager]\nDefaultDeviceTimeoutSec=10min\nDefaultTimeoutStartSec=10min\n' > "$root/etc/systemd/system.conf.d/patience.conf"
 rm -f "$root/etc/resolv.conf"
 ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 printf %s "$settings" > "$root/etc/apt/apt.conf.d/90host"

@@ -28,11 +28,12 @@ const KILLS: u64 = 204;
 /// Sequences on images.
 const SEQUENCES: u64 = 500;
 
-/// `--seed=N` and `--seconds=N`, for runs that are random; `--bus=NAME`, for those with disks.
+/// `--seed=N` and `--seconds=N`, for runs that are random; `--bus=NAME` and `--data=MEBIBYTES`, for those with disks.
 struct Options {
     seed: u64,
     time: Duration,
     bus: Option<Bus>,
+    data: u32,
 }
 
 /// Name, what it shows, how.
@@ -46,20 +47,25 @@ const RUNS: [Run; 9] = [
     ("images", "500 random sequences on qcow2 images agree with the peer's tools (--seed=N)", images),
     ("kills", "204 times kill -9 while raw and qcow2 images are written: nothing flushed is lost (--seed=N)", kills),
     ("crashes", "1000 crashes of the host, 5000 spoiled images (--seed=N)", crashes),
-    ("debian", "a Debian of 1 GiB of data lives on every kind of disk, in raw and qcow2 (--bus=NAME)", debian_lives),
+    (
+        "debian",
+        "a Debian with 1 GiB of data lives on every kind of disk, raw and qcow2 (--bus=NAME, --data=MEBIBYTES)",
+        debian_lives,
+    ),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
 /// Runs those named, or all.
 pub fn run(args: &[&str]) -> Result<()> {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let mut options = Options { seed: clock.as_secs(), time: Duration::from_secs(60), bus: None };
+    let mut options = Options { seed: clock.as_secs(), time: Duration::from_secs(60), bus: None, data: 1024 };
     let mut names = vec![];
     for arg in args {
         match arg.strip_prefix("--").and_then(|a| a.split_once('=')) {
             Some(("seed", n)) => options.seed = n.parse().context("--seed=NUMBER")?,
             Some(("seconds", n)) => options.time = Duration::from_secs(n.parse().context("--seconds=NUMBER")?),
             Some(("bus", name)) => options.bus = Some(Bus::named(name).context("--bus=NAME of a kind of disk")?),
+            Some(("data", n)) => options.data = n.parse().context("--data=MEBIBYTES")?,
             _ => names.push(*arg),
         }
     }
@@ -212,7 +218,7 @@ fn debian_lives(options: &Options) -> Result<()> {
     for bus in BUSES.into_iter().filter(|b| options.bus.is_none_or(|o| o.name == b.name)) {
         for format in ["raw", "qcow2"] {
             let started = Instant::now();
-            let [first, second] = debian::cycle(&qomet, bus, format, 1024, Duration::from_secs(600))?;
+            let [first, second] = debian::cycle(&qomet, bus, format, options.data, Duration::from_secs(900))?;
             println!(
                 "  {} on {}: login after {:.1} s, after the reboot {:.1} s; all of it {:.0} s",
                 format,
