@@ -10,7 +10,7 @@ use std::{
     fs::{self, File, Permissions},
     hash::{DefaultHasher, Hash, Hasher},
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -107,6 +107,12 @@ pub fn image() -> Result<PathBuf> {
     if !path.exists() {
         let part = path.with_extension("part");
         build(&source, &part).context("a Debian image cannot be made here")?;
+        // Those of other recipes are of no use any more; a demo's disk is its user's.
+        for old in fs::read_dir(&folder)?.filter_map(|e| Some(e.ok()?.path())) {
+            if old.extension().is_some_and(|e| e == "raw") {
+                fs::remove_file(old)?;
+            }
+        }
         fs::rename(&part, &path)?;
     }
     Ok(path)
@@ -114,10 +120,16 @@ pub fn image() -> Result<PathBuf> {
 
 fn build(source: &Source, to: &Path) -> Result<()> {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let there = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
     for (tool, package) in [("perl", "perl"), ("mke2fs", "e2fsprogs"), ("mount", "mount"), ("tar", "tar")] {
-        let found = std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
-        ensure!(found, "'{tool}' is not on this machine (package {package})");
+        ensure!(there(tool), "'{tool}' is not on this machine (package {package})");
     }
+    let root = fs::metadata("/proc/self").context("who we are")?.uid() == 0;
+    ensure!(
+        root || there("newuidmap") || there("fakechroot") && there("fakeroot"),
+        "without root it takes user namespaces with 'newuidmap' (package uidmap) and a line for you in /etc/subuid and \
+         /etc/subgid, or 'fakechroot' and 'fakeroot' (the packages of these names)"
+    );
     eprintln!("debian: installing {} into an image, once; this takes some minutes", source.release);
     // In the system's own folder for temporary files: what is root in a user namespace reaches that, and is nobody in ours.
     let folder = tempfile::tempdir().context("a folder for the system's files")?;
@@ -214,7 +226,6 @@ pub fn sparse_copy(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn what_is_zero_takes_no_room_in_a_copy() {

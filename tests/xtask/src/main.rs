@@ -44,8 +44,12 @@ fn main() -> Result<()> {
 }
 
 fn fetch() -> Result<()> {
-    use tests::packages::{bench_programs, busybox, kernel, kernel_686, peer, seabios};
-    for path in [seabios()?, kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?, bench_programs()?] {
+    use tests::packages::{
+        bench_programs, busybox, installer, kernel, kernel_686, mmdebstrap, network_roms, peer, seabios,
+    };
+    let guests = [kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?, bench_programs()?, installer()?];
+    let programs = [seabios()?, network_roms()?, mmdebstrap()?, tests::tools::tools()?.grub()];
+    for path in guests.iter().chain(&programs) {
         println!("{}", path.display());
     }
     println!("{}", peer()?.version()?);
