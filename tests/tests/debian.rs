@@ -10,7 +10,7 @@ use tests::qmp::Qmp;
 use tests::{packages, process, tools};
 
 /// Longest wait for anything: the tests of a file run at once, on as few as two busy cores.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(1000);
 
 /// A machine with the serial console on its standard streams.
 fn machine(args: &[&str]) -> Guest {
