@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{Read, Write},
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -90,7 +90,9 @@ impl Linux {
 pub struct Guest {
     child: Child,
     input: ChildStdin,
-    lines: Receiver<(Instant, String)>,
+    chunks: Receiver<(Instant, Vec<u8>)>,
+    /// What came and is not in the transcript yet: the beginning of a line, or lines nobody asked for.
+    pending: Vec<u8>,
     transcript: String,
     /// When the process was started.
     pub started: Instant,
@@ -109,19 +111,17 @@ impl Guest {
         let started = Instant::now();
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         let (input, output) = (child.stdin.take().context("piped")?, child.stdout.take().context("piped")?);
-        let (sender, lines) = mpsc::channel();
+        let (sender, chunks) = mpsc::channel();
         std::thread::spawn(move || {
-            let mut output = BufReader::new(output);
-            let mut line = Vec::new();
-            while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                if sender.send((Instant::now(), text)).is_err() {
+            let mut output = output;
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = output.read(&mut bytes) {
+                if sender.send((Instant::now(), bytes[..n].to_vec())).is_err() {
                     break;
                 }
-                line.clear();
             }
         });
-        Ok(Self { child, input, lines, transcript: String::new(), started, dir })
+        Ok(Self { child, input, chunks, pending: Vec::new(), transcript: String::new(), started, dir })
     }
 
     /// Our binary with `args`.
@@ -149,20 +149,56 @@ impl Guest {
     /// It does not come `within` this time, or the process ends.
     pub fn find_line(&mut self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<(Instant, String)> {
         let end = Instant::now() + within;
+        let mut at = Instant::now();
         loop {
-            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok((at, line)) => {
-                    self.transcript += &format!("{line}\n");
-                    if wanted(&line) {
-                        return Ok((at, line));
-                    }
+            while let Some(line) = self.pending_line() {
+                self.transcript += &format!("{line}\n");
+                if wanted(&line) {
+                    return Ok((at, line));
                 }
-                Err(RecvTimeoutError::Timeout) => bail!("no answer within {} s", within.as_secs()),
-                Err(RecvTimeoutError::Disconnected) => {
-                    std::thread::sleep(Duration::from_millis(200));
-                    let status = self.child.try_wait()?;
-                    bail!("the process has ended ({})", status.map_or_else(|| "silent".to_owned(), |s| s.to_string()))
-                }
+            }
+            at = self.more(end, within)?;
+        }
+    }
+
+    /// Waits for `text`, which need not be the end of a line, such as a prompt. What comes after it is yet to be found.
+    ///
+    /// # Errors
+    /// It does not come `within` this time, or the process ends; with what the guest said last.
+    pub fn prompt(&mut self, text: &str, within: Duration) -> Result<()> {
+        let end = Instant::now() + within;
+        loop {
+            if let Some(from) = self.pending.windows(text.len()).position(|w| w == text.as_bytes()) {
+                let found: Vec<u8> = self.pending.drain(..from + text.len()).collect();
+                self.transcript += &String::from_utf8_lossy(&found).replace('\r', "");
+                return Ok(());
+            }
+            if let Err(e) = self.more(end, within) {
+                self.transcript += &String::from_utf8_lossy(&self.pending);
+                bail!("no '{text}': {e} after:\n{}", self.last_lines(40));
+            }
+        }
+    }
+
+    /// Takes the first whole line of what came.
+    fn pending_line(&mut self) -> Option<String> {
+        let len = self.pending.iter().position(|b| *b == b'\n')? + 1;
+        let line: Vec<u8> = self.pending.drain(..len).collect();
+        Some(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
+    /// Waits for more to come: when it did.
+    fn more(&mut self, end: Instant, within: Duration) -> Result<Instant> {
+        match self.chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok((at, bytes)) => {
+                self.pending.extend(bytes);
+                Ok(at)
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("no answer within {} s", within.as_secs()),
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(Duration::from_millis(200));
+                let status = self.child.try_wait()?;
+                bail!("the process has ended ({})", status.map_or_else(|| "silent".to_owned(), |s| s.to_string()))
             }
         }
     }
@@ -211,7 +247,14 @@ impl Guest {
     /// When it does not end `within` this time.
     pub fn finish(mut self, within: Duration) -> (Option<i32>, String) {
         let status = process::wait_within(within, &mut self.child);
-        for (_, line) in self.lines.try_iter() {
+        // (Until the reader has seen the end: a moment, as the process is gone.)
+        while let Ok((_, bytes)) = self.chunks.recv_timeout(Duration::from_secs(5)) {
+            self.pending.extend(bytes);
+        }
+        if !self.pending.is_empty() {
+            self.pending.push(b'\n');
+        }
+        while let Some(line) = self.pending_line() {
             self.transcript += &format!("{line}\n");
         }
         (status.code(), std::mem::take(&mut self.transcript))

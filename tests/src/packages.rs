@@ -21,6 +21,17 @@ pub enum Suite {
     Newest,
 }
 
+/// What packages are unpacked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// With nothing else.
+    Nothing,
+    /// With all they depend on.
+    All,
+    /// With all they depend on but the C library: they run on this machine, with the one it has, as what they start does.
+    OnThisHost,
+}
+
 /// One apt world: an architecture of a suite, with state, cache and an empty list of installed packages of its own.
 #[derive(Debug)]
 struct Apt {
@@ -42,7 +53,7 @@ fn packages_dir() -> PathBuf {
 }
 
 /// Runs a command, its output to a log; the error quotes the end of that log.
-fn run(what: &str, cmd: &mut Command) -> Result<String> {
+pub(crate) fn run(what: &str, cmd: &mut Command) -> Result<String> {
     let out = cmd.stdin(Stdio::null()).output().with_context(|| format!("{what}: cannot run {cmd:?}"))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     if !out.status.success() {
@@ -124,15 +135,15 @@ impl Apt {
         Ok(value.with_context(|| format!("package {package} has no field {field}"))?.to_owned())
     }
 
-    /// Downloads packages (with all they depend on, if asked) and unpacks them into `dir`.
-    fn unpack(&self, packages: &[String], with_dependencies: bool, dir: &Path) -> Result<()> {
+    /// Downloads packages with what they need and unpacks them into `dir`.
+    fn unpack(&self, packages: &[String], needs: Needs, dir: &Path) -> Result<()> {
         eprintln!("packages: downloading {}", packages.join(" "));
         let debs = self.root.join("cache/archives");
         let mut cmd = self.command("apt-get");
-        if with_dependencies {
-            cmd.args(["install", "-y", "--no-install-recommends", "--download-only"]);
-        } else {
+        if needs == Needs::Nothing {
             cmd.arg("download").current_dir(&debs);
+        } else {
+            cmd.args(["install", "-y", "--no-install-recommends", "--download-only"]);
         }
         let before = list(&debs)?;
         run("downloading packages", cmd.args(packages))?;
@@ -142,6 +153,11 @@ impl Apt {
         fs::remove_dir_all(&part).ok();
         fs::create_dir_all(&part)?;
         for deb in fresh {
+            let name = deb.file_name().unwrap_or_default().to_string_lossy();
+            if needs == Needs::OnThisHost && name.starts_with("libc6_") {
+                fs::remove_file(&deb)?;
+                continue;
+            }
             run("unpacking a package", Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&part))?;
             fs::remove_file(deb)?;
         }
@@ -184,7 +200,7 @@ fn once(name: &str, suite: Suite, arch: &'static str, fill: impl FnOnce(&Apt, &P
 }
 
 fn plain(name: &str, suite: Suite, arch: &'static str) -> Result<PathBuf> {
-    once(&format!("{name}-{arch}"), suite, arch, |apt, dir| apt.unpack(&[name.to_owned()], false, dir))
+    once(&format!("{name}-{arch}"), suite, arch, |apt, dir| apt.unpack(&[name.to_owned()], Needs::Nothing, dir))
 }
 
 /// The folder with SeaBIOS (`bios-256k.bin`, `vgabios-stdvga.bin` …).
@@ -227,7 +243,11 @@ fn kernel_of(meta: &str, arch: &'static str) -> Result<PathBuf> {
         let image = words
             .into_iter()
             .find(|w| w.strip_prefix("linux-image-").is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit())));
-        apt.unpack(&[image.with_context(|| format!("{meta} names no image: {depends}"))?.to_owned()], false, dir)
+        apt.unpack(
+            &[image.with_context(|| format!("{meta} names no image: {depends}"))?.to_owned()],
+            Needs::Nothing,
+            dir,
+        )
     })?;
     let boot = dir.join("boot");
     let images = fs::read_dir(&boot).with_context(|| format!("{} holds no kernel", boot.display()))?;
@@ -247,6 +267,15 @@ pub fn busybox(arch: &'static str) -> Result<PathBuf> {
     found.context("busybox-static holds no busybox")
 }
 
+/// Packages of this machine's suites, unpacked with what they need into a folder called `name`.
+///
+/// # Errors
+/// The packages cannot be fetched.
+pub(crate) fn together(name: &str, packages: &[&str], needs: Needs) -> Result<PathBuf> {
+    let packages: Vec<String> = packages.iter().map(|p| (*p).to_owned()).collect();
+    once(name, Suite::Own, "amd64", |apt, dir| apt.unpack(&packages, needs, dir))
+}
+
 /// The programs of the peer bench with their libraries: the folder they are unpacked to.
 ///
 /// # Errors
@@ -254,7 +283,28 @@ pub fn busybox(arch: &'static str) -> Result<PathBuf> {
 pub fn bench_programs() -> Result<PathBuf> {
     let names =
         ["coreutils", "gzip", "xz-utils", "zstd", "7zip", "sqlite3", "python3-minimal", "mawk", "openssl", "tcc"];
-    once("bench-programs", Suite::Own, "amd64", |apt, dir| apt.unpack(&names.map(str::to_owned), true, dir))
+    together("bench-programs", &names, Needs::All)
+}
+
+/// The program that installs a Debian into a folder, `mmdebstrap`, a Perl script.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub fn mmdebstrap() -> Result<PathBuf> {
+    Ok(plain("mmdebstrap", Suite::Own, "amd64")?.join("usr/bin/mmdebstrap"))
+}
+
+/// Debian's installer for the network, of this machine's release: the folder with `linux` and `initrd.gz`.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub fn installer() -> Result<PathBuf> {
+    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let release = system.lines().find_map(|l| l.strip_prefix("VERSION_ID=")).unwrap_or("12").trim_matches('"');
+    let images = plain(&format!("debian-installer-{release}-netboot-amd64"), Suite::Own, "amd64")?
+        .join(format!("usr/lib/debian-installer/images/{release}/amd64/text/debian-installer/amd64"));
+    ensure!(images.join("linux").is_file(), "{} holds no installer", images.display());
+    Ok(images)
 }
 
 /// The ACPI compiler and disassembler, `iasl`.
@@ -277,7 +327,7 @@ pub struct Peer {
 /// The packages cannot be fetched.
 pub fn peer() -> Result<Peer> {
     let names = ["qemu-system-x86", "qemu-utils", "seabios"].map(str::to_owned);
-    Ok(Peer { root: once("qemu-peer", Suite::Newest, "amd64", |apt, dir| apt.unpack(&names, true, dir))? })
+    Ok(Peer { root: once("qemu-peer", Suite::Newest, "amd64", |apt, dir| apt.unpack(&names, Needs::All, dir))? })
 }
 
 impl Peer {

@@ -6,7 +6,7 @@ use std::{
     process::{Command, exit},
 };
 use tests::{
-    builtin_guest,
+    builtin_guest, debian,
     initramfs::{self, Init},
     packages,
 };
@@ -30,6 +30,9 @@ impl Guest {
 
 /// Builds the emulator, fetches the guest and runs it; further arguments go to the emulator.
 pub fn run(extra: &[&str]) -> Result<()> {
+    if let ["debian", rest @ ..] = extra {
+        return run_debian(rest);
+    }
     let qomet = crate::release_binary()?;
     let mut cmd = Command::new(qomet);
     match Guest::fetch() {
@@ -46,6 +49,26 @@ pub fn run(extra: &[&str]) -> Result<()> {
                 .arg(image);
         }
     }
+    let status = cmd.args(extra).status().context("cannot start qomet")?;
+    exit(status.code().unwrap_or(1))
+}
+
+/// Boots Debian from a disk of its own, which keeps what is done in it.
+fn run_debian(extra: &[&str]) -> Result<()> {
+    let qomet = crate::release_binary()?;
+    let image = debian::image()?;
+    let disk = image.with_extension("demo");
+    if !disk.exists() {
+        let part = image.with_extension("demo-part");
+        debian::sparse_copy(&image, &part)?;
+        std::fs::rename(&part, &disk)?;
+    }
+    eprintln!("demo: booting Debian from {}, which keeps what you do in it", disk.display());
+    eprintln!("demo: log in as root, no password; `poweroff` ends it, Ctrl-A X ends the emulator");
+    let mut cmd = Command::new(qomet);
+    cmd.args(["-nographic", "-m", "1G", "-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"]);
+    cmd.arg("-L").arg(packages::seabios()?).arg("-L").arg(packages::network_roms()?);
+    cmd.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
     let status = cmd.args(extra).status().context("cannot start qomet")?;
     exit(status.code().unwrap_or(1))
 }

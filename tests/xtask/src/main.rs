@@ -12,6 +12,7 @@ use std::{path::PathBuf, process::Command};
 const USAGE: &str = "usage: cargo xtask TASK\n\
     \x20 bench-peer [OPTIONS]  runs workloads in guests of both emulators; floors in floors.toml (`--help`; alias `cargo bench-peer`)\n\
     \x20 demo         boots a Linux guest on this terminal (the built-in guest where nothing can be fetched)\n\
+    \x20 demo debian  boots Debian on this terminal, from a disk that is made of packages first\n\
     \x20 fetch        fetches the packages that guests, tests and comparisons use\n\
     \x20 isa          writes docs/instructions.md; fails when an instruction is missing or unchecked\n\
     \x20 peer ARGS    runs the peer emulator with these arguments\n\
@@ -43,8 +44,12 @@ fn main() -> Result<()> {
 }
 
 fn fetch() -> Result<()> {
-    use tests::packages::{bench_programs, busybox, kernel, kernel_686, peer, seabios};
-    for path in [seabios()?, kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?, bench_programs()?] {
+    use tests::packages::{
+        bench_programs, busybox, installer, kernel, kernel_686, mmdebstrap, network_roms, peer, seabios,
+    };
+    let guests = [kernel()?, kernel_686()?, busybox("amd64")?, busybox("i386")?, bench_programs()?, installer()?];
+    let programs = [seabios()?, network_roms()?, mmdebstrap()?, tests::tools::tools()?.grub()];
+    for path in guests.iter().chain(&programs) {
         println!("{}", path.display());
     }
     println!("{}", peer()?.version()?);

@@ -7,9 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tests::{
+    debian::{self, BUSES, Bus},
     guest::{Guest, Linux},
     images::kill,
     reset_guest::{self, RESETS},
@@ -27,16 +28,18 @@ const KILLS: u64 = 204;
 /// Sequences on images.
 const SEQUENCES: u64 = 500;
 
-/// `--seed=N` and `--seconds=N`, for runs that are random.
+/// `--seed=N` and `--seconds=N`, for runs that are random; `--bus=NAME` and `--data=MEBIBYTES`, for those with disks.
 struct Options {
     seed: u64,
     time: Duration,
+    bus: Option<Bus>,
+    data: u32,
 }
 
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 8] = [
+const RUNS: [Run; 9] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
     ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
@@ -44,18 +47,25 @@ const RUNS: [Run; 8] = [
     ("images", "500 random sequences on qcow2 images agree with the peer's tools (--seed=N)", images),
     ("kills", "204 times kill -9 while raw and qcow2 images are written: nothing flushed is lost (--seed=N)", kills),
     ("crashes", "1000 crashes of the host, 5000 spoiled images (--seed=N)", crashes),
+    (
+        "debian",
+        "a Debian with 1 GiB of data lives on every kind of disk, raw and qcow2 (--bus=NAME, --data=MEBIBYTES)",
+        debian_lives,
+    ),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
 /// Runs those named, or all.
 pub fn run(args: &[&str]) -> Result<()> {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let mut options = Options { seed: clock.as_secs(), time: Duration::from_secs(60) };
+    let mut options = Options { seed: clock.as_secs(), time: Duration::from_secs(60), bus: None, data: 1024 };
     let mut names = vec![];
     for arg in args {
         match arg.strip_prefix("--").and_then(|a| a.split_once('=')) {
             Some(("seed", n)) => options.seed = n.parse().context("--seed=NUMBER")?,
             Some(("seconds", n)) => options.time = Duration::from_secs(n.parse().context("--seconds=NUMBER")?),
+            Some(("bus", name)) => options.bus = Some(Bus::named(name).context("--bus=NAME of a kind of disk")?),
+            Some(("data", n)) => options.data = n.parse().context("--data=MEBIBYTES")?,
             _ => names.push(*arg),
         }
     }
@@ -166,7 +176,7 @@ fn tiers(_: &Options) -> Result<()> {
         for threads in ["multi", "single"] {
             for cpus in ["1", "2", "4"] {
                 let accel = format!("tcg,{accel},thread={threads}");
-                let started = std::time::Instant::now();
+                let started = Instant::now();
                 boot(&linux, cpus, &["-accel", &accel])?;
                 println!("  {accel}, {cpus} CPUs: {:.1} s", started.elapsed().as_secs_f64());
             }
@@ -201,4 +211,23 @@ fn torture(options: &Options) -> Result<()> {
 
 fn accesses(options: &Options) -> Result<()> {
     tests::contract::soak::soak(options.seed, options.time, |seed| println!("  seed {seed}")).map_err(Error::msg)
+}
+
+fn debian_lives(options: &Options) -> Result<()> {
+    let qomet = crate::release_binary()?;
+    for bus in BUSES.into_iter().filter(|b| options.bus.is_none_or(|o| o.name == b.name)) {
+        for format in ["raw", "qcow2"] {
+            let started = Instant::now();
+            let [first, second] = debian::cycle(&qomet, bus, format, options.data, Duration::from_secs(900))?;
+            println!(
+                "  {} on {}: login after {:.1} s, after the reboot {:.1} s; all of it {:.0} s",
+                format,
+                bus.name,
+                first.as_secs_f64(),
+                second.as_secs_f64(),
+                started.elapsed().as_secs_f64()
+            );
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,11 @@
+//! Installed systems on disks of their own: a Debian made of packages ([`image()`]), how it is booted and looked at ([`System`]), and what
+//! must hold on every kind of disk ([`cycle()`]); discs and floppies with boot loaders ([`disc`]).
+
+mod cycle;
+pub mod disc;
+mod image;
+mod system;
+
+pub use cycle::cycle;
+pub use image::{image, sparse_copy};
+pub use system::{BUSES, Bus, System, check, copy_as};
