@@ -82,10 +82,11 @@ impl Port<'_> {
 
     /// Starts a command's next piece.
     pub(super) fn run(&self, m: &mut Locked, tag: u8) {
-        let Some(q) = self.queued(m, tag) else { return };
+        let Some(mut q) = self.queued(m, tag) else { return };
         let Some(backend) = self.drive().and_then(|d| d.backend()) else { return };
         let want = (q.len - q.done.min(q.len)).min(CHUNK);
-        let pieces = self.pieces(m, q.table, q.done, want);
+        let pieces = self.pieces(m, &mut q.table, q.done, want);
+        self.edit(m, |r| _ = r.queued.insert(tag, q));
         if pieces.iter().map(|p| p.len).sum::<u64>() < want {
             self.edit(m, |r| r.is |= pxis::OFS);
             return self.fail(m, tag, q, error::ABRT);
@@ -125,7 +126,7 @@ impl Port<'_> {
             }
         }
         if !q.write {
-            let pieces = self.pieces(m, q.table, q.done, outcome.data.len() as u64);
+            let pieces = self.pieces(m, &mut q.table, q.done, outcome.data.len() as u64);
             scatter(&self.cable(), m, &pieces, &outcome.data);
         }
         q.done = q.done.saturating_add(moved);

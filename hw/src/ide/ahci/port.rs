@@ -71,10 +71,14 @@ impl Port<'_> {
 
     // ---- memory ----
 
-    /// The memory of bytes `skip` to `skip + want` of a table; fewer if it ends before.
-    pub(super) fn pieces(&self, m: &mut Locked, table: Table, skip: u64, want: u64) -> Vec<Piece> {
-        let (mut seen, mut got, mut out) = (0u64, 0u64, vec![]);
-        let (mut at, mut left) = (table.at.wrapping_add(PRDT), u64::from(table.prds) * PRD);
+    /// The memory of bytes `skip` to `skip + want` of a table; fewer if it ends before. The table remembers where they began.
+    pub(super) fn pieces(&self, m: &mut Locked, table: &mut Table, skip: u64, want: u64) -> Vec<Piece> {
+        if table.start > skip || table.reached > table.prds {
+            *table = Table::new(table.at, table.prds);
+        }
+        let (mut seen, mut got, mut out) = (table.start, 0u64, vec![]);
+        let mut left = u64::from(table.prds - table.reached) * PRD;
+        let mut at = table.at.wrapping_add(PRDT + u64::from(table.reached) * PRD);
         while got < want && left > 0 {
             let mut part = vec![0; left.min(TABLE_PART) as usize];
             if !self.ahci.read_memory(m, at, &mut part) {
@@ -82,6 +86,11 @@ impl Port<'_> {
             }
             (at, left) = (at.wrapping_add(part.len() as u64), left - part.len() as u64);
             for prd in part.chunks_exact(PRD as usize).map(Prd::parse) {
+                let end = seen.saturating_add(prd.len);
+                if end <= skip {
+                    // Nothing of it is asked for again.
+                    (table.reached, table.start) = (table.reached + 1, end);
+                }
                 let from = skip.saturating_sub(seen).min(prd.len);
                 let n = (prd.len - from).min(want - got);
                 if n > 0 {
@@ -89,10 +98,21 @@ impl Port<'_> {
                     out.push(Piece { addr: prd.addr.wrapping_add(from), len: n, tell });
                     got += n;
                 }
-                seen += prd.len;
+                seen = end;
+                if got == want {
+                    break;
+                }
             }
         }
         out
+    }
+
+    /// [`Port::pieces`] of the command at work.
+    fn current_pieces(&self, m: &mut Locked, skip: u64, want: u64) -> Vec<Piece> {
+        let Some(mut current) = self.current(m) else { return vec![] };
+        let pieces = self.pieces(m, &mut current.table, skip, want);
+        self.edit(m, |r| r.current = Some(current));
+        pieces
     }
 
     /// Puts a FIS from the drive into the receive area, if the guest wants to have it.
@@ -136,7 +156,7 @@ impl Port<'_> {
         let Some(command) = Command::parse(&fis).filter(|_| !wrong) else {
             return self.edit(m, |r| r.halt(pxis::IFS)); // the drive refuses the FIS
         };
-        let table = Table { at: header.table, prds: header.prds };
+        let table = Table::new(header.table, header.prds);
         let Some(drive) = self.drive().filter(|_| command.port == 0) else {
             // Nobody answers: the guest waits in vain, until it resets the port.
             return self.begin(m, Current { slot, table, moved: 0 });
@@ -258,12 +278,12 @@ impl Port<'_> {
                 0
             }
             Block::In(_) => {
-                let pieces = self.pieces(m, current.table, current.moved, len);
+                let pieces = self.current_pieces(m, current.moved, len);
                 let data = drive.regs().rw(m).take();
                 scatter(c, m, &pieces, &data)
             }
             Block::Out(_) => {
-                let pieces = self.pieces(m, current.table, current.moved, len);
+                let pieces = self.current_pieces(m, current.moved, len);
                 // What is not there is not written.
                 match gather(c, m, &pieces) {
                     None => return self.give_up(m, drive, 0),
@@ -356,7 +376,7 @@ impl Cable {
 
 impl IdeChannel for Cable {
     fn pieces(&self, m: &mut Locked, skip: u64, want: u64) -> Vec<Piece> {
-        self.with(|p| p.current(m).map(|c| p.pieces(m, c.table, skip, want)).unwrap_or_default())
+        self.with(|p| p.current_pieces(m, skip, want))
     }
 
     fn dma_read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> bool {

@@ -104,13 +104,27 @@ pub const TFD_DRQ: u32 = 0x08;
 /// Task file: busy.
 pub const TFD_BSY: u32 = 0x80;
 
-/// Where a command's descriptors are.
+/// Where a command's descriptors are, and how far they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// The command table.
     pub at: u64,
     /// Descriptors.
     pub prds: u16,
+    /// The first descriptor that what was asked for last began in; what comes later begins there or behind. Without it a table of 65535
+    /// descriptors would be read once for each block of 512 bytes.
+    #[serde(default)]
+    pub reached: u16,
+    /// First byte of the transfer in that descriptor.
+    #[serde(default)]
+    pub start: u64,
+}
+
+impl Table {
+    /// A table that nothing was read of.
+    pub fn new(at: u64, prds: u16) -> Self {
+        Self { at, prds, reached: 0, start: 0 }
+    }
 }
 
 /// The command that the device is at and that is not queued.
