@@ -4,7 +4,7 @@
 //!
 //! A machine has at most one, found by [`VirtioBalloon::of`]. Pages may be anything the driver says: what is not RAM is left alone.
 
-use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
+use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl};
 use super::ring::{Chain, total};
 use hw_core::clock::{ClockType, SECOND};
 use hw_core::{Category, Core, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, Timer};
@@ -348,12 +348,6 @@ impl VirtioImpl for VirtioBalloon {
     }
 
     /// Linux gives its buffer for statistics before it is ready.
-    fn status_changed(&self, m: &mut Locked, new: u8) {
-        if new & status::DRIVER_OK != 0 {
-            self.look_at_queues(m);
-        }
-    }
-
     /// What the balloon holds and is to hold stays: the guest's memory does not come back by itself.
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {
         let r = self.regs.rw(m);

@@ -109,7 +109,7 @@ pub trait VirtioImpl: Level {
     /// The driver says that a queue may have new buffers.
     fn handle_queue(&self, m: &mut Locked, n: usize);
 
-    /// The driver changed the device status to this.
+    /// The driver changed the device status to this. All queues are looked at after it if it is ready now.
     fn status_changed(&self, _m: &mut Locked, _status: u8) {}
 
     /// A queue, or the whole device, goes back to its reset state: forget the chains that came from it.
@@ -329,6 +329,7 @@ impl VirtioDevice {
         let offered = self.offered();
         let regs = self.regs.rw(m);
         let accepts = new & !regs.status & status::FEATURES_OK != 0;
+        let starts = new & !regs.status & status::DRIVER_OK != 0;
         let platform = feature::ACCESS_PLATFORM;
         if regs.has(feature::VERSION_1) && accepts && offered & platform != 0 && !regs.has(platform) {
             return; // refused: the driver sees that the bit does not stay
@@ -336,6 +337,9 @@ impl VirtioDevice {
         // Only a reset takes this away. §2.1.1
         regs.status = new | regs.status & status::NEEDS_RESET;
         (self.virtio_class().status_changed)(&*self.object(), m, new);
+        if starts {
+            self.look_at_queues(m);
+        }
     }
 
     /// All back to the state after power on.
@@ -360,9 +364,8 @@ impl VirtioDevice {
         }
     }
 
-    /// The driver is ready, and may have notified queues before it said so: looks at all of them. For
-    /// [`VirtioImpl::status_changed`].
-    pub fn look_at_queues(&self, m: &mut Locked) {
+    /// The driver is ready. What it notified before it said so was dropped, so all queues are looked at.
+    fn look_at_queues(&self, m: &mut Locked) {
         let queues = self.layout.read().len();
         (0..queues).for_each(|n| self.notified(m, n));
     }

@@ -550,10 +550,6 @@ impl VirtioImpl for VirtioNet {
         if new & status::FEATURES_OK != 0 && new & status::DRIVER_OK == 0 || !modern && new & status::DRIVER_OK != 0 {
             self.state.rw(m).filter.negotiated(features);
         }
-        if new & status::DRIVER_OK != 0 {
-            self.nic.flush();
-            self.transmit(m);
-        }
     }
 
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {

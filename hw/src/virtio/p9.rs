@@ -3,7 +3,7 @@
 //! Requests are served one after the other by a thread of the device's own, so that the host's files make nobody wait who holds the
 //! machine. Chains at work are part of the state; what the driver's fids stand for is not: a state with a session cannot be loaded.
 
-use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
+use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl};
 use super::ring::{Chain, total};
 use crate::fsdev::{FsDev, FsDevs, Tree};
 use crate::p9::server::{MAX_MSIZE, Server};
@@ -160,12 +160,6 @@ impl VirtioImpl for Virtio9p {
 
     fn handle_queue(&self, m: &mut Locked, n: usize) {
         self.each_chain(m, n, |d: &Self, m, chain| d.begin(m, chain));
-    }
-
-    fn status_changed(&self, m: &mut Locked, new: u8) {
-        if new & status::DRIVER_OK != 0 {
-            self.look_at_queues(m);
-        }
     }
 
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {

@@ -120,10 +120,6 @@ impl VirtioImpl for VirtioRng {
         self.fill(m);
     }
 
-    fn status_changed(&self, m: &mut Locked, _status: u8) {
-        self.notified(m, 0);
-    }
-
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {
         if queue.is_none() {
             *self.quota.rw(m) = Quota::default();

@@ -281,7 +281,6 @@ impl VirtioImpl for VirtioSerial {
             // It cannot say that it opens its only port.
             port.open_only(m);
         }
-        self.look_at_queues(m);
     }
 
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {
