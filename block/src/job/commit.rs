@@ -11,28 +11,77 @@ use parking_lot::Mutex;
 use qom::{Error, Result};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of a piece that is copied again as a whole.
 const PIECE: u64 = 64 << 10;
 
-/// What was written to the active layer and is not in the base yet, by piece.
-#[derive(Default)]
-pub(super) struct Dirty(Mutex<BTreeSet<u64>>);
+/// What was written to the active layer and is not in the base yet.
+///
+/// At the end it goes into the base as well before it is acknowledged (*through*), so that what is left only gets less, however fast the guest
+/// writes, and next to nothing is left for when its processors stand still.
+pub(super) struct Dirty {
+    top: Arc<Node>,
+    base: Arc<Node>,
+    len: u64,
+    /// By piece.
+    pieces: Mutex<BTreeSet<u64>>,
+    through: AtomicBool,
+    /// Held while something is copied: what was read before a write must not reach the base after it.
+    copying: Mutex<()>,
+}
+
+/// Copies a range from one node to another.
+fn copy(top: &Node, base: &Node, at: u64, len: u64) -> std::result::Result<(), Fault> {
+    let mut bytes = vec![0; len as usize];
+    top.read(at, &mut bytes).map_err(Fault::read)?;
+    if bytes.iter().all(|b| *b == 0) {
+        return base.write_zeroes(at, len, false).map_err(Fault::write);
+    }
+    base.write(at, &bytes).map_err(Fault::write)
+}
 
 impl Dirty {
-    fn take(&self) -> Option<u64> {
-        self.0.lock().pop_first()
+    /// Nothing was written yet to `top`, `len` bytes.
+    pub fn new(top: &Arc<Node>, base: &Arc<Node>, len: u64) -> Self {
+        let (pieces, copying) = (Mutex::default(), Mutex::default());
+        Self { top: top.clone(), base: base.clone(), len, pieces, through: AtomicBool::new(false), copying }
     }
+
+    fn take(&self) -> Option<u64> {
+        self.pieces.lock().pop_first()
+    }
+
     fn len(&self) -> u64 {
-        self.0.lock().len() as u64
+        self.pieces.lock().len() as u64
+    }
+
+    fn mark(&self, offset: u64, len: u64) {
+        if len > 0 {
+            let last = offset.saturating_add(len - 1) / PIECE;
+            self.pieces.lock().extend(offset / PIECE..=last);
+        }
+    }
+
+    /// Copies a range.
+    fn copy(&self, at: u64, len: u64) -> std::result::Result<(), Fault> {
+        let _alone = self.copying.lock();
+        copy(&self.top, &self.base, at, len)
     }
 }
 
 impl Watch for Dirty {
     fn changed(&self, offset: u64, len: u64) {
-        if len > 0 {
-            let last = offset.saturating_add(len - 1) / PIECE;
-            self.0.lock().extend(offset / PIECE..=last);
+        if !self.through.load(Ordering::SeqCst) {
+            return self.mark(offset, len);
+        }
+        let (mut at, end) = (offset, offset.saturating_add(len).min(self.len));
+        while at < end {
+            let n = CHUNK.min(end - at);
+            if self.copy(at, n).is_err() {
+                self.mark(at, n); // the job tries again, and says so if it cannot either
+            }
+            at += n;
         }
     }
 }
@@ -56,15 +105,6 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    fn copy(&self, at: u64, len: u64) -> std::result::Result<(), Fault> {
-        let mut bytes = vec![0; len as usize];
-        self.top.read(at, &mut bytes).map_err(Fault::read)?;
-        if bytes.iter().all(|b| *b == 0) {
-            return self.base.write_zeroes(at, len, false).map_err(Fault::write);
-        }
-        self.base.write(at, &bytes).map_err(Fault::write)
-    }
-
     /// Copies the next part that a layer above the base has; None: there is none.
     fn first_time(&mut self) -> std::result::Result<Option<u64>, Fault> {
         while self.at < self.len {
@@ -80,7 +120,7 @@ impl Commit {
                 }
                 Status::Data => {
                     let n = n.min(CHUNK);
-                    self.copy(self.at, n)?;
+                    copy(&self.top, &self.base, self.at, n)?;
                     self.at += n;
                     return Ok(Some(n));
                 }
@@ -96,7 +136,7 @@ impl Commit {
         let at = piece * PIECE;
         let n = PIECE.min(self.len.saturating_sub(at));
         if n > 0 {
-            self.copy(at, n).inspect_err(|_| dirty.changed(at, n))?;
+            dirty.copy(at, n).inspect_err(|_| dirty.mark(at, n))?;
             self.again += n;
         }
         Ok(Some(n))
@@ -145,6 +185,10 @@ impl Task for Commit {
         }
     }
 
+    fn hurry(&mut self) -> bool {
+        self.dirty.as_ref().is_some_and(|d| !d.through.swap(true, Ordering::SeqCst))
+    }
+
     fn progress(&self) -> (u64, u64) {
         let waiting = self.dirty.as_ref().map_or(0, |d| d.len() * PIECE);
         let done = self.at.min(self.len) + self.again;
@@ -185,14 +229,42 @@ impl Task for Commit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Opts;
+    use serde_json::json;
+
+    fn node(blocks: &Blocks, dir: &std::path::Path, name: &str) -> Arc<Node> {
+        let path = dir.join(name);
+        std::fs::write(&path, vec![0; 8 * PIECE as usize]).unwrap();
+        let options =
+            json!({"driver": "raw", "node-name": name, "file": {"driver": "file", "filename": path.to_str()}});
+        let serde_json::Value::Object(options) = options else { unreachable!() };
+        blocks.blockdev_add(Opts::json(options)).unwrap()
+    }
 
     #[test]
-    fn what_is_written_is_copied_by_piece() {
-        let d = Dirty::default();
+    fn what_is_written_is_copied_by_piece_and_at_the_end_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocks = Blocks::default();
+        let (top, base) = (node(&blocks, dir.path(), "top"), node(&blocks, dir.path(), "base"));
+        let d = Arc::new(Dirty::new(&top, &base, 8 * PIECE));
         d.changed(0, 0);
         assert_eq!(d.take(), None);
         d.changed(PIECE - 1, 2);
         d.changed(5 * PIECE, PIECE);
         assert_eq!((d.take(), d.take(), d.take(), d.take()), (Some(0), Some(1), Some(5), None));
+        let watch: Arc<dyn Watch> = d.clone();
+        top.watch(Arc::downgrade(&watch));
+        let found = |at: u64| {
+            let mut b = [0; 4];
+            base.read(at, &mut b).unwrap();
+            b
+        };
+        top.write(3 * PIECE - 2, b"late").unwrap();
+        assert_eq!((found(3 * PIECE - 2), d.len()), ([0; 4], 2), "it waits for the job");
+        d.through.store(true, Ordering::SeqCst);
+        top.write(6 * PIECE - 2, b"soon").unwrap();
+        assert_eq!((&found(6 * PIECE - 2), d.len()), (b"soon", 2), "it is there at once");
+        top.write_zeroes(6 * PIECE, PIECE, false).unwrap();
+        assert_eq!((found(6 * PIECE - 2), d.len()), (*b"so\0\0", 2));
     }
 }

@@ -163,6 +163,10 @@ pub(crate) trait Task: Send {
     fn skip(&mut self) -> bool {
         false
     }
+    /// It is to end soon, whatever the guest does meanwhile; whether there is more to do before it can. Nothing is under way.
+    fn hurry(&mut self) -> bool {
+        false
+    }
     /// Bytes done, and bytes to do in all.
     fn progress(&self) -> (u64, u64);
     /// The end of a job that did its work: changes the graph. Nothing is under way. `pivot`: of a ready job, the drive changes over.
@@ -187,8 +191,6 @@ pub(crate) struct Job {
     cancelled: bool,
     /// It is to end, changing over or not.
     completing: Option<bool>,
-    /// Steps made since.
-    patience: u32,
     /// The last step found nothing to do.
     idle: bool,
     ready: bool,

@@ -13,8 +13,6 @@ use std::sync::Arc;
 
 /// How long a job waits before it tries again, or looks whether there is something to do again, in ns.
 const PAUSE: u64 = 100_000_000;
-/// Steps that a job that is to end makes for what the guest writes meanwhile; what is left then is copied while the guest stands still.
-const PATIENCE: u32 = 64;
 
 impl Jobs {
     /// Takes steps that have ended, and begins those whose time has come. On the main loop's thread with no lock held.
@@ -80,11 +78,11 @@ impl Blocks {
 
     /// What a step came to.
     fn stepped(&self, job: &mut Job, result: Result<Turn, Fault>) {
-        job.patience += u32::from(job.completing.is_some());
         match result {
             Ok(Turn::Copied(bytes)) => {
                 job.idle = false;
-                if job.speed > 0 {
+                // What is to end is not held up.
+                if job.speed > 0 && job.completing.is_none() {
                     let ns = u128::from(bytes) * 1_000_000_000 / u128::from(job.speed);
                     job.not_before = self.now().saturating_add(u64::try_from(ns).unwrap_or(u64::MAX / 2));
                 }
@@ -148,14 +146,16 @@ impl Blocks {
             return;
         }
         let working = matches!(j.status, Status::Running | Status::Paused | Status::Ready | Status::Standby);
-        if j.task.is_none() {
-            return;
+        let ends = j.completing == Some(true);
+        let Some(task) = &mut j.task else { return };
+        if ends && task.hurry() {
+            j.idle = false;
         }
         if j.cancelled && (working || j.status == Status::Pending) {
             self.abort(&mut j);
         } else if !working {
             return;
-        } else if j.completing.is_some() && (j.idle || j.patience > PATIENCE) {
+        } else if j.completing.is_some() && j.idle {
             self.completed(&mut j);
         } else if j.user_paused {
             let status = if j.ready { Status::Standby } else { Status::Paused };

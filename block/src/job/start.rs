@@ -152,7 +152,6 @@ impl Blocks {
             user_paused: false,
             cancelled: false,
             completing: None,
-            patience: 0,
             idle: false,
             ready: false,
             speed: o.speed,
@@ -354,7 +353,7 @@ impl Blocks {
                 return Ok(None);
             }
             edges.push(Edge::new(&top, &name, Perm::READ, Perm::all() - Perm::RESIZE)?);
-            let dirty = Arc::new(Dirty::default());
+            let dirty = Arc::new(Dirty::new(&top, &base, len));
             let watch: Arc<dyn crate::node::Watch> = dirty.clone();
             top.watch(Arc::downgrade(&watch));
             Ok(Some(dirty))

@@ -2,7 +2,8 @@
 //!
 //! The host writes a sector as a whole, a cluster not. So the new name goes to a place that the old header does not use, and then one write of
 //! the first sector makes it count; the table of feature names, which only tells people about bits, gives way if that makes the extensions fit.
-//! Headers with so many extensions that they do not, and images whose clusters have no room for two names, are written in one piece instead.
+//! Where there is no such place (small clusters and long names, or many extensions) the name cannot be changed: of a header that is written over
+//! several sectors a crash could leave half, and that is no image any more.
 
 use super::geometry::eio;
 use super::header::{be32, be64};
@@ -11,8 +12,6 @@ use std::io;
 
 /// What the host writes as a whole.
 const SECTOR: usize = 512;
-/// Where a name may go, if it does not fit beside the header.
-const PLACES: [usize; 3] = [2048, 3072, 512];
 /// Longest name.
 const MAX_NAME: usize = 1023;
 /// Header extension: format of the backing file.
@@ -55,7 +54,7 @@ fn format_extension(format: &str) -> Vec<u8> {
 /// Names the backing file and its format, or none.
 ///
 /// # Errors
-/// A name that is too long, no room, or as the host says.
+/// A name that is too long, no place for it that a crash leaves alone, or as the host says; the old name counts then.
 pub(super) fn set_backing(file: &Host, cluster: u64, version: u32, name: Option<(&str, &str)>) -> io::Result<()> {
     let mut first = vec![0; cluster as usize];
     file.read(0, &mut first)?;
@@ -79,31 +78,25 @@ pub(super) fn set_backing(file: &Host, cluster: u64, version: u32, name: Option<
     if whole.len() + name.len() > SECTOR && head(false).len() <= SECTOR {
         whole = head(false);
     }
-    let apart = |at: usize, start: usize, end: usize| at + name.len() <= start || end <= at;
-    let unused = |at: &usize| {
-        at + name.len() <= first.len()
-            && apart(*at, old_at, old_at + old_len)
-            && apart(*at, 0, old_end.max(whole.len()))
-    };
     let beside = (whole.len() + name.len() <= SECTOR).then_some(whole.len());
-    let sector = whole.len() <= SECTOR;
-    let place = beside.or_else(|| PLACES.into_iter().filter(|_| sector).find(unused));
-    let at = place.unwrap_or(whole.len());
+    // Behind what the old header and the new one are, and before or behind the old name.
+    let free = SECTOR.max(old_end);
+    let places = [free, free.max(old_at + old_len)].map(|at| at.next_multiple_of(8));
+    let apart = |at: usize| at + name.len() <= old_at || old_at + old_len <= at;
+    let place = beside.or_else(|| places.into_iter().find(|at| at + name.len() <= first.len() && apart(*at)));
+    let Some(at) = place.filter(|_| whole.len() <= SECTOR) else {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    };
     let (named_at, named_len) = if name.is_empty() { (0, 0) } else { (at as u64, name.len() as u32) };
     let fields = [&named_at.to_be_bytes()[..], &named_len.to_be_bytes()].concat();
     whole.get_mut(AT_BACKING..AT_BACKING + 12).ok_or_else(eio)?.copy_from_slice(&fields);
-    if let Some(at) = place.filter(|_| beside.is_none() && !name.is_empty()) {
+    if beside.is_some() {
+        whole.extend(name);
+    } else {
         file.write(at as u64, name)?;
         file.flush()?;
     }
-    if beside.is_some() || place.is_none() {
-        whole.extend(name);
-    }
-    let size = if place.is_some() { SECTOR.min(first.len()) } else { first.len() };
-    if whole.len() > size {
-        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-    }
-    whole.resize(size, 0);
+    whole.resize(SECTOR, 0);
     file.write(0, &whole)?;
     file.flush()
 }
