@@ -182,6 +182,16 @@ fn kill_9_loses_nothing_flushed() {
 }
 
 #[test]
+fn kill_9_in_the_midst_of_a_job_loses_nothing_flushed() {
+    let peer = packages::peer().expect("the peer can be fetched");
+    let program = Path::new(env!("CARGO_BIN_EXE_image-writer"));
+    for (seed, job) in (1..).zip(images::kill_job::JOBS.repeat(2)) {
+        let one = images::kill_job::kill_once(&peer, program, job, seed);
+        one.unwrap_or_else(|e| panic!("{job}, seed {seed}: {e:#}"));
+    }
+}
+
+#[test]
 fn spoiled_images_end_in_errors() {
     let peer = packages::peer().expect("the peer can be fetched");
     images::hostile::run(&peer, 1, 250).unwrap_or_else(|e| panic!("{e:#}"));

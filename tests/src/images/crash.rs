@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Guest bytes.
 const SIZE: u64 = 1 << 20;
+/// Guest bytes that an image does not grow beyond by more than [`SIZE`].
+const MOST: u64 = 4 << 20;
 /// What operations begin and end at.
 const UNIT: u64 = 512;
 
@@ -60,10 +62,11 @@ pub fn run(peer: &Peer, seed: u64, crashes: usize) -> Result<()> {
     let mut touched: Vec<(usize, usize)> = vec![];
     let mut acknowledged = vec![Acknowledged { events: 0, contents: contents.clone(), operations: 0 }];
     for _ in 0..40 + r.below(60) {
-        let at = r.below(SIZE / UNIT) * UNIT;
-        let len = ((1 + r.below(4 * cluster / UNIT)) * UNIT).min(SIZE - at);
+        let size = contents.len() as u64;
+        let at = r.below(size / UNIT) * UNIT;
+        let len = ((1 + r.below(4 * cluster / UNIT)) * UNIT).min(size - at);
         let range = at as usize..(at + len) as usize;
-        match r.below(8) {
+        match r.below(9) {
             0..=4 => {
                 let byte = r.below(256) as u8;
                 node.write(at, &vec![byte; len as usize])?;
@@ -76,6 +79,15 @@ pub fn run(peer: &Peer, seed: u64, crashes: usize) -> Result<()> {
             6 => {
                 node.discard(at, len)?;
                 node.read(at, &mut contents[range.clone()])?;
+            }
+            7 => {
+                // Often beyond what the L1 table maps. A new size is stable at once, as a flush is.
+                if size < MOST {
+                    let size = size + (1 + r.below(SIZE / UNIT)) * UNIT;
+                    node.resize(size)?;
+                    contents.resize(size as usize, 0);
+                }
+                continue;
             }
             _ => {
                 node.flush()?;
@@ -108,14 +120,16 @@ fn verify(peer: &Peer, path: &Path, known: &[Acknowledged], when: usize, touched
     check(peer, path)?;
     let last = known.iter().rfind(|k| k.events <= when).context("the beginning is known")?;
     // What changed after the flush may be old or new.
-    let mut open_to_both = vec![false; SIZE as usize];
+    let mut open_to_both = vec![false; (MOST + SIZE) as usize];
     for (start, end) in touched.iter().skip(last.operations) {
         open_to_both[*start..*end].fill(true);
     }
     let (_blocks, node) = open("qcow2", path, &json!({"read-only": true}))?;
-    let mut now = vec![0; SIZE as usize];
+    let size = last.contents.len();
+    ensure!(node.len()? >= size as u64, "the image is {} bytes, {size} were flushed", node.len()?);
+    let mut now = vec![0; size];
     node.read(0, &mut now)?;
-    let lost = (0..SIZE as usize).find(|n| !open_to_both[*n] && now[*n] != last.contents[*n]);
+    let lost = (0..size).find(|n| !open_to_both[*n] && now[*n] != last.contents[*n]);
     ensure!(lost.is_none(), "byte {:#x} was flushed and is lost", lost.unwrap_or_default());
     Ok(())
 }

@@ -9,13 +9,13 @@ use block::{Op, Request};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Bytes of a block.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 /// Blocks of the image.
 const BLOCKS: u64 = 2048;
 /// Writes at once.
@@ -29,28 +29,69 @@ fn mix(mut z: u64) -> u64 {
     z ^ z >> 31
 }
 
-/// The block that write number `n` goes to: those of one batch differ.
-fn place(seed: u64, n: u64) -> u64 {
-    (mix(seed ^ (n / DEPTH)) % (BLOCKS / DEPTH)) * DEPTH + n % DEPTH
+/// The block of `blocks` that write number `n` goes to: those of one batch differ.
+pub(super) fn place(seed: u64, n: u64, blocks: u64) -> u64 {
+    (mix(seed ^ (n / DEPTH)) % (blocks / DEPTH)) * DEPTH + n % DEPTH
 }
 
 /// What write number `n` writes: its number, its block, words that depend on both, and their sum.
-fn contents(seed: u64, n: u64) -> Vec<u8> {
+pub(super) fn contents(seed: u64, n: u64, blocks: u64) -> Vec<u8> {
     let words = (BLOCK / 8) as u64;
-    let mut all = vec![n, place(seed, n)];
+    let mut all = vec![n, place(seed, n, blocks)];
     all.extend((2..words - 1).map(|w| mix(seed ^ n << 16 ^ w)));
     all.push(all.iter().fold(0, |s, w| s.wrapping_add(*w)));
     all.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
 /// The number of the write that a block holds; None: none ever.
-fn number(seed: u64, block: u64, bytes: &[u8]) -> Result<Option<u64>> {
+pub(super) fn number(seed: u64, block: u64, bytes: &[u8], blocks: u64) -> Result<Option<u64>> {
     if bytes.iter().all(|b| *b == 0) {
         return Ok(None);
     }
     let n = u64::from_le_bytes(bytes[..8].try_into()?);
-    ensure!(place(seed, n) == block && contents(seed, n) == bytes, "block {block} holds what nobody wrote");
+    ensure!(
+        place(seed, n, blocks) == block && contents(seed, n, blocks) == bytes,
+        "block {block} holds what nobody wrote"
+    );
     Ok(Some(n))
+}
+
+/// A program that says something in lines until it is killed.
+pub(super) struct Watched {
+    child: Child,
+    /// It has said something.
+    begun: mpsc::Receiver<()>,
+    reader: std::thread::JoinHandle<Vec<String>>,
+}
+
+impl Watched {
+    /// Starts it.
+    pub(super) fn start(program: &Path, args: &[String]) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        let out = child.stdout.take().context("its output")?;
+        let (first, begun) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let lines = BufReader::new(out).lines().map_while(Result::ok);
+            lines.inspect(|_| _ = first.send(())).collect()
+        });
+        Ok(Self { child, begun, reader })
+    }
+
+    /// Kills it that many microseconds after it has begun to say something; what it said, whole lines.
+    pub(super) fn kill_after(mut self, micros: u64) -> Result<Vec<String>> {
+        let begun = self.begun.recv_timeout(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_micros(micros));
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        let said = self.reader.join().map_err(|_| anyhow::anyhow!("the reader failed"))?;
+        begun.with_context(|| format!("it never said anything and ended with {status}"))?;
+        ensure!(status.code().is_none(), "it ended by itself: {status}");
+        Ok(said)
+    }
 }
 
 /// The program: writes until it is killed. Arguments: format, image, `cache=`, seed.
@@ -76,7 +117,7 @@ pub fn writer(args: &[String]) -> Result<()> {
     let mut n = 0;
     loop {
         for _ in 0..DEPTH {
-            let mut write = Request::write(place(seed, n) * BLOCK as u64, contents(seed, n));
+            let mut write = Request::write(place(seed, n, BLOCKS) * BLOCK as u64, contents(seed, n, BLOCKS));
             if n % 64 == 9 {
                 write.op = Op::Write { fua: true };
             }
@@ -113,41 +154,21 @@ pub fn kill_once(peer: &Peer, program: &Path, format: &str, cache: &str, seed: u
         "qcow2" => tool(peer, "qemu-img", &["create", "-q", "-f", format, "-o", &options, name, &size])?,
         _ => tool(peer, "qemu-img", &["create", "-q", "-f", format, name, &size])?,
     };
-    let mut child = Command::new(program)
-        .args([format, name, cache, &seed.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let out = child.stdout.take().context("its output")?;
-    let (first, begun) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let mut last = 0u64;
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            last = line.parse().unwrap_or(last);
-            _ = first.send(());
-        }
-        last
-    });
-    // At a random moment after it has begun.
-    let begun = begun.recv_timeout(Duration::from_secs(60));
-    std::thread::sleep(Duration::from_micros(Rng::new(seed).below(300_000)));
-    child.kill()?;
-    let status = child.wait()?;
-    let stable = reader.join().map_err(|_| anyhow::anyhow!("the reader failed"))?;
-    begun.with_context(|| format!("it never said anything and ended with {status}"))?;
-    ensure!(status.code().is_none(), "it ended by itself: {status}");
+    let args = [format, name, cache, &seed.to_string()].map(str::to_owned);
+    let said = Watched::start(program, &args)?.kill_after(Rng::new(seed).below(300_000))?;
+    let stable = said.last().and_then(|line| line.parse().ok()).unwrap_or(0);
     if format == "qcow2" {
         crash::check(peer, &image)?;
     }
     let mut expected = vec![None; BLOCKS as usize];
     for n in 0..stable {
-        expected[place(seed, n) as usize] = Some(n);
+        expected[place(seed, n, BLOCKS) as usize] = Some(n);
     }
     let (_blocks, node) = open(format, &image, &json!({}))?;
     let mut bytes = vec![0; BLOCK];
     for (block, least) in (0u64..).zip(&expected) {
         node.read(block * BLOCK as u64, &mut bytes)?;
-        let found = number(seed, block, &bytes)?;
+        let found = number(seed, block, &bytes, BLOCKS)?;
         ensure!(found >= *least, "block {block} holds write {found:?}, {least:?} was flushed (of {stable})");
     }
     Ok(stable)
