@@ -311,6 +311,21 @@ fn queues_can_be_reset_and_memory_is_reached_as_a_bus_master_only() {
     assert_eq!(v.q.load(STATUS, 1), 0);
 }
 
+/// A driver may not notify before it has said that it is ready; one that does is served then.
+#[test]
+fn what_was_notified_too_early_is_served_when_the_driver_is_ready() {
+    let (_dir, path) = image(64);
+    let mut v = disk(&path, "", "");
+    v.start(VIRTIO_PCI);
+    let mut ring = v.queue(0, false);
+    header(&mut v, 0, 7);
+    ring.offer(&mut v, &[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    assert!(!ring.is_used(&mut v));
+    v.driver_ok();
+    ring.wait(&mut v);
+    assert_eq!((v.q.load(STATUS, 1), v.q.load(DATA, 2)), (0, 7));
+}
+
 #[test]
 fn random_bytes_come_by_ration() {
     let device = "virtio-rng-pci,addr=4,max-bytes=100,period=1000";
