@@ -72,7 +72,7 @@ pub fn qcow2(data: &[u8]) {
     while !steps.is_empty() {
         let (what, fine, len, at) = (steps.byte(), steps.byte(), steps.word(), steps.long());
         let at = (u64::from(at) << 9).wrapping_add(u64::from(fine)) & !511;
-        let at = if fine & 1 == 0 { at % size.max(1) & !511 } else { at };
+        let at = if fine & 1 == 0 { (at % size.max(1)) & !511 } else { at };
         let len = (u64::from(len) << 5 & !511).min(LONGEST).min(size.saturating_sub(at));
         let buf = &mut buf[..len as usize];
         within("a step", &named, len, || match what % 8 {

@@ -88,7 +88,7 @@ pub fn nvme(data: &[u8]) {
                 n.submit(usize::from(what % 8 > 1), &c);
             }
             5 => {
-                let (at, val) = (u64::from(input.word()) % 0x1040 & !3, input.long());
+                let (at, val) = ((u64::from(input.word()) % 0x1040) & !3, input.long());
                 let size = 4 << (what >> 7);
                 rig.store(n.base + at, size, val.into());
                 rig.load(n.base + at, size);

@@ -57,7 +57,7 @@ pub fn writer(args: &[String]) -> Result<()> {
         }
         let flush = n % (DEPTH * 4) == 0;
         for request in requests.into_iter().chain(flush.then(Request::flush)) {
-            if request.len() == 0 {
+            if request.is_empty() {
                 bench.blocks.drain(); // what is flushed has been written before
             }
             let over = over.clone();
