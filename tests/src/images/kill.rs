@@ -44,7 +44,7 @@ pub(super) fn contents(seed: u64, n: u64, blocks: u64) -> Vec<u8> {
 }
 
 /// The number of the write that a block holds; None: none ever.
-pub(super) fn number(seed: u64, block: u64, bytes: &[u8], blocks: u64) -> Result<Option<u64>> {
+fn number(seed: u64, block: u64, bytes: &[u8], blocks: u64) -> Result<Option<u64>> {
     if bytes.iter().all(|b| *b == 0) {
         return Ok(None);
     }
