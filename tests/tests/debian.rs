@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tests::debian::disc;
 use tests::guest::Guest;
 use tests::qmp::Qmp;
-use tests::{packages, process, tools};
+use tests::{packages, tools};
 
 /// Longest wait for anything: the tests of a file run at once, on as few as two busy cores.
 const LIMIT: Duration = Duration::from_secs(1000);

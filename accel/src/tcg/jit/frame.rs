@@ -10,6 +10,7 @@ use super::{
         target::{Decoded, End, Target},
         tlb::{REGIMES, TLB, TlbEntry},
     },
+    form::Plan,
     thunk::{NOWHERE, Thunks},
     unit::Note,
     xmm::Xv,
@@ -224,16 +225,9 @@ pub(super) fn hot_at(field: usize) -> i32 {
 }
 
 impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
-    pub fn new(
-        b: &'a mut FunctionBuilder<'b>,
-        env: Value,
-        base: Value,
-        mode: u32,
-        thunks: Thunks,
-        d: Decoded<T::Form>,
-        narrow: &'a [u16],
-        blocks: usize,
-    ) -> Self {
+    pub fn new(b: &'a mut FunctionBuilder<'b>, env: Value, base: Value, thunks: Thunks, plan: &'a Plan<T>) -> Self {
+        let mode = plan.mode;
+        let d = plan.insns.first().expect("a region has instructions").d;
         let vars = std::array::from_fn(|_| b.declare_var(I64));
         let xvars = std::array::from_fn(|_| b.declare_var(I8X16));
         let budget = b.declare_var(I64);
@@ -264,7 +258,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             vars,
             xvars,
             budget,
-            read: vec![[0; 2]; blocks],
+            read: vec![[0; 2]; plan.blocks.len()],
             s: State::new(base),
             block: 0,
             d,
@@ -284,7 +278,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             quiet_sig,
             fill_sig,
             groups: Vec::new(),
-            narrow,
+            narrow: &plan.narrow,
             alone: Vec::new(),
         }
     }

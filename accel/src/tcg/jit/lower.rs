@@ -101,8 +101,7 @@ pub(super) fn lower<T: Target>(
     let lookup = b.create_block();
     b.append_block_param(lookup, I64);
     b.append_block_param(lookup, I64);
-    let first = plan.insns.first().expect("a region has instructions").d;
-    let mut c = Clif::<T>::new(&mut b, env, base, plan.mode, Thunks::of::<T>(), first, &plan.narrow, plan.blocks.len());
+    let mut c = Clif::<T>::new(&mut b, env, base, Thunks::of::<T>(), plan);
     c.fp_held = plan.blocks.iter().all(|s| {
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
         !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
