@@ -42,7 +42,7 @@ struct Options {
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 9] = [
+const RUNS: [Run; 10] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
     ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
