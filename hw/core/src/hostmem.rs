@@ -3,12 +3,13 @@
 //! Not modelled: NUMA policy and host nodes, huge pages, preallocation by several threads: properties for them accept
 //! only their default.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use qom::{Base, Class, Error, Object, OnOffAuto, Prop, PropEnum, Property, Ref, Result, Scope, Size, UserCreatable};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde_json::Map;
 
 use crate::core::Core;
@@ -213,7 +214,23 @@ pub struct HostMemoryMemfd {
 
 impl HostMemoryMemfd {
     fn class_init(c: &mut Class) {
-        c.edit::<HostMemoryClass>().alloc = anonymous;
+        c.edit::<HostMemoryClass>().alloc = |o, name, size| qom::of_class::<Self>(o).open(name, size);
+    }
+
+    fn open(&self, name: &str, size: u64) -> Result<Arc<RamBlock>> {
+        let seal = self.seal.get();
+        let file = || -> std::io::Result<File> {
+            let flags = if seal { MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING } else { MemfdFlags::CLOEXEC };
+            let file = File::from(memfd_create(name.replace('\0', ""), flags)?);
+            file.set_len(size)?;
+            if seal {
+                fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+            }
+            Ok(file)
+        };
+        file()
+            .and_then(|f| RamBlock::from_file(&Core::of(self).ram, name, f, 0, size, self.is_shared(), true))
+            .map_err(|e| Error::generic(format!("cannot set up guest memory '{name}' ({size} bytes): {e}")))
     }
 
     fn instance_init(&self) -> Result<()> {

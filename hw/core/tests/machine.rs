@@ -278,7 +278,10 @@ fn memory_comes_from_a_back_end_of_the_right_size() {
     assert_eq!(vm.memory.view().ranges().len(), 1);
     let mut small = serde_json::Map::new();
     small.insert("size".into(), json!(4096));
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().contains("/memfd:");
+    assert!(!mapped());
     vm.world().object_add("memory-backend-memfd", "m", &small, false).unwrap();
+    assert!(mapped());
     assert_eq!(vm.world().resolve("/objects/m").unwrap().get("share").unwrap(), true);
     small.insert("policy".into(), json!("bind"));
     assert!(vm.world().object_add("memory-backend-ram", "n", &small, false).unwrap_err().to_string().contains("NUMA"));

@@ -1,7 +1,8 @@
 //! The state of the lowering inside a block: registers as values, flags not yet stored, memory ranges checked.
 //!
-//! Guest registers are SSA values. A register that was changed is stored into the env just before the next instruction that
-//! may leave the region ("write-through"), so that the way out only has to store flags and the address.
+//! Guest registers are SSA values. What an instruction that may leave finds changed and not in the env is stored by its way out,
+//! as are flags and the address: general registers stay values until a call, a place where blocks meet, or the region's end. Vector
+//! registers are stored before the instruction.
 
 use super::{
     super::{
@@ -383,7 +384,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     pub(super) fn store_hot(&mut self, v: Value, field: usize) {
         self.b.ins().store(ENV, v, self.env, hot_at(field));
     }
-    /// What earlier instructions changed is in the env before this one may leave.
+    /// Stores what changed: it is in the env for what follows.
     pub(super) fn flush(&mut self) {
         for i in bits(std::mem::take(&mut self.s.dirty)) {
             let t = self.s.cur[i].expect("a changed register has a value");
@@ -535,7 +536,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             self.compare_now(None)
         }
     }
-    /// The block that leaves before this instruction. Registers must have been flushed.
+    /// The block that leaves before this instruction, which stores general registers and flags; vector registers must be in the env.
     pub(super) fn leave_here(&mut self) -> Block {
         if let Some(s) = self.stub {
             return s;

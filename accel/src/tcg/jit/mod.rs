@@ -516,7 +516,9 @@ impl Jit {
             stays
         });
         if gone {
+            // (A region of two pages is in both lists.)
             regions.values_mut().for_each(|l| l.retain(|r| !r.is_evicted()));
+            drop(regions);
             group.ask_all(request::RETIRE)
         }
     }
@@ -526,7 +528,7 @@ impl Jit {
         let of = |host, base| sites.get(&(host, mode)).into_iter().flatten().map(move |o| base + o);
         of(host, 0).chain(next.into_iter().flat_map(|n| of(n, 4096))).collect()
     }
-    /// Forgets all regions and requests. Code is free when no vCPU has it attached.
+    /// Forgets all regions, requests and narrow sites. Code is free when no vCPU has it attached.
     pub fn forget(&self) {
         self.narrow.lock().clear();
         let all = std::mem::take(&mut *self.regions.lock());
