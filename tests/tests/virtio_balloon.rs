@@ -1,7 +1,6 @@
 //! A balloon by its registers and rings, and with Linux's own driver.
 
 use serde_json::json;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tests::guest::{Guest, Linux};

@@ -364,10 +364,14 @@ impl VirtioDevice {
         }
     }
 
-    /// The driver is ready. What it notified before it said so was dropped, so all queues are looked at.
+    /// The driver is ready. What it notified before it said so was dropped, so all queues with something in them are looked at.
     fn look_at_queues(&self, m: &mut Locked) {
         let queues = self.layout.read().len();
-        (0..queues).for_each(|n| self.notified(m, n));
+        for n in 0..queues {
+            if !self.is_empty(m, n) {
+                self.notified(m, n)
+            }
+        }
     }
 
     /// Bytes of the configuration space; `None` beyond its end.
