@@ -43,6 +43,16 @@ pub(super) enum Work {
 }
 
 impl Work {
+    /// Bytes that it is about.
+    pub fn len(&self) -> u64 {
+        match *self {
+            Work::Read { len, .. } | Work::Write { len, .. } | Work::Discard { len, .. } | Work::Zeroes { len, .. } => {
+                len
+            }
+            Work::Flush | Work::Id => 0,
+        }
+    }
+
     /// Whether a failure is one of reading.
     pub fn reads(&self) -> bool {
         matches!(self, Work::Read { .. })

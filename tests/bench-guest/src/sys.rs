@@ -17,6 +17,16 @@ fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Makes a call until no signal comes between (a process that is stopped and goes on gets such).
+fn again(mut call: impl FnMut() -> libc::c_long) -> io::Result<libc::c_long> {
+    loop {
+        match check_long(call()) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// getppid(2), straight to the kernel.
 pub fn parent_id() -> i64 {
     // SAFETY: takes nothing, touches no memory.
@@ -159,8 +169,9 @@ impl<'a> Aio<'a> {
         while !rest.is_empty() {
             // SAFETY: the list and the blocks live through the call; buffers are ours until the context is destroyed, and nobody
             // gets at one while its slot is busy.
-            let n = unsafe { libc::syscall(libc::SYS_io_submit, self.context, rest.len(), rest.as_mut_ptr()) };
-            rest = &mut rest[check_long(n)? as usize..];
+            let n =
+                again(|| unsafe { libc::syscall(libc::SYS_io_submit, self.context, rest.len(), rest.as_mut_ptr()) })?;
+            rest = &mut rest[n as usize..];
         }
         Ok(())
     }
@@ -168,9 +179,9 @@ impl<'a> Aio<'a> {
     /// Waits until at least one request has ended, and says which have.
     pub fn wait(&mut self) -> io::Result<Vec<usize>> {
         let mut events = vec![IoEvent::default(); self.busy.len()];
+        let none: *mut libc::timespec = std::ptr::null_mut();
         // SAFETY: room for as many events as are said.
-        let n = check_long(unsafe {
-            let none: *mut libc::timespec = std::ptr::null_mut();
+        let n = again(|| unsafe {
             libc::syscall(libc::SYS_io_getevents, self.context, 1usize, events.len(), events.as_mut_ptr(), none)
         })?;
         let mut ended = vec![];
