@@ -446,6 +446,11 @@ impl Backend {
         node.driver().is_instant() && !self.copy_on_read() && self.group().is_none() && self.tracker.lock().is_idle()
     }
 
+    /// Whether [`Backend::do_now`] does what is asked of it.
+    pub fn takes_no_time(&self) -> bool {
+        self.root().is_some_and(|n| self.is_instant(&n))
+    }
+
     /// Does a request on the spot if it takes no time, whatever its medium; else it is the caller's again, for [`Backend::submit`]. May be
     /// called with the machine locked. The caller bounds how much it does so.
     ///
@@ -547,6 +552,13 @@ impl Backend {
         } else {
             count.failed += 1;
         }
+    }
+
+    /// A request that has ended was made of `more` than one of the guest's.
+    pub fn count_merged(&self, reads: bool, more: u64) {
+        let stats = &mut self.state.lock().stats;
+        let count = if reads { &mut stats.rd } else { &mut stats.wr };
+        (count.operations, count.merged) = (count.operations + more, count.merged + more);
     }
 
     /// What it did.

@@ -53,6 +53,15 @@ impl Work {
         }
     }
 
+    /// What reads or writes bytes: whether it reads, the first byte, the first behind.
+    pub fn range(&self) -> Option<(bool, u64, u64)> {
+        match *self {
+            Work::Read { offset, len } => Some((true, offset, offset.checked_add(len)?)),
+            Work::Write { offset, len } => Some((false, offset, offset.checked_add(len)?)),
+            _ => None,
+        }
+    }
+
     /// Whether a failure is one of reading.
     pub fn reads(&self) -> bool {
         matches!(self, Work::Read { .. })
