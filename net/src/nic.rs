@@ -71,6 +71,9 @@ impl Drop for BusyGuard<'_> {
     }
 }
 
+/// Takes an unfinished frame; false: it stays.
+pub type ReceiveUnfinished<T> = fn(&T, &mut Locked, &[u8], &VnetHeader) -> bool;
+
 /// How a card takes frames: each function gets the device and the held machine lock.
 pub struct NicHandlers<T> {
     /// Whether it takes a frame now; if not, it calls [`Nic::flush`] when it does again.
@@ -78,7 +81,7 @@ pub struct NicHandlers<T> {
     /// Takes a frame; false: it could not after all, and the frame stays.
     pub receive: fn(&T, &mut Locked, &[u8]) -> bool,
     /// [`NicHandlers::receive`] for an unfinished frame, of a kind that the card takes ([`Nic::set_takes`]).
-    pub receive_unfinished: Option<fn(&T, &mut Locked, &[u8], &VnetHeader) -> bool>,
+    pub receive_unfinished: Option<ReceiveUnfinished<T>>,
     /// The cable was plugged in or out.
     pub link_changed: fn(&T, &mut Locked, bool),
     /// The backend, which could not keep up, can again.
