@@ -5,7 +5,7 @@
 //! Frames and headers are a guest's: whatever does not fit together gives no frame.
 
 use crate::checksum::{fold, insert, long, put_long, put_word, sum, word};
-use crate::client::Frame;
+use crate::client::{Frame, Parcel};
 
 /// TCP flags: those of the last segment alone, and that of the first.
 const TCP_FIN_PSH: u8 = 1 | 8;
@@ -132,6 +132,27 @@ pub fn sign(frame: &mut [u8], h: Headers, ip: bool, upper: bool) {
         put_word(frame, h.ip + 10, 0);
         insert(frame, h.ip + 10, h.ip, h.upper - 1);
     }
+}
+
+/// A TCP frame without its checksum, and, with a `size`, to be cut into frames with that much data. What is no TCP frame stays what it is.
+pub fn unfinished(mut frame: Frame, size: Option<u16>) -> Parcel {
+    let Some(h) = headers(&frame).filter(|h| h.proto == TCP) else { return frame.into() };
+    let addresses = if h.v4 { h.ip + 12..h.ip + 20 } else { h.ip + 8..h.ip + 40 };
+    let (Some(addresses), Some(data)) = (frame.get(addresses), frame.get(h.upper..)) else { return frame.into() };
+    let header = data.get(12).map_or(0, |b| usize::from(b >> 4) * 4);
+    // The field holds what is not among the bytes that are summed: the pseudo-header.
+    let pseudo = fold(u64::from(sum(addresses)) + u64::from(TCP) + data.len() as u64) as u16;
+    put_word(&mut frame, h.upper + 16, pseudo);
+    let kind = if h.v4 { VnetHeader::TCPV4 } else { VnetHeader::TCPV6 };
+    let rest = VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        gso_type: if size.is_some() { kind } else { VnetHeader::NONE },
+        hdr_len: if size.is_some() { (h.upper + header) as u16 } else { 0 },
+        gso_size: size.unwrap_or(0),
+        csum_start: h.upper as u16,
+        csum_offset: 16,
+    };
+    Parcel { frame, rest: Some(rest) }
 }
 
 /// A checksum as it is sent: in UDP zero would say that there is none.

@@ -17,8 +17,8 @@ const ROUTER: MacAddr = MacAddr([0x52, 0x55, 10, 0, 2, 2]);
 struct Card(Mutex<VecDeque<Frame>>);
 
 impl End for Card {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
-        self.0.lock().extend(frames.drain(..));
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
+        self.0.lock().extend(frames.drain(..).map(|p| p.frame));
     }
 }
 
