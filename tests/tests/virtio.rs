@@ -402,41 +402,6 @@ fn a_part_of_a_merged_write_that_stops_the_machine_is_made_again() {
     assert_eq!(std::fs::read(&path).expect("the image")[..1024], [[0x33; 512], [0x5a; 512]].concat());
 }
 
-#[test]
-fn a_reset_forgets_merged_requests_in_flight() {
-    let (_dir, path) = image(64);
-    for whole in [false, true] {
-        let (mut v, _q) = watched(&path, ",format=raw,throttling.iops-total=1", ",num-queues=2");
-        v.start(VIRTIO_PCI | 1 << 40);
-        let mut first = v.queue(0, false);
-        let mut second = v.queue(1, false);
-        v.driver_ok();
-        // The limit is used up by these two.
-        assert_eq!(ask(&mut v, &mut first, 0, 3, 512, true), 0);
-        assert_eq!(ask(&mut v, &mut first, 0, 4, 512, true), 0);
-        offer_together(&mut v, &mut second, 0, 8, 2);
-        assert_eq!(statuses(&mut v, 2), [0xee, 0xee], "they wait");
-        if whole {
-            v.start(VIRTIO_PCI | 1 << 40);
-            first = v.queue(0, false);
-            v.driver_ok();
-        } else {
-            v.set_common(0x16, 2, 1);
-            v.set_common(0x3a, 2, 1);
-        }
-        v.q.write(DATA, &[0x77; 0x2000]);
-        // What is asked now waits behind them.
-        let at = 0x8000;
-        v.q.store(HEADER + at, 8, 0);
-        v.q.store(HEADER + at + 8, 8, 20);
-        first.offer(&mut v, &[(HEADER + at, 16, 0), (DATA + at, 512, WRITE), (STATUS + at, 1, WRITE)]);
-        first.wait(&mut v);
-        assert_eq!((v.q.load(STATUS + at, 1), v.q.load(DATA + at, 2)), (0, 20));
-        assert_eq!(statuses(&mut v, 2), [0xee, 0xee], "nothing was written to memory that was given up");
-        assert_eq!((v.q.load(DATA, 2), v.q.load(DATA + 0x1000, 2)), (0x7777, 0x7777));
-    }
-}
-
 /// A driver may not notify before it has said that it is ready; one that does is served then.
 #[test]
 fn what_was_notified_too_early_is_served_when_the_driver_is_ready() {
