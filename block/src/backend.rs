@@ -561,6 +561,13 @@ impl Backend {
         (count.operations, count.merged) = (count.operations + more, count.merged + more);
     }
 
+    /// A merged request that failed is made again in its parts: those are what counts.
+    pub fn forget_failed(&self, reads: bool) {
+        let stats = &mut self.state.lock().stats;
+        let count = if reads { &mut stats.rd } else { &mut stats.wr };
+        count.failed = count.failed.saturating_sub(1);
+    }
+
     /// What it did.
     pub fn stats(&self) -> Stats {
         self.state.lock().stats

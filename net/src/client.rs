@@ -198,7 +198,7 @@ impl Client {
         let filtered = self.filtered.load(Ordering::Relaxed) || peer.filtered.load(Ordering::Relaxed);
         match parcel.rest {
             // (Filters see what a wire would carry.)
-            Some(rest) if filtered || !peer.takes(&rest) => {
+            Some(rest) if filtered || !peer.takes(&rest) || !rest.describes(&parcel.frame) => {
                 let frames = rest.frames(parcel.frame).unwrap_or_default();
                 frames.into_iter().fold(true, |_, frame| self.send(frame))
             }

@@ -228,6 +228,34 @@ impl VnetHeader {
         Some(())
     }
 
+    /// Whether it says of a frame what its own headers say: TCP (or UDP, if it is not to be cut) whose checksum is missing where that
+    /// belongs, data to be cut, an IP length that is the frame's. Others are not passed on unfinished: what they become is seen when they
+    /// are finished.
+    pub fn describes(&self, frame: &[u8]) -> bool {
+        let Some(h) = headers(frame) else { return false };
+        let len = if h.v4 { word(frame, h.ip + 2) } else { word(frame, h.ip + 4).and_then(|n| n.checked_add(40)) };
+        if len.is_none_or(|n| h.ip + usize::from(n) != frame.len()) {
+            return false;
+        }
+        let kind = self.gso_type & !Self::ECN;
+        let (place, least) = if h.proto == TCP { (16, 20) } else { (6, 8) };
+        let header = match h.proto {
+            TCP => frame.get(h.upper + 12).map_or(0, |b| usize::from(b >> 4) * 4),
+            UDP if kind == Self::NONE => 8,
+            _ => return false,
+        };
+        let cut = match kind {
+            Self::NONE => true,
+            Self::TCPV4 | Self::TCPV6 => {
+                h.v4 == (kind == Self::TCPV4) && self.gso_size > 0 && h.upper + header < frame.len()
+            }
+            _ => false,
+        };
+        let summed =
+            self.flags & Self::NEEDS_CSUM != 0 && usize::from(self.csum_start) == h.upper && self.csum_offset == place;
+        cut && summed && header >= least && h.upper + header <= frame.len()
+    }
+
     /// The frames that one with this header stands for; `None`: the header does not go with the frame.
     pub fn frames(&self, mut frame: Frame) -> Option<Vec<Frame>> {
         let kind = self.gso_type & !Self::ECN;

@@ -301,13 +301,17 @@ impl VirtioBlk {
         };
         self.submit(request, move |d, m, outcome| {
             if outcome.result.is_err() {
-                // One by one, so that only what cannot be done fails.
+                // One by one, so that only what cannot be done fails, and counts as failed.
+                if let Some(backend) = d.conf.backend() {
+                    backend.forget_failed(reads);
+                }
                 return pieces.iter().for_each(|(ticket, _)| d.run(m, *ticket));
             }
             if let Some(backend) = d.conf.backend() {
                 backend.count_merged(reads, pieces.len().saturating_sub(1) as u64);
             }
             let mut data = outcome.data.as_slice();
+            let mut given = false;
             for (ticket, len) in pieces {
                 let (mine, rest) = data.split_at(data.len().min(len));
                 data = rest;
@@ -317,8 +321,11 @@ impl VirtioBlk {
                     d.write_to(m, &p.chain.writable, 0, mine);
                 }
                 d.give_back(m, p.queue, &p.chain, Status::Ok);
+                given = true;
             }
-            d.interrupt(m, queue);
+            if given {
+                d.interrupt(m, queue);
+            }
         });
         true
     }
