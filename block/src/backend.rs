@@ -441,6 +441,33 @@ impl Backend {
 
     // ---- requests ----
 
+    /// Whether [`Backend::submit`] could as well be done at once: nothing waits for a medium, for limits or for another request.
+    fn is_instant(&self, node: &Node) -> bool {
+        node.driver().is_instant() && !self.copy_on_read() && self.group().is_none() && self.tracker.lock().is_idle()
+    }
+
+    /// Whether [`Backend::do_now`] does what is asked of it.
+    pub fn takes_no_time(&self) -> bool {
+        self.root().is_some_and(|n| self.is_instant(&n))
+    }
+
+    /// Does a request on the spot if it takes no time, whatever its medium; else it is the caller's again, for [`Backend::submit`]. May be
+    /// called with the machine locked. The caller bounds how much it does so.
+    ///
+    /// # Errors
+    /// The request, untouched.
+    pub fn do_now(&self, mut request: Request) -> std::result::Result<Outcome, Request> {
+        let Some(node) = self.root().filter(|n| self.is_instant(n)) else { return Err(request) };
+        let end = request.offset.checked_add(request.len());
+        if request.op != Op::Flush && end.is_none_or(|end| end > self.len()) {
+            return Err(request); // refused there
+        }
+        let begun = Instant::now();
+        let result = perform(&node, &mut request, false);
+        self.account(&request, &result, begun);
+        Ok(Outcome { result, data: request.data })
+    }
+
     /// Starts a request; `done` is called by [`crate::Blocks::deliver`], never from here. May be called with the machine locked.
     pub fn submit(self: &Arc<Self>, mut request: Request, done: Done) {
         self.pool.begin();
@@ -497,23 +524,7 @@ impl Backend {
         // A driver that panics has not done its work; whoever waits for it must hear of that.
         let result = catch_unwind(AssertUnwindSafe(|| perform(&work.node, &mut work.request, copy_on_read)));
         let result = result.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
-        let op = &work.request.op;
-        {
-            let mut s = self.state.lock();
-            let now = Instant::now();
-            s.stats.last = Some(now);
-            if let (Op::Write { .. }, Ok(())) = (op, &result) {
-                s.stats.wr_highest_offset = s.stats.wr_highest_offset.max(work.request.offset + work.request.len());
-            }
-            let count = s.stats.of(op);
-            if result.is_ok() {
-                count.bytes += work.request.len();
-                count.operations += 1;
-                count.total_time_ns += now.duration_since(work.begun).as_nanos() as u64;
-            } else {
-                count.failed += 1;
-            }
-        }
+        self.account(&work.request, &result, work.begun);
         let next = self.tracker.lock().leave(ticket);
         for (ticket, work) in next {
             self.launch(ticket, work);
@@ -522,6 +533,39 @@ impl Backend {
         // Whoever hears of the end may delete the drive and its node at once: this thread must hold neither then.
         drop((work.node, self));
         pool.end(done, Outcome { result, data });
+    }
+
+    /// Counts a request that has ended.
+    fn account(&self, request: &Request, result: &io::Result<()>, begun: Instant) {
+        let op = &request.op;
+        let mut s = self.state.lock();
+        let now = Instant::now();
+        s.stats.last = Some(now);
+        if let (Op::Write { .. }, Ok(())) = (op, result) {
+            s.stats.wr_highest_offset = s.stats.wr_highest_offset.max(request.offset + request.len());
+        }
+        let count = s.stats.of(op);
+        if result.is_ok() {
+            count.bytes += request.len();
+            count.operations += 1;
+            count.total_time_ns += now.duration_since(begun).as_nanos() as u64;
+        } else {
+            count.failed += 1;
+        }
+    }
+
+    /// A request that has ended was made of `more` than one of the guest's.
+    pub fn count_merged(&self, reads: bool, more: u64) {
+        let stats = &mut self.state.lock().stats;
+        let count = if reads { &mut stats.rd } else { &mut stats.wr };
+        (count.operations, count.merged) = (count.operations + more, count.merged + more);
+    }
+
+    /// A merged request that failed is made again in its parts: those are what counts.
+    pub fn forget_failed(&self, reads: bool) {
+        let stats = &mut self.state.lock().stats;
+        let count = if reads { &mut stats.rd } else { &mut stats.wr };
+        count.failed = count.failed.saturating_sub(1);
     }
 
     /// What it did.

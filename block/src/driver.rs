@@ -124,6 +124,10 @@ pub trait Driver: Send + Sync {
     fn filtered(&self) -> Option<Arc<Node>> {
         None
     }
+    /// Whether requests take no time, so that whoever makes one may do it at once.
+    fn is_instant(&self) -> bool {
+        false
+    }
     /// The group whose limits hold for requests that pass.
     fn limits(&self) -> Option<Arc<Group>> {
         None

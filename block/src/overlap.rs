@@ -42,6 +42,11 @@ impl<T> Tracker<T> {
         Some((self.next, item))
     }
 
+    /// Whether there are no requests.
+    pub fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
+    }
+
     /// A request has ended: those that may start now.
     pub fn leave(&mut self, ticket: u64) -> Vec<(u64, T)> {
         self.active.retain(|a| a.0 != ticket);

@@ -129,7 +129,7 @@ fn stats(s: &Stats) -> Value {
         "zone_append_total_time_ns": 0,
         "flush_total_time_ns": s.flush.total_time_ns, "unmap_total_time_ns": s.unmap.total_time_ns,
         "wr_highest_offset": s.wr_highest_offset,
-        "rd_merged": 0, "wr_merged": 0, "zone_append_merged": 0, "unmap_merged": 0,
+        "rd_merged": s.rd.merged, "wr_merged": s.wr.merged, "zone_append_merged": 0, "unmap_merged": 0,
         "failed_rd_operations": s.rd.failed, "failed_wr_operations": s.wr.failed,
         "failed_zone_append_operations": 0,
         "failed_flush_operations": s.flush.failed, "failed_unmap_operations": s.unmap.failed,

@@ -10,6 +10,8 @@ pub struct Count {
     pub bytes: u64,
     /// Requests done.
     pub operations: u64,
+    /// Of those, how many were done together with one before them.
+    pub merged: u64,
     /// Time they took together, in ns.
     pub total_time_ns: u64,
     /// Requests that failed on the host.

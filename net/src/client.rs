@@ -2,15 +2,49 @@
 
 use crate::filter::{self, Filter};
 use crate::nets::Nets;
+use crate::offload::VnetHeader;
 use parking_lot::{Mutex, RwLock};
 use qom::Result;
 use serde_json::Value;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 /// An Ethernet frame without checksum.
 pub type Frame = Vec<u8>;
+
+/// What is sent: a frame, or one at which something is still to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parcel {
+    /// The bytes.
+    pub frame: Frame,
+    /// What is to be done: a checksum, segmentation. It comes only to those who say that they take it ([`Client::set_takes`]).
+    pub rest: Option<VnetHeader>,
+}
+
+impl From<Frame> for Parcel {
+    fn from(frame: Frame) -> Self {
+        Self { frame, rest: None }
+    }
+}
+
+impl std::ops::Deref for Parcel {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+/// Unfinished frames that a client takes, as bits.
+pub mod takes {
+    /// The checksum of TCP or UDP is missing.
+    pub const CHECKSUM: u8 = 1;
+    /// TCP over IPv4 that is to be cut.
+    pub const TCPV4: u8 = 2;
+    /// TCP over IPv6 that is to be cut.
+    pub const TCPV6: u8 = 4;
+}
 /// Most frames that wait for a client.
 pub const INBOX: usize = 1024;
 /// From this many waiting frames on a sender is asked to pause.
@@ -21,7 +55,7 @@ pub const MAX_FRAME: usize = 68 * 1024;
 /// The owner of a client. Called on the event loop's thread with no lock held.
 pub trait End: Send + Sync {
     /// Takes frames off the front, as many as it can now.
-    fn receive(&self, frames: &mut VecDeque<Frame>);
+    fn receive(&self, frames: &mut VecDeque<Parcel>);
     /// The peer's inbox has room again after [`Client::send`] said that it was full.
     fn peer_ready(&self) {}
     /// The link went up or down.
@@ -52,7 +86,9 @@ pub struct Client {
     nets: Weak<Nets>,
     peer: RwLock<Weak<Client>>,
     link_down: AtomicBool,
-    inbox: Mutex<VecDeque<Frame>>,
+    inbox: Mutex<VecDeque<Parcel>>,
+    /// [`takes`].
+    takes: AtomicU8,
     /// A sender was told to pause.
     waited_for: AtomicBool,
     end: RwLock<Option<Arc<dyn End>>>,
@@ -71,6 +107,7 @@ impl Client {
             peer: RwLock::default(),
             link_down: AtomicBool::new(false),
             inbox: Mutex::default(),
+            takes: AtomicU8::new(0),
             waited_for: AtomicBool::new(false),
             end: RwLock::default(),
             filters: RwLock::default(),
@@ -135,26 +172,48 @@ impl Client {
         }
     }
 
-    /// Sends a frame to the peer; false: pause until [`End::peer_ready`]. A frame that cannot go anywhere is lost. From any thread,
-    /// with or without the machine lock.
-    pub fn send(&self, frame: Frame) -> bool {
+    /// Says which unfinished frames it takes, [`takes`].
+    pub fn set_takes(&self, bits: u8) {
+        self.takes.store(bits, Ordering::Relaxed);
+    }
+
+    fn takes(&self, rest: &VnetHeader) -> bool {
+        let bit = match rest.gso_type & !VnetHeader::ECN {
+            VnetHeader::NONE if matches!(rest.csum_offset, 6 | 16) => takes::CHECKSUM,
+            VnetHeader::TCPV4 => takes::TCPV4,
+            VnetHeader::TCPV6 => takes::TCPV6,
+            _ => return false,
+        };
+        self.takes.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Sends a frame to the peer; false: pause until [`End::peer_ready`]. A frame that cannot go anywhere is lost; one that is unfinished
+    /// goes as it is to a peer that takes it, and is finished for others. From any thread, with or without the machine lock.
+    pub fn send(&self, parcel: impl Into<Parcel>) -> bool {
+        let parcel = parcel.into();
         let Some(peer) = self.peer().filter(|p| self.is_link_up() && p.is_link_up()) else { return true };
-        if frame.len() > MAX_FRAME || frame.is_empty() {
+        if parcel.len() > MAX_FRAME || parcel.is_empty() {
             return true;
         }
-        if self.filtered.load(Ordering::Relaxed) || peer.filtered.load(Ordering::Relaxed) {
-            return self.send_behind(&peer, frame, None);
+        let filtered = self.filtered.load(Ordering::Relaxed) || peer.filtered.load(Ordering::Relaxed);
+        match parcel.rest {
+            // (Filters see what a wire would carry.)
+            Some(rest) if filtered || !peer.takes(&rest) || !rest.describes(&parcel.frame) => {
+                let frames = rest.frames(parcel.frame).unwrap_or_default();
+                frames.into_iter().fold(true, |_, frame| self.send(frame))
+            }
+            _ if filtered => self.send_behind(&peer, parcel.frame, None),
+            _ => self.put(&peer, parcel),
         }
-        self.put(&peer, frame)
     }
 
     /// Leads a frame through the filters between this client and `peer`, from behind one of them on.
     pub(crate) fn send_behind(&self, peer: &Arc<Client>, frame: Frame, behind: Option<&Filter>) -> bool {
-        filter::through(self, peer, frame, behind).is_none_or(|frame| self.put(peer, frame))
+        filter::through(self, peer, frame, behind).is_none_or(|frame| self.put(peer, frame.into()))
     }
 
     /// Puts a frame into the peer's inbox.
-    fn put(&self, peer: &Arc<Client>, frame: Frame) -> bool {
+    fn put(&self, peer: &Arc<Client>, frame: Parcel) -> bool {
         let (first, room) = {
             let mut inbox = peer.inbox.lock();
             if inbox.len() < INBOX {

@@ -23,7 +23,7 @@ mod nic;
 pub mod offload;
 pub mod user;
 
-pub use client::{Client, End, Frame};
+pub use client::{Client, End, Frame, Parcel};
 pub use hw_core::opts::Opts;
 pub use mac::MacAddr;
 pub use nets::{Nets, NicRequest};

@@ -1,8 +1,9 @@
 //! What a network card has: the `mac` and `netdev` properties and a client.
 
-use crate::client::{Client, End, Frame};
+use crate::client::{Client, End, Parcel};
 pub use crate::mac::MacProp;
 use crate::nets::Nets;
+use crate::offload::VnetHeader;
 use hw_core::{Core, Device, Locked};
 use parking_lot::{Mutex, RwLock};
 use qom::{Error, Handle, Level, ObjRef, Property, PropertyField, Result};
@@ -70,12 +71,17 @@ impl Drop for BusyGuard<'_> {
     }
 }
 
+/// Takes an unfinished frame; false: it stays.
+pub type ReceiveUnfinished<T> = fn(&T, &mut Locked, &[u8], &VnetHeader) -> bool;
+
 /// How a card takes frames: each function gets the device and the held machine lock.
 pub struct NicHandlers<T> {
     /// Whether it takes a frame now; if not, it calls [`Nic::flush`] when it does again.
     pub can_receive: fn(&T, &mut Locked) -> bool,
     /// Takes a frame; false: it could not after all, and the frame stays.
     pub receive: fn(&T, &mut Locked, &[u8]) -> bool,
+    /// [`NicHandlers::receive`] for an unfinished frame, of a kind that the card takes ([`Nic::set_takes`]).
+    pub receive_unfinished: Option<ReceiveUnfinished<T>>,
     /// The cable was plugged in or out.
     pub link_changed: fn(&T, &mut Locked, bool),
     /// The backend, which could not keep up, can again.
@@ -111,7 +117,7 @@ impl<T: Level> NicEnd<T> {
 }
 
 impl<T: Level> End for NicEnd<T> {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
         if !self.nets.upgrade().is_some_and(|n| n.is_running()) {
             return;
         }
@@ -119,7 +125,16 @@ impl<T: Level> End for NicEnd<T> {
         let alive = self.device.with(|d| {
             let mut m = Core::of(d).lock();
             while let Some(frame) = frames.front() {
-                if !(h.can_receive)(d, &mut m) || !(h.receive)(d, &mut m, frame) {
+                if !(h.can_receive)(d, &mut m) {
+                    break;
+                }
+                let taken = match (&frame.rest, h.receive_unfinished) {
+                    (None, _) => (h.receive)(d, &mut m, frame),
+                    (Some(rest), Some(receive)) => receive(d, &mut m, frame, rest),
+                    // It says that it takes what it cannot: lost.
+                    (Some(_), None) => true,
+                };
+                if !taken {
                     break;
                 }
                 frames.pop_front();
@@ -217,8 +232,15 @@ impl Nic {
     }
 
     /// Sends a frame; false: the backend cannot keep up (the frame may be lost).
-    pub fn send(&self, frame: Frame) -> bool {
-        self.client().is_none_or(|c| c.send(frame))
+    pub fn send(&self, parcel: impl Into<Parcel>) -> bool {
+        self.client().is_none_or(|c| c.send(parcel))
+    }
+
+    /// Says which unfinished frames the card takes now, [`crate::client::takes`].
+    pub fn set_takes(&self, bits: u8) {
+        if let Some(client) = self.client() {
+            client.set_takes(bits);
+        }
     }
 
     /// Whether the backend keeps up; if not, [`NicHandlers::peer_ready`] follows.

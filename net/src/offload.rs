@@ -5,7 +5,7 @@
 //! Frames and headers are a guest's: whatever does not fit together gives no frame.
 
 use crate::checksum::{fold, insert, long, put_long, put_word, sum, word};
-use crate::client::Frame;
+use crate::client::{Frame, Parcel};
 
 /// TCP flags: those of the last segment alone, and that of the first.
 const TCP_FIN_PSH: u8 = 1 | 8;
@@ -134,6 +134,27 @@ pub fn sign(frame: &mut [u8], h: Headers, ip: bool, upper: bool) {
     }
 }
 
+/// A TCP frame without its checksum, and, with a `size`, to be cut into frames with that much data. What is no TCP frame stays what it is.
+pub fn unfinished(mut frame: Frame, size: Option<u16>) -> Parcel {
+    let Some(h) = headers(&frame).filter(|h| h.proto == TCP) else { return frame.into() };
+    let addresses = if h.v4 { h.ip + 12..h.ip + 20 } else { h.ip + 8..h.ip + 40 };
+    let (Some(addresses), Some(data)) = (frame.get(addresses), frame.get(h.upper..)) else { return frame.into() };
+    let header = data.get(12).map_or(0, |b| usize::from(b >> 4) * 4);
+    // The field holds what is not among the bytes that are summed: the pseudo-header.
+    let pseudo = fold(u64::from(sum(addresses)) + u64::from(TCP) + data.len() as u64) as u16;
+    put_word(&mut frame, h.upper + 16, pseudo);
+    let kind = if h.v4 { VnetHeader::TCPV4 } else { VnetHeader::TCPV6 };
+    let rest = VnetHeader {
+        flags: VnetHeader::NEEDS_CSUM,
+        gso_type: if size.is_some() { kind } else { VnetHeader::NONE },
+        hdr_len: if size.is_some() { (h.upper + header) as u16 } else { 0 },
+        gso_size: size.unwrap_or(0),
+        csum_start: h.upper as u16,
+        csum_offset: 16,
+    };
+    Parcel { frame, rest: Some(rest) }
+}
+
 /// A checksum as it is sent: in UDP zero would say that there is none.
 fn not_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
@@ -205,6 +226,34 @@ impl VnetHeader {
         let value = !(sum(frame.get(start..)?) as u16);
         put_word(frame, at, not_zero(value));
         Some(())
+    }
+
+    /// Whether it says of a frame what its own headers say: TCP (or UDP, if it is not to be cut) whose checksum is missing where that
+    /// belongs, data to be cut, an IP length that is the frame's. Others are not passed on unfinished: what they become is seen when they
+    /// are finished.
+    pub fn describes(&self, frame: &[u8]) -> bool {
+        let Some(h) = headers(frame) else { return false };
+        let len = if h.v4 { word(frame, h.ip + 2) } else { word(frame, h.ip + 4).and_then(|n| n.checked_add(40)) };
+        if len.is_none_or(|n| h.ip + usize::from(n) != frame.len()) {
+            return false;
+        }
+        let kind = self.gso_type & !Self::ECN;
+        let (place, least) = if h.proto == TCP { (16, 20) } else { (6, 8) };
+        let header = match h.proto {
+            TCP => frame.get(h.upper + 12).map_or(0, |b| usize::from(b >> 4) * 4),
+            UDP if kind == Self::NONE => 8,
+            _ => return false,
+        };
+        let cut = match kind {
+            Self::NONE => true,
+            Self::TCPV4 | Self::TCPV6 => {
+                h.v4 == (kind == Self::TCPV4) && self.gso_size > 0 && h.upper + header < frame.len()
+            }
+            _ => false,
+        };
+        let summed =
+            self.flags & Self::NEEDS_CSUM != 0 && usize::from(self.csum_start) == h.upper && self.csum_offset == place;
+        cut && summed && header >= least && h.upper + header <= frame.len()
     }
 
     /// The frames that one with this header stands for; `None`: the header does not go with the frame.

@@ -243,6 +243,8 @@ pub struct Ring {
     packed: bool,
     /// Chains are put into tables.
     pub indirect: bool,
+    /// Chains are offered without a notification.
+    pub quiet: bool,
     next: u16,
     wrap: bool,
     avail: u16,
@@ -260,6 +262,7 @@ impl Ring {
             device,
             packed,
             indirect: false,
+            quiet: false,
             next: 0,
             wrap: true,
             avail: 0,
@@ -341,7 +344,9 @@ impl Ring {
 
     /// Notifies.
     pub fn kick(&mut self, v: &mut Virtio) {
-        v.notify(self.n);
+        if !self.quiet {
+            v.notify(self.n);
+        }
     }
 
     /// Whether the chain that was offered last is used; a split ring.

@@ -3,10 +3,14 @@
 use std::{collections::BTreeSet, process::Command, time::Duration};
 use tests::{
     guest::Linux,
+    packages,
     peer_bench::{
-        BOOTS, Options, image,
-        plan::Plan,
+        BOOTS, Options,
+        devices::{self, Devices},
+        image,
+        plan::{Machine, Plan},
         report::{Report, Row, geomean, median},
+        server,
         side::{Booted, Native, Run, guest_args},
     },
     process,
@@ -24,7 +28,7 @@ fn digests() -> impl Iterator<Item = (&'static str, u64, &'static str)> {
 }
 
 fn native() -> Native {
-    Native::start(&image::guest_program().expect("the guest program"), None).expect("it starts")
+    Native::start(&image::guest_program().expect("the guest program"), None, None).expect("it starts")
 }
 
 #[test]
@@ -56,7 +60,7 @@ fn own_workloads_compute_the_same_in_a_guest() {
     let small = image::small(&image::guest_program().expect("the guest program")).expect("an image");
     let linux = Linux::amd64_from(small).expect("the packages");
     let mut command = Command::new(process::binary());
-    command.args(guest_args(&linux, 2, "tcg"));
+    command.args(guest_args(&linux, "", 2, "tcg"));
     let (mut guest, _) = Booted::start(command).expect("it boots");
     for (name, count, digest) in digests() {
         assert_eq!(guest.run(name, count, limit).expect(name).digest, digest, "{name}");
@@ -66,10 +70,38 @@ fn own_workloads_compute_the_same_in_a_guest() {
     guest.off().expect("it powers off");
 }
 
+/// What the guest reads and writes, sends and receives is what the same workload does on the host.
+#[test]
+fn disks_and_the_network_give_the_same_in_a_guest() {
+    let limit = Duration::from_secs(120);
+    let server = server::start().expect("a server");
+    let program = image::guest_program().expect("the guest program");
+    let mut native = Native::start(&program, None, Some(server)).expect("it starts");
+    let linux = Linux::amd64_from(devices::image().expect("an image")).expect("the packages");
+    let devices = Devices::new(&packages::peer().expect("the packages"), server).expect("images");
+    let mut command = Command::new(process::binary());
+    command.args(guest_args(&linux, &devices.settings(), 1, "tcg")).args(devices.args());
+    let (mut guest, _) = Booted::start(command).expect("it boots");
+    let plan = Plan::read().expect("floors.toml");
+    let mut seen = 0;
+    for (_, work) in plan.works().filter(|(g, _)| g.machine == Machine::Devices) {
+        let runs = [native.run(&work.name, 3).expect(&work.name), guest.run(&work.name, 3, limit).expect(&work.name)];
+        assert_eq!(runs[0].digest, runs[1].digest, "{}", work.name);
+        seen += 1;
+    }
+    assert_eq!(seen, 28 + 5 + 1);
+    guest.off().expect("it powers off");
+    // Everything lies where the guest has put it.
+    let raw = std::fs::read(devices.folder().join("raw")).expect("the image");
+    assert!(raw[..1 << 20].chunks(512).all(|sector| sector[..8] != [0; 8]));
+}
+
 const PLAN: &str = "[any]\nfloor = 0.9\n\
     [group.a]\ntitle = 'A'\nfloor = 2\ngoal = 3\nwork = { x = 10, y = 20 }\n\
     [group.s]\ntitle = 'S'\nmeasure = 'share'\nfloor = 0.85\ngoal = 0.95\n\
     work = { one = { count = 5, cpus = 2 }, two = { count = 5, cpus = 2, alone = 'one' } }\n";
+const DEVICES: &str = "[any]\nfloor = 0.9\n\
+    [group.d]\ntitle = 'D'\nmachine = 'devices'\nmeasure = 'wall'\nmost = 3\nfloor = 1\ngoal = 2\nwork = { x = 10 }\n";
 
 #[test]
 fn plans_are_checked() {
@@ -83,6 +115,8 @@ fn plans_are_checked() {
         ("alone = 'one'", "alone = 'three'", "no workload three"),
         ("one = { count = 5", "one = { count = 6", "the same count and cpus"),
         ("'share'", "'sum'", "measure"),
+        ("goal = 3", "goal = 3\nmachine = 'car'", "machine"),
+        ("goal = 3", "goal = 3\nmost = 'all'", "no number most"),
         ("[any]", "[some]", "no table any"),
     ] {
         let error = Plan::parse(&PLAN.replacen(from, to, 1)).expect_err(why);
@@ -120,6 +154,19 @@ fn floors_hold_for_groups_and_for_each_workload() {
     let mut no_gain = good();
     no_gain[3] = row(1.0, [6.0; 3], 6.0);
     assert_eq!(report(no_gain), ["S: 0.67 is below the floor, 0.85"]);
+}
+
+#[test]
+fn elapsed_time_counts_where_the_plan_says_so_and_shares_of_a_core_are_bounded() {
+    let plan = Plan::parse(DEVICES).expect("a plan");
+    let below = |ours: Run, peer: Run| {
+        let row = Row { native: vec![], guest: [vec![ours], vec![peer]], failures: vec![] };
+        Report::new(&plan, plan.works().map(|(g, w)| (g, w, row.clone())).collect()).below()
+    };
+    assert_eq!(below(run(0.2, 10.0), run(0.1, 10.0)), Vec::<String>::new());
+    assert_eq!(below(run(0.31, 10.0), run(9.0, 10.0)), ["x: 3.1 % of a host core, at most 3 are allowed"]);
+    let slow = below(run(0.1, 20.0), run(1.0, 10.0));
+    assert_eq!(slow, ["x: 0.50 is below the floor of any workload, 0.9", "D: 0.50 is below the floor, 1"]);
 }
 
 #[test]

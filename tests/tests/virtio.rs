@@ -1,7 +1,9 @@
 //! Virtio devices by their registers and rings, and firmware that boots from them.
 
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tests::packages;
+use tests::qmp::Qmp;
 use tests::qtest::Qtest;
 use tests::virtio::{Desc, INDIRECT, NEXT, Ring, VIRTIO_PCI, Virtio, WRITE};
 
@@ -309,6 +311,95 @@ fn queues_can_be_reset_and_memory_is_reached_as_a_bus_master_only() {
     first.kick(&mut v);
     first.wait(&mut v);
     assert_eq!(v.q.load(STATUS, 1), 0);
+}
+
+/// Offers requests of one sector each, from `sector` on, that are notified together: their data, and their status, `0x1000` apart.
+fn offer_together(v: &mut Virtio, ring: &mut Ring, kind: u32, sector: u64, count: u64) {
+    ring.quiet = true;
+    for n in 0..count {
+        let at = n * 0x1000;
+        v.q.store(HEADER + at, 8, kind.into());
+        v.q.store(HEADER + at + 8, 8, sector + n);
+        v.q.store(STATUS + at, 1, 0xee);
+        let into = if kind == 0 { WRITE } else { 0 };
+        ring.offer(v, &[(HEADER + at, 16, 0), (DATA + at, 512, into), (STATUS + at, 1, WRITE)]);
+    }
+    ring.quiet = false;
+    ring.kick(v);
+}
+
+fn statuses(v: &mut Virtio, count: u64) -> Vec<u64> {
+    (0..count).map(|n| v.q.load(STATUS + n * 0x1000, 1)).collect()
+}
+
+/// The monitor, and a disk whose first sector may not become another format's.
+fn watched(path: &Path, drive: &str, device: &str) -> (Virtio, Qmp) {
+    let socket = path.with_file_name("qmp");
+    let drive = format!("if=none,id=d,file={}{drive}", path.display());
+    let (device, qmp) =
+        (format!("virtio-blk-pci,drive=d,addr=4{device}"), format!("unix:{},server=on,wait=off", socket.display()));
+    let v = Virtio::new(start(&["-drive", &drive, "-device", &device, "-qmp", &qmp]), 4);
+    let mut q = Qmp::connect(&socket);
+    q.run("qmp_capabilities", json!({}));
+    (v, q)
+}
+
+fn counts(q: &mut Qmp, kind: &str) -> (Value, Value, Value, Value) {
+    let s = q.run("query-blockstats", json!({}))[0]["stats"].clone();
+    let of = |name: &str| s[name].clone();
+    let failed = of(&format!("failed_{kind}_operations"));
+    (of(&format!("{kind}_operations")), of(&format!("{kind}_merged")), of(&format!("{kind}_bytes")), failed)
+}
+
+#[test]
+fn neighbours_become_one_request_and_fail_one_by_one() {
+    let (_dir, path) = image(64);
+    let (mut v, mut q) = watched(&path, "", ",werror=report");
+    v.start(VIRTIO_PCI);
+    let mut ring = v.queue(0, false);
+    v.driver_ok();
+    offer_together(&mut v, &mut ring, 0, 8, 3);
+    ring.wait(&mut v);
+    assert_eq!(statuses(&mut v, 3), [0, 0, 0]);
+    assert_eq!([0, 1, 2].map(|n| v.q.load(DATA + n * 0x1000 + 510, 2)), [8, 9, 10]);
+    assert_eq!(counts(&mut q, "rd"), (json!(3), json!(2), json!(1536), json!(0)));
+    // The first may not be written, the others are no worse for that.
+    v.q.write(DATA, b"QED\0");
+    v.q.write(DATA + 0x1000, &[0x5a; 512]);
+    v.q.write(DATA + 0x2000, &[0xa5; 512]);
+    offer_together(&mut v, &mut ring, 1, 0, 3);
+    ring.wait(&mut v);
+    assert_eq!(statuses(&mut v, 3), [1, 0, 0]);
+    let disk = std::fs::read(&path).expect("the image");
+    assert_eq!(disk[..1536], [[0; 512], [0x5a; 512], [0xa5; 512]].concat());
+    assert_eq!(counts(&mut q, "wr"), (json!(2), json!(0), json!(1024), json!(1)));
+    // The first end of the disk that is not there fails alone, too.
+    offer_together(&mut v, &mut ring, 0, 62, 3);
+    ring.wait(&mut v);
+    assert_eq!(statuses(&mut v, 3), [0, 0, 1]);
+}
+
+#[test]
+fn a_part_of_a_merged_write_that_stops_the_machine_is_made_again() {
+    let (_dir, path) = image(64);
+    let (mut v, mut q) = watched(&path, "", ",werror=stop");
+    v.start(VIRTIO_PCI);
+    let mut ring = v.queue(0, false);
+    v.driver_ok();
+    v.q.write(DATA, b"QED\0");
+    v.q.write(DATA + 0x1000, &[0x5a; 512]);
+    offer_together(&mut v, &mut ring, 1, 0, 2);
+    q.event("STOP");
+    assert_eq!(q.run("query-status", json!({}))["status"], "io-error");
+    v.until("the other part is written", |v| v.q.load(STATUS + 0x1000, 1) == 0);
+    assert_eq!(statuses(&mut v, 2), [0xee, 0]);
+    v.q.write(DATA, &[0x33; 512]);
+    // What the driver does with a buffer that it has back is its own business.
+    v.q.write(DATA + 0x1000, &[0x44; 512]);
+    q.run("cont", json!({}));
+    ring.wait(&mut v);
+    assert_eq!(statuses(&mut v, 2), [0, 0]);
+    assert_eq!(std::fs::read(&path).expect("the image")[..1024], [[0x33; 512], [0x5a; 512]].concat());
 }
 
 /// A driver may not notify before it has said that it is ready; one that does is served then.

@@ -1,6 +1,7 @@
 //! Input and output past the host's page cache (O_DIRECT): buffers, offsets and lengths are multiples of a page; what is not goes
 //! through a buffer that is.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,27 +9,28 @@ use std::os::unix::fs::FileExt;
 /// What satisfies every device's alignment.
 const ALIGN: usize = 4096;
 
-/// A buffer that begins at a multiple of [`ALIGN`].
-struct Aligned {
-    bytes: Vec<u8>,
-    skip: usize,
-    len: usize,
+/// Longest buffer that a thread keeps.
+const KEPT: usize = 2 << 20;
+
+thread_local! {
+    /// This thread's buffer: requests come one after the other, mostly of one size.
+    static BOUNCE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let bytes = vec![0u8; len + ALIGN];
+/// Calls `f` with `len` bytes that begin at a multiple of [`ALIGN`]. What is in them is of no use, and not to be passed on.
+fn with_bounce<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+    BOUNCE.with(|cell| {
+        let mut bytes = cell.take();
+        if bytes.len() < len + ALIGN {
+            bytes = vec![0; len + ALIGN];
+        }
         let skip = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
-        Self { bytes, skip, len }
-    }
-
-    fn get(&self) -> &[u8] {
-        self.bytes.get(self.skip..self.skip + self.len).unwrap_or_default()
-    }
-
-    fn get_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.skip..self.skip + self.len).unwrap_or_default()
-    }
+        let result = f(bytes.get_mut(skip..skip + len).unwrap_or_default());
+        if bytes.len() <= KEPT {
+            cell.set(bytes);
+        }
+        result
+    })
 }
 
 /// Whether a range is whole pages.
@@ -46,43 +48,47 @@ fn around(offset: u64, len: usize) -> (u64, usize, usize) {
 /// Reads as much of `buf` as the file has; the bytes read.
 pub(super) fn read(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
     let (start, before, whole) = around(offset, buf.len());
-    let mut bounce = Aligned::new(whole);
-    let mut done = 0;
-    while done < whole {
-        let rest = bounce.get_mut().get_mut(done..).unwrap_or_default();
-        match file.read_at(rest, start + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
+    with_bounce(whole, |bounce| {
+        let mut done = 0;
+        while done < whole {
+            match file.read_at(bounce.get_mut(done..).unwrap_or_default(), start + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            if done % ALIGN != 0 {
+                break; // the end of the file
+            }
         }
-        if done % ALIGN != 0 {
-            break; // the end of the file
+        let got = done.saturating_sub(before).min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..got), bounce.get(before..before + got)) {
+            to.copy_from_slice(from);
         }
-    }
-    let got = done.saturating_sub(before).min(buf.len());
-    if let (Some(to), Some(from)) = (buf.get_mut(..got), bounce.get().get(before..before + got)) {
-        to.copy_from_slice(from);
-    }
-    Ok(got)
+        Ok(got)
+    })
 }
 
 /// Writes all of `buf`, reading what lies around it first where it is not aligned. The file keeps its size if it was larger, and gets the
 /// size it would have without alignment.
 pub(super) fn write(file: &File, offset: u64, buf: &[u8]) -> io::Result<()> {
     let (start, before, whole) = around(offset, buf.len());
-    let mut bounce = Aligned::new(whole);
-    let size = file.metadata()?.len();
-    if before != 0 || whole != buf.len() {
-        read(file, start, bounce.get_mut())?;
-    }
-    if let Some(to) = bounce.get_mut().get_mut(before..before + buf.len()) {
-        to.copy_from_slice(buf);
-    }
-    file.write_all_at(bounce.get(), start)?;
-    let (end, written) = (offset + buf.len() as u64, start + whole as u64);
-    if written > size.max(end) && file.metadata()?.is_file() {
-        file.set_len(size.max(end))?;
-    }
-    Ok(())
+    with_bounce(whole, |bounce| {
+        if before == 0 && whole == buf.len() {
+            bounce.copy_from_slice(buf);
+            return file.write_all_at(bounce, start);
+        }
+        let size = file.metadata()?.len();
+        bounce.fill(0);
+        read(file, start, bounce)?;
+        if let Some(to) = bounce.get_mut(before..before + buf.len()) {
+            to.copy_from_slice(buf);
+        }
+        file.write_all_at(bounce, start)?;
+        let (end, written) = (offset + buf.len() as u64, start + whole as u64);
+        if written > size.max(end) && file.metadata()?.is_file() {
+            file.set_len(size.max(end))?;
+        }
+        Ok(())
+    })
 }

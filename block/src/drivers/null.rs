@@ -52,6 +52,9 @@ impl Driver for Null {
         self.wait();
         Ok(())
     }
+    fn is_instant(&self) -> bool {
+        self.latency.is_zero()
+    }
     fn set_perms(&self, _: Perm, _: Perm) -> Result<()> {
         Ok(())
     }

@@ -108,6 +108,9 @@ impl Driver for Raw {
     fn filename(&self) -> String {
         self.file.node().driver().filename()
     }
+    fn is_instant(&self) -> bool {
+        self.file.node().driver().is_instant()
+    }
     fn children(&self) -> Vec<ChildOf> {
         vec![("file", self.file.node().clone())]
     }

@@ -32,6 +32,9 @@ pub type FdCallback = Arc<dyn Fn(Ready) + Send + Sync>;
 /// Work for the loop's thread.
 pub type Job = Box<dyn FnOnce() + Send>;
 
+/// How often jobs that jobs post run before descriptors are looked at.
+const PASSES: usize = 4;
+
 struct Entry {
     fd: Arc<OwnedFd>,
     interest: Ready,
@@ -102,7 +105,7 @@ impl EventLoop {
         key
     }
 
-    /// Runs `job` on the loop's thread in its next round. Jobs run in the order they were posted.
+    /// Runs `job` on the loop's thread, in this round or the next. Jobs run in the order they were posted.
     pub fn post(&self, job: impl FnOnce() + Send + 'static) {
         self.inner.state.lock().jobs.push_back(Box::new(job));
         self.wake_up();
@@ -121,7 +124,7 @@ impl EventLoop {
     }
 
     /// Waits until something is ready, at most `timeout` (`None`: no limit), and runs what is due: descriptors first, then
-    /// timers, then the jobs that were posted before this call reached them. Says whether anything ran.
+    /// timers, then jobs: also those that jobs post, a few times in turn before descriptors are looked at again. Says whether anything ran.
     pub fn run_once(&self, timeout: Option<Duration>) -> bool {
         let ready = self.wait(timeout);
         let mut ran = false;
@@ -148,10 +151,15 @@ impl EventLoop {
             job();
             ran = true;
         }
-        let jobs = std::mem::take(&mut self.inner.state.lock().jobs);
-        for job in jobs {
-            job();
-            ran = true;
+        for _ in 0..PASSES {
+            let jobs = std::mem::take(&mut self.inner.state.lock().jobs);
+            if jobs.is_empty() {
+                break;
+            }
+            for job in jobs {
+                job();
+                ran = true;
+            }
         }
         ran
     }

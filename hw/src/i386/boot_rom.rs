@@ -64,7 +64,7 @@ impl BootRom {
             BootRom::Linux => {
                 blobs.fetch(key::SETUP_ADDR, key::SETUP_SIZE, key::SETUP_DATA)?;
                 blobs.fetch(key::CMDLINE_ADDR, key::CMDLINE_SIZE, key::CMDLINE_DATA)?;
-                blobs.fetch(key::INITRD_ADDR, key::INITRD_SIZE, key::INITRD_DATA)?;
+                blobs.fetch_initrd()?;
                 blobs.fetch(key::KERNEL_ADDR, key::KERNEL_SIZE, key::KERNEL_DATA)?;
                 start_linux(&mut a, word)?;
             }
@@ -144,6 +144,55 @@ impl Blobs<'_> {
         self.a.mov(ecx, eax)?;
         self.a.mov(ebx, select(data))?;
         self.a.call(self.copy)
+    }
+
+    /// Copies a Linux kernel's initrd to where the board wants it, or below what the firmware keeps for itself, if that is more than the
+    /// board thought: then the setup, which is there already, is told. INT 15h E801 says where usable memory ends: CX KiB from 1 MiB on,
+    /// DX times 64 KiB from 16 MiB on.
+    fn fetch_initrd(&mut self) -> Result<(), IcedError> {
+        const RAMDISK_IMAGE: u32 = 0x218; // boot.rst, "The Real-Mode Kernel Header"
+        let a = &mut *self.a;
+        let (mut keep, mut low, mut known) = (a.create_label(), a.create_label(), a.create_label());
+        a.xor(ecx, ecx)?;
+        a.xor(edx, edx)?;
+        a.mov(eax, 0xe801)?;
+        a.int(0x15)?;
+        a.cli()?;
+        a.jb(keep)?;
+        a.movzx(ecx, cx)?;
+        a.movzx(edx, dx)?;
+        a.test(edx, edx)?;
+        a.je(low)?;
+        a.shl(edx, 16)?;
+        a.add(edx, 16 << 20)?;
+        a.jmp(known)?;
+        a.set_label(&mut low)?;
+        a.shl(ecx, 10)?;
+        a.lea(edx, dword_ptr(ecx + (1 << 20)))?;
+        a.set_label(&mut known)?;
+        a.mov(ebp, edx)?;
+        item(a, self.word, key::INITRD_SIZE)?;
+        a.sub(ebp, eax)?;
+        a.jb(keep)?;
+        a.and(ebp, !0xfff)?;
+        item(a, self.word, key::INITRD_ADDR)?;
+        a.cmp(ebp, eax)?;
+        a.jae(keep)?;
+        item(a, self.word, key::SETUP_ADDR)?;
+        a.shr(eax, 4)?;
+        a.mov(es, ax)?;
+        a.mov(dword_ptr(RAMDISK_IMAGE).es(), ebp)?;
+        a.mov(edi, ebp)?;
+        let mut fetch = a.create_label();
+        a.jmp(fetch)?;
+        a.set_label(&mut keep)?;
+        item(a, self.word, key::INITRD_ADDR)?;
+        a.mov(edi, eax)?;
+        a.set_label(&mut fetch)?;
+        item(a, self.word, key::INITRD_SIZE)?;
+        a.mov(ecx, eax)?;
+        a.mov(ebx, select(key::INITRD_DATA))?;
+        a.call(self.copy)
     }
 }
 

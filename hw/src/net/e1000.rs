@@ -321,6 +321,7 @@ impl DeviceImpl for E1000 {
         let handlers = NicHandlers {
             can_receive: Self::can_receive,
             receive: Self::receive,
+            receive_unfinished: None,
             link_changed: Self::link_changed,
             peer_ready: None,
             rx_filter: None,

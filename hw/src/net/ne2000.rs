@@ -79,6 +79,7 @@ trait Board: Level {
                 d.settle(m);
                 taken
             },
+            receive_unfinished: None,
             // (The controller does not see its cable.)
             link_changed: |_, _, _| (),
             peer_ready: None,

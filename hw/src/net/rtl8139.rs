@@ -378,6 +378,7 @@ impl DeviceImpl for Rtl8139 {
         let handlers = NicHandlers {
             can_receive: Self::can_receive,
             receive: Self::receive,
+            receive_unfinished: None,
             link_changed: Self::link_changed,
             peer_ready: None,
             rx_filter: None,

@@ -13,6 +13,7 @@ use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, R
 use parking_lot::Mutex;
 use qom::{Class, Error, Handle, Level, Object, Prop, Result};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +43,8 @@ const AUTO_QUEUES: u16 = u16::MAX;
 const MAX_SECTORS: u32 = 0x3f_ffff;
 /// Bytes that one request moves at a time: bounds what a guest can make us hold.
 const CHUNK: u64 = 1 << 20;
+/// Longest request that is done at once, while the machine is locked, if its medium takes no time.
+const INSTANT: u64 = 128 << 10;
 
 /// A request at work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,9 +218,9 @@ impl VirtioBlk {
 
     // ---- requests ----
 
-    /// Takes a request from a queue.
-    fn begin(&self, m: &mut Locked, queue: usize, chain: Chain) {
-        let Some(backend) = self.conf.backend() else { return };
+    /// Takes a request from a queue; answers its number if there is work to do for it.
+    fn begin(&self, m: &mut Locked, queue: usize, chain: Chain) -> Option<u64> {
+        let backend = self.conf.backend()?;
         let mut head = [0; HEADER + RANGE];
         let n = self.read_from(m, &chain.readable, 0, &mut head);
         let head = head.get(..n).unwrap_or_default();
@@ -237,9 +240,111 @@ impl VirtioBlk {
                 let ticket = requests.next;
                 requests.next += 1;
                 requests.pending.insert(ticket, Pending { queue, chain, work, done: 0 });
-                self.run(m, ticket);
+                return Some(ticket);
             }
         }
+        None
+    }
+
+    /// Starts requests that came together. Neighbours that read, or write, one place after the other become one request of the medium's.
+    fn run_batch(&self, m: &mut Locked, queue: usize, tickets: &[u64]) {
+        let mut rest = tickets;
+        while !rest.is_empty() {
+            let (group, later) = rest.split_at(self.neighbours(m, rest).clamp(1, rest.len()));
+            if group.len() == 1 || !self.run_merged(m, queue, group) {
+                group.iter().for_each(|ticket| self.run(m, *ticket));
+            }
+            rest = later;
+        }
+    }
+
+    fn merges(&self) -> bool {
+        // (What takes no time is done before it could be put together.)
+        self.request_merging.get() && self.conf.backend().is_some_and(|b| !b.takes_no_time())
+    }
+
+    /// How many of these requests, from the first on, can be one.
+    fn neighbours(&self, m: &Locked, tickets: &[u64]) -> usize {
+        let pending = &self.requests.ro(m).pending;
+        let mut ranges = tickets.iter().map_while(|t| pending.get(t)?.work.range());
+        let Some((reads, start, mut end)) = ranges.next().filter(|_| self.merges()) else { return 1 };
+        let next = |(r, from, to): &(bool, u64, u64)| {
+            let fits = *r == reads && *from == end && to - start <= CHUNK;
+            if fits {
+                end = *to;
+            }
+            fits
+        };
+        1 + ranges.take_while(next).count()
+    }
+
+    /// Starts neighbours as one request; false: the guest took away what was to be written.
+    fn run_merged(&self, m: &mut Locked, queue: usize, group: &[u64]) -> bool {
+        let pending = &self.requests.ro(m).pending;
+        let all: Vec<(u64, Pending)> = group.iter().filter_map(|t| Some((*t, pending.get(t)?.clone()))).collect();
+        let Some((reads, offset, _)) = all.first().and_then(|(_, p)| p.work.range()) else { return false };
+        let pieces: Vec<(u64, usize)> = all.iter().map(|(t, p)| (*t, p.work.len() as usize)).collect();
+        let len = pieces.iter().map(|p| p.1).sum();
+        let request = if reads {
+            Request::read(offset, len)
+        } else {
+            let mut data = vec![0; len];
+            let mut room = data.as_mut_slice();
+            for (_, p) in &all {
+                let (mine, rest) = room.split_at_mut(room.len().min(p.work.len() as usize));
+                if self.read_from(m, &p.chain.readable, HEADER as u64, mine) < mine.len() {
+                    return false;
+                }
+                room = rest;
+            }
+            Request::write(offset, data)
+        };
+        self.submit(request, move |d, m, outcome| {
+            if outcome.result.is_err() {
+                // One by one, so that only what cannot be done fails, and counts as failed.
+                if let Some(backend) = d.conf.backend() {
+                    backend.forget_failed(reads);
+                }
+                return pieces.iter().for_each(|(ticket, _)| d.run(m, *ticket));
+            }
+            if let Some(backend) = d.conf.backend() {
+                backend.count_merged(reads, pieces.len().saturating_sub(1) as u64);
+            }
+            let mut data = outcome.data.as_slice();
+            let mut given = false;
+            for (ticket, len) in pieces {
+                let (mine, rest) = data.split_at(data.len().min(len));
+                data = rest;
+                // (A reset of the queue may have taken it away.)
+                let Some(p) = d.requests.rw(m).pending.remove(&ticket) else { continue };
+                if reads {
+                    d.write_to(m, &p.chain.writable, 0, mine);
+                }
+                d.give_back(m, p.queue, &p.chain, Status::Ok);
+                given = true;
+            }
+            if given {
+                d.interrupt(m, queue);
+            }
+        });
+        true
+    }
+
+    /// Starts a request of the medium's; `done` is called with the machine locked, unless a reset or a load comes first.
+    fn submit(&self, request: Request, done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static) {
+        let Some(backend) = self.conf.backend() else { return };
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let me: Handle<VirtioBlk> = self.this();
+        backend.submit(
+            request,
+            Box::new(move |outcome| {
+                let Some(d) = me.upgrade() else { return };
+                let m = &mut d.core().lock();
+                if d.epoch.load(Ordering::Relaxed) == epoch {
+                    done(&d, m, outcome);
+                }
+            }),
+        );
     }
 
     /// Starts a request's next piece.
@@ -267,18 +372,12 @@ impl VirtioBlk {
             }
         };
         let moved = request.len();
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        let me: Handle<VirtioBlk> = self.this();
-        backend.submit(
-            request,
-            Box::new(move |outcome| {
-                let Some(d) = me.upgrade() else { return };
-                let m = &mut d.core().lock();
-                if d.epoch.load(Ordering::Relaxed) == epoch {
-                    d.ended(m, ticket, moved, outcome);
-                }
-            }),
-        );
+        let whole = p.work.len() <= INSTANT;
+        let request = match if whole { backend.do_now(request) } else { Err(request) } {
+            Ok(outcome) => return self.ended(m, ticket, moved, outcome),
+            Err(request) => request,
+        };
+        self.submit(request, move |d, m, outcome| d.ended(m, ticket, moved, outcome));
     }
 
     /// A piece of a request has ended.
@@ -316,12 +415,16 @@ impl VirtioBlk {
         self.complete(m, p.queue, &p.chain, status);
     }
 
-    /// Gives a request back to the driver.
+    /// Gives a request back to the driver, which hears of it.
     fn complete(&self, m: &mut Locked, queue: usize, chain: &Chain, status: Status) {
+        self.give_back(m, queue, chain, status);
+        self.interrupt(m, queue);
+    }
+
+    fn give_back(&self, m: &mut Locked, queue: usize, chain: &Chain, status: Status) {
         let room = total(&chain.writable);
         self.write_to(m, &chain.writable, room.saturating_sub(1), &[status as u8]);
         self.push(m, queue, chain, u32::try_from(room).unwrap_or(u32::MAX));
-        self.interrupt(m, queue);
     }
 
     /// Makes all requests at work once more.
@@ -406,7 +509,9 @@ impl VirtioImpl for VirtioBlk {
     }
 
     fn handle_queue(&self, m: &mut Locked, n: usize) {
-        self.each_chain(m, n, |d: &Self, m, chain| d.begin(m, n, chain));
+        let batch = RefCell::new(vec![]);
+        self.each_chain(m, n, |d: &Self, m, chain| batch.borrow_mut().extend(d.begin(m, n, chain)));
+        self.run_batch(m, n, &batch.into_inner());
     }
 
     fn status_changed(&self, m: &mut Locked, new: u8) {

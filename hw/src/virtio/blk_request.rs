@@ -43,6 +43,25 @@ pub(super) enum Work {
 }
 
 impl Work {
+    /// Bytes that it is about.
+    pub fn len(&self) -> u64 {
+        match *self {
+            Work::Read { len, .. } | Work::Write { len, .. } | Work::Discard { len, .. } | Work::Zeroes { len, .. } => {
+                len
+            }
+            Work::Flush | Work::Id => 0,
+        }
+    }
+
+    /// What reads or writes bytes: whether it reads, the first byte, the first behind.
+    pub fn range(&self) -> Option<(bool, u64, u64)> {
+        match *self {
+            Work::Read { offset, len } => Some((true, offset, offset.checked_add(len)?)),
+            Work::Write { offset, len } => Some((false, offset, offset.checked_add(len)?)),
+            _ => None,
+        }
+    }
+
     /// Whether a failure is one of reading.
     pub fn reads(&self) -> bool {
         matches!(self, Work::Read { .. })

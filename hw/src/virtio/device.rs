@@ -459,6 +459,11 @@ impl VirtioDevice {
             let Some(chain) = self.pop(m, n) else { return };
             f(me, m, chain);
         }
+        self.look_later(m, n);
+    }
+
+    /// Looks at a queue a little later, when others had the machine.
+    pub fn look_later(&self, m: &mut Locked, n: usize) {
         let again = &mut self.regs.rw(m).again;
         if !again.contains(&n) {
             again.push(n);

@@ -7,9 +7,9 @@ use super::net_filter::{Changed, Filter, Refused};
 use super::ring::{Chain, total};
 use hw_core::{Category, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Timer};
 use net::checksum::check;
-use net::client::MAX_FRAME;
+use net::client::{MAX_FRAME, takes};
 use net::offload::VnetHeader;
-use net::{MacAddr, MacProp, Nic, NicHandlers, PeerSlot};
+use net::{MacAddr, MacProp, Nic, NicHandlers, Parcel, PeerSlot};
 use qom::{Class, Error, Input, Object, OnOffAuto, Prop, Property, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -299,6 +299,32 @@ impl VirtioNet {
     }
 
     fn receive(&self, m: &mut Locked, frame: &[u8]) -> bool {
+        let valid = self.state.ro(m).filter.offloads & f::GUEST_CSUM != 0 && check(frame).upper == Some(true);
+        let header = VnetHeader { flags: if valid { VnetHeader::DATA_VALID } else { 0 }, ..VnetHeader::default() };
+        self.receive_with(m, frame, &header)
+    }
+
+    /// A frame with a header that the driver accepts: what it says is still to be done need not be done in a machine.
+    fn receive_unfinished(&self, m: &mut Locked, frame: &[u8], header: &VnetHeader) -> bool {
+        let needs = match header.gso_type {
+            VnetHeader::NONE => f::GUEST_CSUM,
+            VnetHeader::TCPV4 => f::GUEST_CSUM | f::GUEST_TSO4,
+            _ => f::GUEST_CSUM | f::GUEST_TSO6,
+        };
+        // (The driver may have changed its mind since the frame was sent: then it is lost.)
+        self.state.ro(m).filter.offloads & needs != needs || self.receive_with(m, frame, header)
+    }
+
+    /// Says which unfinished frames the driver accepts now.
+    fn show_offloads(&self, m: &Locked) {
+        let offloads = self.state.ro(m).filter.offloads;
+        let accepted = |needs: u64, bit: u8| if offloads & needs == needs { bit } else { 0 };
+        let large = |needs, bit| accepted(f::GUEST_CSUM | needs, bit);
+        let tcp = large(f::GUEST_TSO4, takes::TCPV4) | large(f::GUEST_TSO6, takes::TCPV6);
+        self.nic.set_takes(accepted(f::GUEST_CSUM, takes::CHECKSUM) | tcp);
+    }
+
+    fn receive_with(&self, m: &mut Locked, frame: &[u8], header: &VnetHeader) -> bool {
         if !self.is_up(m, RX) || !self.state.ro(m).filter.wants(frame) {
             return true;
         }
@@ -327,8 +353,6 @@ impl VirtioNet {
                 return true;
             }
         }
-        let valid = self.state.ro(m).filter.offloads & f::GUEST_CSUM != 0 && check(frame).upper == Some(true);
-        let header = VnetHeader { flags: if valid { VnetHeader::DATA_VALID } else { 0 }, ..VnetHeader::default() };
         let mut bytes = Vec::with_capacity(need as usize);
         bytes.extend(header.to_bytes());
         bytes.extend((chains.len() as u16).to_le_bytes());
@@ -399,7 +423,7 @@ impl VirtioNet {
     }
 
     /// The frames of a chain; `None`: the driver does not keep to the rules.
-    fn take(&self, m: &mut Locked, chain: &Chain) -> Option<Vec<net::Frame>> {
+    fn take(&self, m: &mut Locked, chain: &Chain) -> Option<Vec<Parcel>> {
         let header_len = self.header_len(m);
         let len = total(&chain.readable);
         let Some(size) = len.checked_sub(header_len as u64) else {
@@ -430,7 +454,12 @@ impl VirtioNet {
         if features & (large | f::GSO) == 0 {
             header.gso_type = VnetHeader::NONE;
         }
-        Some(header.frames(frame).unwrap_or_default())
+        let tcp = matches!(header.gso_type & !VnetHeader::ECN, VnetHeader::TCPV4 | VnetHeader::TCPV6);
+        if tcp || (header.gso_type == VnetHeader::NONE && header.flags & VnetHeader::NEEDS_CSUM != 0) {
+            // Whoever gets it may be able to do without.
+            return Some(vec![Parcel { frame, rest: Some(header) }]);
+        }
+        Some(header.frames(frame).unwrap_or_default().into_iter().map(Parcel::from).collect())
     }
 
     /// Goes on where work was left.
@@ -466,6 +495,7 @@ impl VirtioNet {
                     self.nic.rx_filter_changed();
                 }
                 Ok(Changed::Filter) => self.nic.rx_filter_changed(),
+                Ok(Changed::Offloads) => self.show_offloads(m),
                 Ok(Changed::Nothing) | Err(Refused) => {}
             }
             self.write_to(m, &chain.writable, 0, &[result.is_err().into()]);
@@ -549,6 +579,7 @@ impl VirtioImpl for VirtioNet {
         let modern = features & feature::VERSION_1 != 0;
         if new & status::FEATURES_OK != 0 && new & status::DRIVER_OK == 0 || !modern && new & status::DRIVER_OK != 0 {
             self.state.rw(m).filter.negotiated(features);
+            self.show_offloads(m);
         }
     }
 
@@ -556,6 +587,7 @@ impl VirtioImpl for VirtioNet {
         if queue.is_none() {
             self.arm(m, None);
             self.state.rw(m).filter = Filter::new(self.mac.get());
+            self.show_offloads(m);
             self.nic.purge();
             self.show_address(m);
         }
@@ -571,6 +603,7 @@ impl DeviceImpl for VirtioNet {
         let handlers = NicHandlers {
             can_receive: Self::can_receive,
             receive: Self::receive,
+            receive_unfinished: Some(Self::receive_unfinished),
             link_changed: Self::link_changed,
             peer_ready: Some(Self::transmit),
             rx_filter: Some(Self::rx_filter),
@@ -594,6 +627,7 @@ impl DeviceImpl for VirtioNet {
         }
         self.parent_post_load(m)?;
         self.show_address(m);
+        self.show_offloads(m);
         // The guest is somewhere else now, or the network is: it may want to say so. §5.1.6.5.4
         if self.features_now(m) & f::GUEST_ANNOUNCE != 0 && self.is_up(m, CTRL) {
             self.state.rw(m).filter.announce = true;

@@ -30,6 +30,8 @@ pub(super) enum Changed {
     Filter,
     /// The station's address, which is part of that.
     Address,
+    /// What the driver takes unfinished.
+    Offloads,
     /// Nothing that anybody sees.
     Nothing,
 }
@@ -185,7 +187,7 @@ impl Filter {
                     return Err(Refused);
                 }
                 self.offloads = wanted;
-                Ok(Changed::Nothing)
+                Ok(Changed::Offloads)
             }
             _ => Err(Refused),
         }
@@ -355,7 +357,7 @@ mod tests {
         let offloads = f::CTRL_GUEST_OFFLOADS | f::GUEST_CSUM | f::GUEST_TSO4;
         x.negotiated(offloads);
         assert_eq!(x.offloads, f::GUEST_CSUM | f::GUEST_TSO4);
-        assert_eq!(x.command(5, 0, &f::GUEST_CSUM.to_le_bytes(), offloads), Ok(Changed::Nothing));
+        assert_eq!(x.command(5, 0, &f::GUEST_CSUM.to_le_bytes(), offloads), Ok(Changed::Offloads));
         assert_eq!(x.command(5, 0, &f::GUEST_TSO6.to_le_bytes(), offloads), Err(Refused));
         assert_eq!(x.offloads, f::GUEST_CSUM);
     }

@@ -4,7 +4,7 @@
 //! stand still until a console has taken a character. Input is read from the host as far as the driver has buffers. A serial port carries
 //! nothing while the other end is not there, a console does not care.
 
-use super::ring::{Chain, total};
+use super::ring::{Chain, MAX_SIZE, total};
 use super::serial::{VirtioSerial, VirtioSerialBus, receive_queue, room};
 use super::serial_control::{Control, event};
 use chardev::{CharFrontend, DeviceHandlers, Event};
@@ -246,8 +246,14 @@ impl VirtioSerialPort {
     fn fill(&self, m: &mut Locked) {
         let Some(d) = self.device() else { return };
         let queue = receive_queue(self.number());
-        let mut done = false;
+        let (mut done, mut turns) = (false, 0);
         while !self.regs.ro(m).inbox.is_empty() && d.is_up(m, queue) && self.regs.ro(m).guest_connected {
+            // (A driver may add chains without room as fast as they are used.)
+            if turns == MAX_SIZE {
+                d.look_later(m, queue);
+                break;
+            }
+            turns += 1;
             let Some(chain) = d.pop(m, queue) else { break };
             let n = total(&chain.writable).min(self.regs.ro(m).inbox.len() as u64) as usize;
             let bytes: Vec<u8> = self.regs.rw(m).inbox.drain(..n).collect();

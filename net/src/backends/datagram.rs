@@ -3,7 +3,7 @@
 use super::address::{Address, datagram, host_port, inherited, plain};
 use super::stream;
 use crate::backend::BackendDef;
-use crate::client::{Client, End, Frame, MAX_FRAME};
+use crate::client::{Client, End, MAX_FRAME, Parcel};
 use crate::nets::Nets;
 use hw_core::event_loop::{Ready, Watch};
 use hw_core::opts::Opts;
@@ -89,7 +89,7 @@ impl Dgram {
 }
 
 impl End for Dgram {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         // What the host does not take is lost, as datagrams are.
         for frame in frames.drain(..) {

@@ -1,7 +1,7 @@
 //! `hubport`: a hub copies each frame to all its other ports.
 
 use crate::backend::BackendDef;
-use crate::client::{Client, End, Frame};
+use crate::client::{Client, End, Parcel};
 use crate::nets::Nets;
 use hw_core::opts::Opts;
 use qom::{Error, Result};
@@ -15,7 +15,7 @@ struct HubPort {
 }
 
 impl End for HubPort {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
         let (Some(nets), Some(me)) = (self.nets.upgrade(), self.me.upgrade()) else { return frames.clear() };
         let others = nets.clients();
         let others = others.iter().filter(|c| !Arc::ptr_eq(c, &me) && c.end().and_then(|e| e.hub()) == Some(self.hub));

@@ -4,7 +4,7 @@
 
 use super::address::{Address, connect_stream, listen_stream, plain};
 use crate::backend::BackendDef;
-use crate::client::{Client, End, Frame, MAX_FRAME};
+use crate::client::{Client, End, Frame, MAX_FRAME, Parcel};
 use crate::nets::Nets;
 use hw_core::event_loop::{EventLoop, HostTimer, Ready, Watch};
 use hw_core::opts::Opts;
@@ -320,12 +320,12 @@ impl Stream {
 }
 
 impl End for Stream {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
         if let Some(c) = &mut self.state.lock().conn {
             for frame in frames.drain(..) {
                 if c.output.len() + frame.len() <= UNSENT {
                     c.output.extend((frame.len() as u32).to_be_bytes());
-                    c.output.extend(frame);
+                    c.output.extend(frame.frame);
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use super::address::{inherited, plain};
 use crate::backend::BackendDef;
-use crate::client::{Client, End, Frame, MAX_FRAME};
+use crate::client::{Client, End, MAX_FRAME, Parcel};
 use crate::nets::Nets;
 use hw_core::event_loop::{Ready, Watch};
 use hw_core::opts::Opts;
@@ -54,7 +54,7 @@ impl Tap {
 }
 
 impl End for Tap {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
         for frame in frames.drain(..) {
             // An interface that is down or full loses it, as a wire does.
             _ = rustix::io::write(&self.fd, &frame);

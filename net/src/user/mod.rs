@@ -21,8 +21,9 @@ mod wire;
 
 use crate::MacAddr;
 use crate::backend::BackendDef;
-use crate::client::{Client, End, Frame};
+use crate::client::{Client, End, Frame, Parcel, takes};
 use crate::nets::Nets;
+use crate::offload;
 use config::{Config, HostForward, host_end};
 use hw_core::event_loop::{EventLoop, HostTimer, Ready, Watch};
 use hw_core::opts::Opts;
@@ -59,7 +60,7 @@ struct Shared {
     events: EventLoop,
     me: Weak<User>,
     /// Frames for the guest.
-    out: Vec<Frame>,
+    out: Vec<Parcel>,
     guests: HashMap<IpAddr, MacAddr>,
     resolver: Option<IpAddr>,
     ident: u16,
@@ -128,8 +129,19 @@ impl Shared {
             _ => self.guests.get(&dst).copied(),
         };
         match to {
-            Some(to) => self.out.push(wire::frame(to, from, ethertype, packet)),
+            Some(to) => self.out.push(wire::frame(to, from, ethertype, packet).into()),
             None => self.ask(dst),
+        }
+    }
+
+    /// Sends a TCP packet without checksum, which begins behind room for the Ethernet header. `size`: it is to be cut into such pieces.
+    fn send_unfinished(&mut self, src: IpAddr, dst: IpAddr, mut frame: Frame, size: Option<u16>) {
+        let Some(to) = self.guests.get(&dst).copied() else { return self.ask(dst) };
+        let header =
+            wire::frame(to, self.router_mac(), if src.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }, &[]);
+        if let Some(room) = frame.get_mut(..wire::ETHERNET) {
+            room.copy_from_slice(&header);
+            self.out.push(offload::unfinished(frame, size));
         }
     }
 
@@ -146,7 +158,7 @@ impl Shared {
         match ip {
             IpAddr::V4(a) => {
                 let (host, from) = (self.config.host, self.router_mac());
-                self.out.push(arp(1, MacAddr::BROADCAST, (from, host), (MacAddr::default(), a)));
+                self.out.push(arp(1, MacAddr::BROADCAST, (from, host), (MacAddr::default(), a)).into());
             }
             IpAddr::V6(a) => icmp::solicit(self, a),
         }
@@ -177,7 +189,8 @@ struct Stack {
 
 impl Stack {
     /// Takes a frame of the guest's.
-    fn input(&mut self, frame: &[u8]) {
+    fn input(&mut self, frame: &Parcel) {
+        let unsummed = frame.rest.is_some();
         let (Some(src), Some(ethertype), Some(body)) = (wire::mac(frame, 6), wire::word(frame, 12), frame.get(14..))
         else {
             return;
@@ -187,12 +200,12 @@ impl Stack {
             ETHERTYPE_ARP if config.ipv4 => self.arp(body),
             ETHERTYPE_IPV4 if config.ipv4 => {
                 if let Some(p) = wire::parse_v4(body) {
-                    self.packet(src, &p);
+                    self.packet(src, &Packet { unsummed, ..p });
                 }
             }
             ETHERTYPE_IPV6 if config.ipv6 => {
                 if let Some(p) = wire::parse_v6(body) {
-                    self.packet(src, &p);
+                    self.packet(src, &Packet { unsummed, ..p });
                 }
             }
             _ => {}
@@ -215,7 +228,7 @@ impl Stack {
         }
         if op == 1 && ours {
             let own = self.shared.own_mac(target.into());
-            self.shared.out.push(arp(2, mac, (own, target), (mac, ip)));
+            self.shared.out.push(arp(2, mac, (own, target), (mac, ip)).into());
         }
     }
 
@@ -419,11 +432,11 @@ impl User {
 }
 
 impl End for User {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
         // In batches, so that answers go out while there is room for them.
         while !frames.is_empty() {
             let n = frames.len().min(BATCH);
-            let batch: Vec<Frame> = frames.drain(..n).collect();
+            let batch: Vec<Parcel> = frames.drain(..n).collect();
             self.run(|s| batch.iter().for_each(|f| s.input(f)));
         }
     }
@@ -456,6 +469,7 @@ fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<d
     let events = nets.events()?.clone();
     client.set_info(format!("net={},restrict={}", config.net, if config.restrict { "on" } else { "off" }));
     let rules = config.host_forwards.clone();
+    client.set_takes(takes::CHECKSUM | takes::TCPV4 | takes::TCPV6);
     let user = Arc::new_cyclic(|me| User {
         client: Arc::downgrade(client),
         stack: Mutex::new(Some(Stack {

@@ -8,7 +8,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown, socket_with, sockopt,
 };
 use smoltcp::iface::{Config as IfaceConfig, Interface, SocketHandle, SocketSet, SocketStorage};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant as Stamp;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
@@ -31,6 +31,8 @@ const BUFFER: usize = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(120);
 /// Segments of one connection before another has its turn.
 const TURN: usize = 64;
+/// How long an acknowledgement waits for data that goes the same way; that of a whole segment does not wait.
+const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(5);
 /// Bytes read from the host in one turn.
 const READ: usize = 256 * 1024;
 
@@ -43,17 +45,23 @@ pub struct Key {
     pub remote: SocketAddr,
 }
 
+/// Longest packet, which whoever gets it cuts.
+const LARGE: usize = 65535;
+
+/// A packet to go, behind room for the Ethernet header, without checksum; in which pieces.
+type Outgoing = (Vec<u8>, Option<u16>);
+
 /// The link of one connection's stack: packets that came, packets to go.
 #[derive(Default)]
 struct Link {
     rx: VecDeque<Vec<u8>>,
-    tx: Vec<Vec<u8>>,
+    tx: Vec<Outgoing>,
     /// Packets that may still be made.
     budget: usize,
 }
 
 struct Rx(Vec<u8>);
-struct Tx<'a>(&'a mut Link);
+struct Tx<'a>(&'a mut Link, Option<u16>);
 
 impl RxToken for Rx {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -63,11 +71,15 @@ impl RxToken for Rx {
 
 impl TxToken for Tx<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let r = f(&mut packet);
-        self.0.tx.push(packet);
+        let mut packet = vec![0; wire::ETHERNET + len];
+        let r = f(packet.get_mut(wire::ETHERNET..).unwrap_or_default());
+        self.0.tx.push((packet, self.1));
         self.0.budget = self.0.budget.saturating_sub(1);
         r
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.1 = meta.segmentation_offload_size.map(std::num::NonZeroU16::get);
     }
 }
 
@@ -78,17 +90,21 @@ impl Device for Link {
     fn receive(&mut self, _: Stamp) -> Option<(Rx, Tx<'_>)> {
         // (An answer to what came is always allowed: the budget bounds what is sent besides.)
         let packet = self.rx.pop_front()?;
-        Some((Rx(packet), Tx(self)))
+        Some((Rx(packet), Tx(self, None)))
     }
 
     fn transmit(&mut self, _: Stamp) -> Option<Tx<'_>> {
-        (self.budget > 0).then_some(Tx(self))
+        (self.budget > 0).then_some(Tx(self, None))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut c = DeviceCapabilities::default();
         c.medium = Medium::Ip;
         c.max_transmission_unit = MTU;
+        // What came was checked before; what goes is summed and cut by whoever cannot do without.
+        (c.checksum.ipv4, c.checksum.tcp) = (Checksum::Tx, Checksum::None);
+        let large = std::num::NonZeroUsize::new(LARGE);
+        (c.segmentation.tcpv4, c.segmentation.tcpv6) = (large, large);
         c
     }
 }
@@ -218,7 +234,8 @@ impl Inner {
         let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
+        // An answer that comes at once takes the acknowledgement along: the guest has a packet less to look at.
+        socket.set_ack_delay(Some(ACK_DELAY));
         socket.set_timeout(Some(smoltcp::time::Duration::from_secs(120)));
         let remote = IpEndpoint::from(key.remote);
         match opening {
@@ -238,7 +255,15 @@ impl Inner {
     pub fn exchange(&mut self, now: Stamp, mut send: impl FnMut(&[u8])) {
         self.link.budget = TURN;
         self.poll(now);
-        std::mem::take(&mut self.link.tx).iter().for_each(|p| send(p));
+        for (frame, size) in std::mem::take(&mut self.link.tx) {
+            let mut frame = frame;
+            // (Only the kind of the packet matters of this header.)
+            let kind = if frame[wire::ETHERNET] >> 4 == 4 { super::ETHERTYPE_IPV4 } else { super::ETHERTYPE_IPV6 };
+            frame[12..14].copy_from_slice(&kind.to_be_bytes());
+            let parcel = crate::offload::unfinished(frame, size);
+            let frames = parcel.rest.expect("TCP").frames(parcel.frame).expect("it fits");
+            frames.iter().for_each(|f| send(&f[wire::ETHERNET..]));
+        }
     }
 
     /// A packet came.
@@ -324,6 +349,9 @@ impl Tcp {
     /// A segment of a guest's.
     pub fn input(&mut self, s: &mut Shared, p: &Packet<'_>) {
         let Some(seg) = wire::segment(p.payload) else { return };
+        if !p.unsummed && wire::upper_checksum(p.src, p.dst, wire::TCP, p.payload) != 0 {
+            return;
+        }
         let key = Key { guest: SocketAddr::new(p.src, seg.src_port), remote: SocketAddr::new(p.dst, seg.dst_port) };
         if let Some(flow) = self.flows.get_mut(&key) {
             match &mut flow.inner {
@@ -492,7 +520,8 @@ impl Tcp {
                 inner.socket().abort();
                 inner.poll(now);
                 let packets = std::mem::take(&mut inner.link.tx);
-                packets.iter().for_each(|p| s.send_packet(key.remote.ip(), key.guest.ip(), p));
+                let ends = (key.remote.ip(), key.guest.ip());
+                packets.into_iter().for_each(|(p, size)| s.send_unfinished(ends.0, ends.1, p, size));
             }
             return self.remove(key);
         }
@@ -506,8 +535,8 @@ impl Tcp {
         }
         let packets = std::mem::take(&mut inner.link.tx);
         let limited = inner.link.budget == 0;
-        for p in &packets {
-            s.send_packet(key.remote.ip(), key.guest.ip(), p);
+        for (p, size) in packets {
+            s.send_unfinished(key.remote.ip(), key.guest.ip(), p, size);
         }
         let next = inner.iface.poll_delay(now, &inner.sockets);
         let state = inner.socket().state();
@@ -600,8 +629,12 @@ fn flow_data(flow: &mut Flow) -> bool {
     // From the host.
     let mut total = 0;
     while flow.readable && !flow.host_eof && socket.can_send() && total < READ && !broken {
+        let mut short = false;
         let got = socket.send(|room| match recv(host, &mut *room, RecvFlags::DONTWAIT) {
-            Ok((n, _)) => (n, Ok(n)),
+            Ok((n, _)) => {
+                short = n < room.len();
+                (n, Ok(n))
+            }
             Err(e) => (0, Err(e)),
         });
         match got {
@@ -613,6 +646,8 @@ fn flow_data(flow: &mut Flow) -> bool {
             Ok(Ok(n)) => {
                 total += n;
                 moved = true;
+                // That was all for now; what comes next is reported.
+                flow.readable = !short;
             }
             Ok(Err(rustix::io::Errno::INTR)) => {}
             Ok(Err(rustix::io::Errno::AGAIN)) => flow.readable = false,

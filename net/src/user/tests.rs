@@ -17,8 +17,8 @@ const ROUTER: MacAddr = MacAddr([0x52, 0x55, 10, 0, 2, 2]);
 struct Card(Mutex<VecDeque<Frame>>);
 
 impl End for Card {
-    fn receive(&self, frames: &mut VecDeque<Frame>) {
-        self.0.lock().extend(frames.drain(..));
+    fn receive(&self, frames: &mut VecDeque<Parcel>) {
+        self.0.lock().extend(frames.drain(..).map(|p| p.frame));
     }
 }
 
@@ -104,6 +104,69 @@ impl Rig {
             assert!(start.elapsed() < Duration::from_secs(60), "the connection hangs");
         }
     }
+}
+
+/// A frame that lies about what is to be done is finished, or lost, before it comes to anybody who takes unfinished ones.
+#[test]
+fn unfinished_frames_that_lie_are_finished_or_lost() {
+    use crate::offload::VnetHeader;
+    #[derive(Default)]
+    struct Sink(Mutex<Vec<Parcel>>);
+    impl End for Sink {
+        fn receive(&self, frames: &mut VecDeque<Parcel>) {
+            self.0.lock().extend(frames.drain(..));
+        }
+    }
+    let core = Core::new();
+    let nets = Nets::of(&core);
+    let events = EventLoop::new().unwrap();
+    nets.set_events(events.clone());
+    let (from, to) = (Client::new(&nets, "nic", "from".into()), Client::new(&nets, "nic", "to".into()));
+    let sink = Arc::new(Sink::default());
+    nets.add(&from, Arc::new(Card::default()));
+    nets.add(&to, sink.clone());
+    nets.connect(&from, &to);
+    let mut segment = vec![0, 80, 0, 81, 0, 0, 0, 100, 0, 0, 0, 0, 0x50, 0x18, 1, 0, 0, 0, 0, 0];
+    segment.extend([7; 1000]);
+    let whole = wire::frame(ROUTER, MAC, ETHERTYPE_IPV4, &wire::ip(GUEST, HOST, wire::TCP, &segment, 1)[0]);
+    let good = crate::offload::unfinished(whole, Some(300));
+    let rest = good.rest.unwrap();
+    let arrives = |takes: u8, rest: VnetHeader, frame: &Frame| {
+        to.set_takes(takes);
+        from.send(Parcel { frame: frame.clone(), rest: Some(rest) });
+        events.run_once(Some(Duration::from_millis(2)));
+        std::mem::take(&mut *sink.0.lock())
+    };
+    let all = takes::CHECKSUM | takes::TCPV4 | takes::TCPV6;
+    assert_eq!(arrives(all, rest, &good.frame), [good.clone()], "whoever takes it gets it as it is");
+    let cut = arrives(takes::CHECKSUM, rest, &good.frame);
+    assert_eq!(cut.len(), 4, "others get it cut");
+    assert!(cut.iter().all(|p| p.rest.is_none() && crate::checksum::check(p).upper == Some(true)));
+    // (what, header, frames that come of it)
+    let lies = [
+        ("no size", VnetHeader { gso_size: 0, ..rest }, 0),
+        ("another IP", VnetHeader { gso_type: VnetHeader::TCPV6, ..rest }, 0),
+        ("a sum behind the frame", VnetHeader { gso_type: 0, csum_start: 0xfff0, ..rest }, 0),
+        ("a sum at the end", VnetHeader { gso_type: 0, csum_start: good.len() as u16 - 17, ..rest }, 0),
+        ("a sum elsewhere", VnetHeader { gso_type: 0, csum_start: 14, csum_offset: 6, ..rest }, 1),
+        ("cut, a sum behind the frame", VnetHeader { csum_start: 0xffff, csum_offset: 0xffff, ..rest }, 4),
+        ("headers behind the frame, ECN", VnetHeader { hdr_len: 0xffff, gso_type: 0x81, csum_offset: 9, ..rest }, 4),
+    ];
+    for (what, lie, come) in lies {
+        let got = arrives(all, lie, &good.frame);
+        assert_eq!(got.len(), come, "{what}");
+        assert!(got.iter().all(|p| p.rest.is_none()), "{what}: finished");
+    }
+    // An IP header that counts less, or more, than there is.
+    for (at, value, come) in [(17, 0, 4), (16, 0xff, 4)] {
+        let mut frame = good.frame.clone();
+        frame[at] = value;
+        let got = arrives(all, rest, &frame);
+        assert!(got.len() >= come && got.iter().all(|p| p.rest.is_none()), "byte {at}: {}", got.len());
+    }
+    let mut short = good.frame.clone();
+    short.truncate(40);
+    assert_eq!(arrives(all, rest, &short), [], "no TCP header");
 }
 
 fn syn(port: u16, to: u16) -> Vec<u8> {

@@ -15,6 +15,9 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
 
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
+
 /// Bytes of an IP packet on the link.
 pub const MTU: usize = 1500;
 
@@ -57,6 +60,8 @@ pub struct Packet<'a> {
     /// With its header.
     pub whole: &'a [u8],
     pub hops: u8,
+    /// Its checksum was never filled in: nothing can have happened to it on the way.
+    pub unsummed: bool,
 }
 
 /// Reads an IPv4 packet. Fragments are not put together: they are `None`, as is whatever is cut short or has a wrong checksum.
@@ -75,6 +80,7 @@ pub fn parse_v4(bytes: &[u8]) -> Option<Packet<'_>> {
         payload: whole.get(header..)?,
         whole,
         hops: *bytes.get(8)?,
+        unsummed: false,
     })
 }
 
@@ -91,6 +97,7 @@ pub fn parse_v6(bytes: &[u8]) -> Option<Packet<'_>> {
         payload: whole.get(40..)?,
         whole,
         hops: *bytes.get(7)?,
+        unsummed: false,
     })
 }
 

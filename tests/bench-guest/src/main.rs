@@ -6,6 +6,10 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod digest;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod disk;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod network;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod own;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod programs;

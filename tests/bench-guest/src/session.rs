@@ -4,7 +4,7 @@
 //! then says what came out (`digest NAME HEX`). `off` ends the program, in a guest the machine. Anything that fails is `error …`.
 
 use crate::{
-    own,
+    disk, network, own,
     programs::{self, Place, Program},
     sys,
 };
@@ -12,29 +12,53 @@ use std::{
     env,
     fs::File,
     io::{self, BufRead, BufReader, Write},
-    path::PathBuf,
-    process::ExitCode,
-    time::Instant,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
 };
 
 /// What runs next or ran last.
 enum Ready {
     Own(fn(u64) -> u64),
     Program(&'static Program),
+    Disk(disk::Work),
+    Network(network::Run),
+    /// Tenths of a second of sleep.
+    Idle,
+}
+
+/// The workload that is none: what a guest costs that has nothing to do.
+const IDLE: &str = "idle";
+
+/// What came out of a workload.
+enum Came {
+    Digest(u64),
+    /// It is in the output of the program …
+    Output,
+    /// … on the disk, or was read from it.
+    Disk(disk::Work, u64),
 }
 
 struct Session {
     place: Place,
-    /// The digest of the last own workload; a program's is read from its output.
-    last: Option<(String, Option<u64>)>,
+    /// The last workload.
+    last: Option<(String, Came)>,
 }
 
 fn find(name: &str) -> Option<Ready> {
     let own = own::ALL.iter().find(|(n, _)| *n == name).map(|(_, f)| Ready::Own(*f));
     own.or_else(|| programs::ALL.iter().find(|p| p.name == name).map(Ready::Program))
+        .or_else(|| disk::find(name).map(Ready::Disk))
+        .or_else(|| network::find(name).map(Ready::Network))
+        .or_else(|| (name == IDLE).then_some(Ready::Idle))
 }
 
 impl Session {
+    /// Where files stand for disks; none in the guest.
+    fn disks(&self) -> Option<PathBuf> {
+        (!sys::is_init()).then(|| self.place.work.with_extension("disks"))
+    }
+
     fn command(&mut self, line: &str) -> io::Result<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let parse = |name: &str, n: &str| -> io::Result<(Ready, u64)> {
@@ -44,11 +68,15 @@ impl Session {
         match words.as_slice() {
             ["list"] => {
                 let names = own::ALL.iter().map(|(n, _)| *n).chain(programs::ALL.iter().map(|p| p.name));
+                let names = names.map(str::to_owned).chain(disk::names());
+                let names = names.chain(network::ALL.iter().map(|(n, _)| *n).chain([IDLE]).map(str::to_owned));
                 Ok(names.collect::<Vec<_>>().join(" "))
             }
             ["prepare", name, n] => {
-                if let (Ready::Program(p), n) = parse(name, n)? {
-                    p.prepare(&self.place, n)?;
+                match parse(name, n)? {
+                    (Ready::Program(p), n) => p.prepare(&self.place, n)?,
+                    (Ready::Disk(d), _) => d.prepare(self.disks().as_deref())?,
+                    (Ready::Own(_) | Ready::Network(_) | Ready::Idle, _) => {}
                 }
                 Ok(format!("ready {name}"))
             }
@@ -56,20 +84,30 @@ impl Session {
                 let (what, n) = parse(name, n)?;
                 self.last = None;
                 let started = Instant::now();
-                let digest = match what {
-                    Ready::Own(f) => Some(f(n)),
+                let came = match what {
+                    Ready::Own(f) => Came::Digest(f(n)),
                     Ready::Program(p) => {
                         p.run(&self.place, n)?;
-                        None
+                        Came::Output
+                    }
+                    Ready::Disk(d) => Came::Disk(d, d.run(self.disks().as_deref(), n)?),
+                    Ready::Network(f) => Came::Digest(f(n)?),
+                    Ready::Idle => {
+                        std::thread::sleep(Duration::from_millis(100 * n));
+                        Came::Digest(n)
                     }
                 };
                 let seconds = started.elapsed().as_secs_f64();
-                self.last = Some(((*name).to_owned(), digest));
+                self.last = Some(((*name).to_owned(), came));
                 Ok(format!("done {name} {seconds:.6}"))
             }
             ["digest"] => {
-                let (name, own) = self.last.as_ref().ok_or_else(|| io::Error::other("nothing ran"))?;
-                let digest = own.map_or_else(|| Program::digest(&self.place), Ok)?;
+                let (name, came) = self.last.as_ref().ok_or_else(|| io::Error::other("nothing ran"))?;
+                let digest = match came {
+                    Came::Digest(digest) => *digest,
+                    Came::Output => Program::digest(&self.place)?,
+                    Came::Disk(d, read) => d.digest(self.disks().as_deref(), *read)?,
+                };
                 Ok(format!("digest {name} {digest:016x}"))
             }
             _ => Err(io::Error::other(format!("not a command: {line}"))),
@@ -91,12 +129,22 @@ impl Session {
     }
 }
 
+/// What a shell does before the first command, if the image has it.
+const SETUP: &str = "/setup.sh";
+
 /// As the first process of a guest: mounts what programs expect, then serves the serial console.
 fn init() -> io::Result<()> {
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")] {
         sys::mount(kind, at)?;
     }
     sys::seed_random()?;
+    // modules and addresses, where the guest has devices
+    if Path::new(SETUP).exists() {
+        let done = Command::new("/bin/busybox").args(["sh", SETUP]).output()?;
+        if !done.status.success() {
+            return Err(io::Error::other(format!("{SETUP}: {}", String::from_utf8_lossy(&done.stderr))));
+        }
+    }
     // the console is ours from here on
     std::fs::write("/proc/sys/kernel/printk", "0")?;
     let console = File::options().read(true).write(true).open("/dev/ttyS0")?;

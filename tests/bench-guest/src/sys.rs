@@ -13,6 +13,20 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Makes a call until no signal comes between (a process that is stopped and goes on gets such).
+fn again(mut call: impl FnMut() -> libc::c_long) -> io::Result<libc::c_long> {
+    loop {
+        match check_long(call()) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// getppid(2), straight to the kernel.
 pub fn parent_id() -> i64 {
     // SAFETY: takes nothing, touches no memory.
@@ -49,6 +63,13 @@ impl Pages {
         unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
     }
 
+    /// Some of the bytes, as [`Pages::bytes`]; others may be in the kernel's hands meanwhile.
+    fn slice(&mut self, from: usize, len: usize) -> &mut [u8] {
+        assert!(from.checked_add(len).is_some_and(|end| end <= self.len), "within the mapping");
+        // SAFETY: bytes of ours, borrowed with the value.
+        unsafe { std::slice::from_raw_parts_mut(self.at.wrapping_add(from), len) }
+    }
+
     /// Calls the code at `offset` with `x`.
     ///
     /// # Safety
@@ -65,6 +86,123 @@ impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`, which nothing refers to any more.
         unsafe { libc::munmap(self.at.cast(), self.len) };
+    }
+}
+
+/// Requests to a file in flight (io_submit(2)), each with a buffer of its own. Source: `linux/aio_abi.h`.
+pub struct Aio<'a> {
+    file: &'a File,
+    context: libc::c_ulong,
+    size: usize,
+    buffers: Pages,
+    busy: Vec<bool>,
+    /// What the kernel reads when requests are submitted.
+    blocks: Vec<ControlBlock>,
+}
+
+/// `struct iocb`, little-endian.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct ControlBlock {
+    data: u64,
+    key: u32,
+    rw_flags: u32,
+    opcode: u16,
+    priority: i16,
+    fd: u32,
+    buf: u64,
+    len: u64,
+    offset: i64,
+    reserved: u64,
+    flags: u32,
+    eventfd: u32,
+}
+
+/// `struct io_event`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct IoEvent {
+    data: u64,
+    block: u64,
+    result: i64,
+    more: i64,
+}
+
+impl<'a> Aio<'a> {
+    /// Room for `depth` requests of `size` bytes, whole pages.
+    pub fn new(file: &'a File, depth: usize, size: usize) -> io::Result<Self> {
+        assert!(size.is_multiple_of(4096), "whole pages");
+        let mut context: libc::c_ulong = 0;
+        // SAFETY: the call writes one word.
+        check_long(unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) })?;
+        let blocks = vec![ControlBlock::default(); depth];
+        Ok(Self { file, context, size, buffers: Pages::map(depth * size, false), busy: vec![false; depth], blocks })
+    }
+
+    /// The buffer of a slot that is not in flight.
+    pub fn buffer(&mut self, slot: usize) -> &mut [u8] {
+        assert!(!self.busy[slot], "slot {slot} is in flight");
+        let size = self.size;
+        self.buffers.slice(slot * size, size)
+    }
+
+    /// Starts reading or writing the buffers of slots at these offsets.
+    pub fn submit(&mut self, requests: &[(usize, u64)], writes: bool) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        const PREAD: u16 = 0;
+        const PWRITE: u16 = 1;
+        for (slot, offset) in requests {
+            assert!(!self.busy[*slot], "slot {slot} is in flight");
+            self.busy[*slot] = true;
+            self.blocks[*slot] = ControlBlock {
+                data: *slot as u64,
+                opcode: if writes { PWRITE } else { PREAD },
+                fd: self.file.as_raw_fd() as u32,
+                buf: self.buffers.at.wrapping_add(slot * self.size) as u64,
+                len: self.size as u64,
+                offset: *offset as i64,
+                ..ControlBlock::default()
+            };
+        }
+        let mut list: Vec<*mut ControlBlock> = requests.iter().map(|(slot, _)| &raw mut self.blocks[*slot]).collect();
+        let mut rest = list.as_mut_slice();
+        while !rest.is_empty() {
+            // SAFETY: the list and the blocks live through the call; buffers are ours until the context is destroyed, and nobody
+            // gets at one while its slot is busy.
+            let n =
+                again(|| unsafe { libc::syscall(libc::SYS_io_submit, self.context, rest.len(), rest.as_mut_ptr()) })?;
+            rest = &mut rest[n as usize..];
+        }
+        Ok(())
+    }
+
+    /// Waits until at least one request has ended, and says which have.
+    pub fn wait(&mut self) -> io::Result<Vec<usize>> {
+        let mut events = vec![IoEvent::default(); self.busy.len()];
+        let none: *mut libc::timespec = std::ptr::null_mut();
+        // SAFETY: room for as many events as are said.
+        let n = again(|| unsafe {
+            libc::syscall(libc::SYS_io_getevents, self.context, 1usize, events.len(), events.as_mut_ptr(), none)
+        })?;
+        let mut ended = vec![];
+        for event in &events[..n as usize] {
+            if event.result != self.size as i64 {
+                return Err(match i32::try_from(-event.result) {
+                    Ok(errno @ 1..) => io::Error::from_raw_os_error(errno),
+                    _ => io::Error::other(format!("{} of {} bytes", event.result, self.size)),
+                });
+            }
+            self.busy[event.data as usize] = false;
+            ended.push(event.data as usize);
+        }
+        Ok(ended)
+    }
+}
+
+impl Drop for Aio<'_> {
+    fn drop(&mut self) {
+        // SAFETY: waits for what is in flight; only then the buffers go.
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
     }
 }
 

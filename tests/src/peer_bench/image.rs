@@ -1,6 +1,6 @@
 //! The guest program, built static, and the initramfs images around it.
 
-use crate::{initramfs, packages};
+use crate::{initramfs, modules, packages};
 use anyhow::{Context, Result, ensure};
 use std::{
     collections::BTreeMap,
@@ -64,6 +64,34 @@ pub fn full(program: &Path, root: &Path) -> Result<PathBuf> {
     let python = python.context("the packages hold no Python library")?;
     add_folder(root, &python, &mut files)?;
     image("bench-full.cpio", files.into_iter().collect())
+}
+
+/// What a guest with drivers loads and does before the first command.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// Name of the image.
+    pub name: &'a str,
+    /// Kernel modules.
+    pub modules: &'a [&'a str],
+    /// Shell commands after they are loaded.
+    pub script: &'a str,
+}
+
+/// An image with the guest program, busybox and drivers of the cloud kernel.
+///
+/// # Errors
+/// A package cannot be fetched, or the file cannot be written.
+pub fn with_modules(program: &Path, setup: &Setup<'_>) -> Result<PathBuf> {
+    let modules = modules::with_needs(setup.modules)?;
+    let load = modules::commands(&modules).replace("|| echo NO", "|| exit 1 #");
+    let script = format!("export PATH=/bin\n/bin/busybox --install -s /bin\n{load}{}\n", setup.script);
+    let mut files = vec![
+        ("init".to_owned(), fs::read(program)?),
+        ("bin/busybox".to_owned(), fs::read(packages::busybox("amd64")?)?),
+        ("setup.sh".to_owned(), script.into_bytes()),
+    ];
+    files.extend(modules.into_iter().map(|(name, data)| (format!("bin/{name}"), data)));
+    image(setup.name, files)
 }
 
 fn image(name: &str, files: Vec<(String, Vec<u8>)>) -> Result<PathBuf> {

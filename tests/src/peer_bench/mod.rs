@@ -1,9 +1,11 @@
 //! `cargo bench-peer`: our binary and the peer run the same guests in turn, command lines equal but for the binary. [`plan`] is
 //! `floors.toml`, [`image`] makes the guests, [`side`] runs workloads in them and natively, [`report`] compares.
 
+pub mod devices;
 pub mod image;
 pub mod plan;
 pub mod report;
+pub mod server;
 pub mod side;
 
 use crate::{
@@ -11,7 +13,8 @@ use crate::{
     packages::{self, Peer},
 };
 use anyhow::{Context, Result, bail, ensure};
-use plan::{Group, Measure, Plan, Work};
+use devices::Devices;
+use plan::{Group, Machine, Measure, Plan, Work};
 use report::{Report, Row, SIDES};
 use side::{Booted, Native, Run, guest_args};
 use std::{
@@ -110,8 +113,22 @@ struct Bench<'a> {
     programs: PathBuf,
     small: Linux,
     full: Linux,
+    with_devices: Linux,
+    /// Port of the server for network workloads.
+    server: u16,
     /// Command lines that were printed already.
-    shown: Vec<(u32, bool)>,
+    shown: Vec<(usize, u32, Boots)>,
+}
+
+/// What a guest is booted from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Boots {
+    /// The guest program alone.
+    Small,
+    /// With the packages' programs.
+    Full,
+    /// With drivers for disks and a network card.
+    Devices,
 }
 
 /// Runs the bench. False: something failed, or is below its floor and `--check` was given.
@@ -144,15 +161,17 @@ pub fn run(options: &Options, ours: &Path) -> Result<bool> {
     let versions = [String::from_utf8_lossy(&version).lines().next().unwrap_or_default().to_owned(), peer.version()?];
     SIDES.iter().zip(&versions).for_each(|(side, version)| println!("{side}: {version}"));
     println!("{} runs{}", options.runs, if options.quick { ", a tenth of the work" } else { "" });
-    let mut bench = Bench { options, ours, peer, program, programs, small, full, shown: vec![] };
+    let with_devices = Linux::amd64_from(devices::image()?)?;
+    let server = server::start()?;
+    let mut bench = Bench { options, ours, peer, program, programs, small, full, with_devices, server, shown: vec![] };
     let mut rows: Vec<Row> = wanted.iter().map(|_| Row::default()).collect();
     for round in 0..options.runs {
         bench.boots(round, &wanted, &mut rows)?;
-        let mut cpus: Vec<u32> = wanted.iter().map(|(_, w)| w.cpus).collect();
-        cpus.sort_unstable();
-        cpus.dedup();
-        for n in cpus {
-            bench.guests(round, n, &wanted, &mut rows)?;
+        let mut machines: Vec<(Machine, u32)> = wanted.iter().map(|(g, w)| (g.machine, w.cpus)).collect();
+        machines.sort_unstable();
+        machines.dedup();
+        for machine in machines {
+            bench.guests(round, machine, &wanted, &mut rows)?;
         }
     }
     rows.iter_mut().for_each(compare);
@@ -191,16 +210,22 @@ impl Bench<'_> {
         order.into_iter().filter(|s| self.options.side.is_none_or(|only| only == *s)).collect()
     }
 
-    fn command(&mut self, side: usize, cpus: u32, small: bool) -> Command {
+    fn command(&mut self, side: usize, cpus: u32, boots: Boots, devices: Option<&Devices>) -> Command {
         let mut command = if side == 0 { Command::new(self.ours) } else { self.peer.command("qemu-system-x86_64") };
         let accel = match &self.options.tier {
             Some(tier) if side == 0 => format!("tcg,tier={tier}"),
             _ => "tcg".to_owned(),
         };
-        let linux = if small { &self.small } else { &self.full };
-        command.args(guest_args(linux, cpus, &accel));
-        if !self.shown.contains(&(cpus * 2 + side as u32, small)) {
-            self.shown.push((cpus * 2 + side as u32, small));
+        let linux = match boots {
+            Boots::Small => &self.small,
+            Boots::Full => &self.full,
+            Boots::Devices => &self.with_devices,
+        };
+        let settings = devices.map(Devices::settings).unwrap_or_default();
+        command.args(guest_args(linux, &settings, cpus, &accel));
+        command.args(devices.map(Devices::args).unwrap_or_default());
+        if !self.shown.contains(&(side, cpus, boots)) {
+            self.shown.push((side, cpus, boots));
             let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
             let quoted = words
                 .iter()
@@ -218,7 +243,7 @@ impl Bench<'_> {
             return Ok(());
         }
         for side in self.sides(round) {
-            let command = self.command(side, 1, true);
+            let command = self.command(side, 1, Boots::Small, None);
             let runs = Booted::start(command).and_then(|(booted, up)| Ok([up, booted.off()?]));
             for (i, at) in at.iter().enumerate() {
                 let Some(row) = at.and_then(|at| rows.get_mut(at)) else { continue };
@@ -234,15 +259,25 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// One guest of each side with `cpus` processors, up at once; each workload runs in one after the other.
-    fn guests(&mut self, round: usize, cpus: u32, wanted: &[(&Group, &Work)], rows: &mut [Row]) -> Result<()> {
+    /// One guest of each side on such a machine, up at once; each workload runs in one after the other.
+    fn guests(
+        &mut self,
+        round: usize,
+        machine: (Machine, u32),
+        wanted: &[(&Group, &Work)],
+        rows: &mut [Row],
+    ) -> Result<()> {
         let mut booted: [Option<Booted>; 2] = [None, None];
-        let mut native = Native::start(&self.program, Some(&self.programs))?;
-        let mine = wanted.iter().zip(rows).filter(|((_, w), _)| w.cpus == cpus && !BOOTS.contains(&w.name.as_str()));
+        let mut devices: [Option<Devices>; 2] = [None, None];
+        let mut native = Native::start(&self.program, Some(&self.programs), Some(self.server))?;
+        let mine = wanted
+            .iter()
+            .zip(rows)
+            .filter(|((g, w), _)| (g.machine, w.cpus) == machine && !BOOTS.contains(&w.name.as_str()));
         for (i, ((group, work), row)) in mine.enumerate() {
             let count = self.options.count(work);
-            // gains are compared with native's of the same minutes
-            if round == 0 || group.measure == Measure::Share {
+            // what is elapsed time is compared with native's of the same minutes
+            if round == 0 || group.measure != Measure::Cpu {
                 match native.run(&work.name, count) {
                     Ok(run) => {
                         progress(&work.name, "native", &run);
@@ -253,7 +288,14 @@ impl Bench<'_> {
             }
             for side in self.sides(round + i) {
                 if booted[side].is_none() {
-                    match Booted::start(self.command(side, cpus, false)) {
+                    let boots = match machine.0 {
+                        Machine::Plain => Boots::Full,
+                        Machine::Devices => {
+                            devices[side] = Some(Devices::new(&self.peer, self.server)?);
+                            Boots::Devices
+                        }
+                    };
+                    match Booted::start(self.command(side, machine.1, boots, devices[side].as_ref())) {
                         Ok((guest, _)) => booted[side] = Some(guest),
                         Err(e) => row.failures.push(format!("{}: {e:#}", SIDES[side])),
                     }

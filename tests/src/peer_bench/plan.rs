@@ -9,8 +9,19 @@ use toml::{Table, Value};
 pub enum Measure {
     /// Peer's processor time by ours.
     Cpu,
+    /// Peer's elapsed time by ours: where the host does the work on threads of its own.
+    Wall,
     /// Our gain from several CPUs by native's; single workloads: peer's wall time by ours.
     Share,
+}
+
+/// What the guest of a workload has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Machine {
+    /// Programs, no device.
+    Plain,
+    /// Disks and a network card: [`super::devices`].
+    Devices,
 }
 
 /// One workload: a line of a group.
@@ -35,6 +46,10 @@ pub struct Group {
     pub title: String,
     /// How its figure is made.
     pub measure: Measure,
+    /// Where its workloads run.
+    pub machine: Machine,
+    /// Most percent of a host core that ours may use meanwhile.
+    pub most: Option<f64>,
     /// Below this is a failure.
     pub floor: f64,
     /// What is aimed at.
@@ -107,15 +122,23 @@ fn group(name: String, value: Value) -> Result<Group> {
     let measure = match t.remove("measure") {
         None => Measure::Cpu,
         Some(Value::String(s)) if s == "share" => Measure::Share,
+        Some(Value::String(s)) if s == "wall" => Measure::Wall,
         Some(other) => bail!("group.{name}: measure = {other:?}"),
     };
+    let machine = match t.remove("machine") {
+        None => Machine::Plain,
+        Some(Value::String(s)) if s == "devices" => Machine::Devices,
+        Some(other) => bail!("group.{name}: machine = {other:?}"),
+    };
+    let most = if t.contains_key("most") { Some(number(&mut t, "most")?) } else { None };
     let title = match t.remove("title") {
         Some(Value::String(s)) => s,
         _ => bail!("group.{name}: title"),
     };
     let works = table(&mut t, "work")?.into_iter().map(|(w, v)| work(w, v)).collect::<Result<Vec<_>>>()?;
     ensure!(!works.is_empty(), "group.{name} is empty");
-    let group = Group { measure, title, floor: number(&mut t, "floor")?, goal: number(&mut t, "goal")?, works, name };
+    let (floor, goal) = (number(&mut t, "floor")?, number(&mut t, "goal")?);
+    let group = Group { name, title, measure, machine, most, floor, goal, works };
     nothing_left(&group.name, &t)?;
     Ok(group)
 }

@@ -50,7 +50,12 @@ impl<'a> Report<'a> {
     }
 
     fn time(group: &Group, runs: &[Run]) -> f64 {
-        median(runs.iter().map(|r| if group.measure == Measure::Share { r.wall } else { r.cpu }))
+        median(runs.iter().map(|r| if group.measure == Measure::Cpu { r.cpu } else { r.wall }))
+    }
+
+    /// Percent of a host core that ours used.
+    fn used(row: &Row) -> f64 {
+        median(row.guest[0].iter().map(|r| r.cpu / r.wall * 100.0))
     }
 
     fn ratio(group: &Group, row: &Row) -> f64 {
@@ -69,10 +74,10 @@ impl<'a> Report<'a> {
     fn figures(&self, group: &Group) -> (Vec<f64>, bool) {
         let mine = self.rows.iter().filter(|(g, ..)| g.name == group.name);
         let figures: Vec<f64> = match group.measure {
-            Measure::Cpu => mine.map(|(g, _, row)| Self::ratio(g, row)).collect(),
+            Measure::Cpu | Measure::Wall => mine.map(|(g, _, row)| Self::ratio(g, row)).collect(),
             Measure::Share => mine.filter_map(|(g, w, row)| self.share(g, w, row, 0)).collect(),
         };
-        let wanted = group.works.iter().filter(|w| group.measure == Measure::Cpu || w.alone.is_some()).count();
+        let wanted = group.works.iter().filter(|w| group.measure != Measure::Share || w.alone.is_some()).count();
         let whole = figures.len() == wanted && figures.iter().all(|f| f.is_finite());
         (figures.into_iter().filter(|f| f.is_finite()).collect(), whole)
     }
@@ -84,6 +89,10 @@ impl<'a> Report<'a> {
             let ratio = Self::ratio(group, row);
             if ratio < self.plan.any {
                 lines.push(format!("{}: {ratio:.2} is below the floor of any workload, {}", work.name, self.plan.any));
+            }
+            let used = Self::used(row);
+            if let Some(most) = group.most.filter(|most| used > *most) {
+                lines.push(format!("{}: {used:.1} % of a host core, at most {most} are allowed", work.name));
             }
         }
         for group in &self.plan.groups {
@@ -122,6 +131,13 @@ impl<'a> Report<'a> {
                 cell(ours / native, 11, 1),
                 group.name
             );
+            if group.measure == Measure::Wall {
+                let [ours, peer] = [0, 1].map(|side| median(row.guest[side].iter().map(|r| r.cpu)));
+                let _ = write!(out, ", elapsed (processor time {}, {:.2})", cell(ours, 0, 2), peer / ours);
+            }
+            if let Some(most) = group.most {
+                let _ = write!(out, ", {:.1} % of a host core (at most {most})", Self::used(row));
+            }
             if work.cpus > 1 {
                 let _ = write!(out, ", {} CPUs, wall", work.cpus);
             }

@@ -26,9 +26,9 @@ pub struct Run {
 }
 
 /// What a guest is started with. `no_timer_check`: on a busy host timer interrupts come late, which the kernel's test of them takes
-/// for broken hardware.
-pub fn guest_args(linux: &Linux, cpus: u32, accel: &str) -> Vec<String> {
-    let mut args = linux.args("no_timer_check");
+/// for broken hardware. `settings`: what else the kernel is told; it gives the guest program what it does not know as its environment.
+pub fn guest_args(linux: &Linux, settings: &str, cpus: u32, accel: &str) -> Vec<String> {
+    let mut args = linux.args(&format!("no_timer_check {settings}"));
     args.extend(["-no-reboot", "-m", "1024", "-smp", &cpus.to_string(), "-accel", accel].map(str::to_owned));
     args
 }
@@ -121,15 +121,17 @@ pub struct Native {
 }
 
 impl Native {
-    /// Starts it; `root` is where the packages' programs are.
+    /// Starts it; `root` is where the packages' programs are, `server` the port of the host's server.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(program: &Path, root: Option<&Path>) -> Result<Self> {
-        let work = tempfile::tempdir()?;
+    pub fn start(program: &Path, root: Option<&Path>, server: Option<u16>) -> Result<Self> {
+        // (On the disk that guests' images are on.)
+        let work = tempfile::tempdir_in(crate::packages::target_dir())?;
         let mut command = Command::new(program);
         command.arg(work.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.envs(root.map(|r| ("BENCH_ROOT", r)));
+        command.envs(server.map(|port| ("BENCH_SERVER", format!("127.0.0.1:{port}"))));
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let (input, output) = (child.stdin.take().context("piped")?, child.stdout.take().context("piped")?);
         Ok(Self { child, input, output: BufReader::new(output), _work: work })

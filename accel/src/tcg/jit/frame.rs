@@ -17,7 +17,8 @@ use super::{
     xmm::Xv,
 };
 use cranelift_codegen::ir::{
-    self, AbiParam, Block, BlockArg, InstBuilder, InstructionData, MemFlagsData, SigRef, Signature, Type, Value,
+    self, AbiParam, Block, BlockArg, InstBuilder, InstructionData, MemFlagsData, Opcode, SigRef, Signature, Type, Value,
+    ValueDef,
     condcodes::IntCC,
     types::{I8, I8X16, I16, I32, I64},
 };
@@ -67,6 +68,8 @@ struct Group {
 }
 /// Widest range of a group in bytes: what reaches into another page costs a side exit each time.
 const GROUP: i64 = 256;
+/// The same for a table that is accessed by an index.
+const TABLE: i64 = 2304;
 
 /// The flags at a point.
 #[derive(Clone, Copy)]
@@ -754,7 +757,61 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             Some(r) if i32::try_from(ea.off as i64).is_ok() => (r, ea.off as i64),
             _ => (self.val(W::B8, ea), 0),
         };
-        let end = off + bytes as i64;
+        // One check does for all accesses to a small table.
+        if let Some((table, index, most)) = self.in_table(root)
+            && !self.narrow.contains(&self.off)
+            && !self.alone.contains(&table)
+        {
+            let (host, off) = self.check_range(table, off, off + most + bytes as i64, TABLE, write);
+            return (self.b.ins().iadd(host, index), off);
+        }
+        self.check_range(root, off, off + bytes as i64, GROUP, write)
+    }
+    /// A sum of which one part is small: the other one, that part, the most it can be.
+    fn in_table(&self, sum: Value) -> Option<(Value, Value, i64)> {
+        let [a, b] = self.operands(sum, Opcode::Iadd)?;
+        let small = |v| self.most(v).filter(|&m| m < TABLE as u64 - GROUP as u64).map(|m| m as i64);
+        match (small(a), small(b)) {
+            (None, Some(m)) => Some((a, b, m)),
+            (Some(m), None) => Some((b, a, m)),
+            _ => None,
+        }
+    }
+    /// The most a value can be, if that is plain to see.
+    fn most(&self, v: Value) -> Option<u64> {
+        let dfg = &self.b.func.dfg;
+        let ValueDef::Result(i, _) = dfg.value_def(v) else { return None };
+        let constant = |v| match dfg.value_def(v) {
+            ValueDef::Result(i, _) => match dfg.insts[i] {
+                InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => Some(imm.bits() as u64),
+                _ => None,
+            },
+            _ => None,
+        };
+        match (dfg.insts[i].opcode(), dfg.inst_args(i)) {
+            (Opcode::Uload8, _) => Some(0xff),
+            (Opcode::Uextend, &[from]) if dfg.value_type(from) == I8 => Some(0xff),
+            (Opcode::Band, &[_, k]) => constant(k),
+            (Opcode::Ushr, &[_, k]) if dfg.value_type(v) == I64 => Some(u64::MAX >> (constant(k)? & 63)),
+            (Opcode::Ishl, &[x, k]) if dfg.value_type(v) == I64 => {
+                let k = constant(k)? & 63;
+                self.most(x).filter(|m| *m <= u64::MAX >> k).map(|m| m << k)
+            }
+            _ => None,
+        }
+    }
+    /// The operands of a value that is the result of an operation on two.
+    fn operands(&self, v: Value, of: Opcode) -> Option<[Value; 2]> {
+        let dfg = &self.b.func.dfg;
+        let ValueDef::Result(i, _) = dfg.value_def(v) else { return None };
+        match dfg.insts[i] {
+            InstructionData::Binary { opcode, args } if opcode == of => Some(args),
+            _ => None,
+        }
+    }
+    /// Checks the bytes from `off` to `end` from `root` on: the host address of `root` as a value, and `off`.
+    fn check_range(&mut self, root: Value, off: i64, end: i64, widest: i64, write: bool) -> (Value, i32) {
+        let bytes = end - off;
         let block = self.block;
         let known = &self.s.groups;
         if let Some(g) = known
@@ -776,7 +833,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let (min, max) = (g.min.min(off), g.max.max(end));
             // (Reads that come before a branch do not ask for a page that is written to behind it only.)
             let here = g.block == block || g.write || !write;
-            if here && max - min <= GROUP && (min == g.min || g.min_k.is_some()) {
+            if here && max - min <= widest && (min == g.min || g.min_k.is_some()) {
                 (g.min, g.max) = (min, max);
                 g.write |= write;
                 let dfg = &mut self.b.func.dfg;
@@ -807,7 +864,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         let p = self.entry_of(low);
         let tag = self.entry_field(p, if write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) });
         let x = self.b.ins().bxor(tag, low);
-        let limit = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
+        let limit = self.b.ins().iconst(I64, 0x1000 - bytes);
         let c = self.b.ins().icmp(IntCC::UnsignedGreaterThan, x, limit);
         let [look, found, go_on] = [(); 3].map(|()| self.b.create_block());
         self.b.append_block_param(go_on, I64);
@@ -817,7 +874,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.b.switch_to_block(look);
         self.b.seal_block(look);
         let fill = self.b.ins().iconst(I64, self.thunks.fill[write as usize] as i64);
-        let again = self.b.ins().iconst(I64, 0x1000 - bytes as i64);
+        let again = self.b.ins().iconst(I64, 0x1000 - bytes);
         self.b.ins().call_indirect(self.fill_sig, fill, &[self.env, low, again]);
         let q = self.b.ins().load(I64, ENV, self.env, hot_at(offset_of!(Hot, place)));
         let nowhere = self.k(I64, NOWHERE);
