@@ -373,6 +373,26 @@ fn pages_outside_the_tlb_are_looked_for_in_place() {
     }
 }
 #[test]
+fn code_gets_hot_whose_page_has_left_the_tlb() {
+    // Each round accesses a page that has the place of the code's in the first level, and the next one.
+    const ROUNDS: u64 = 1000;
+    const FAR: u64 = 32 << 20;
+    // top: mov eax, [rdi]; mov edx, [rdi+0x1000]; dec ecx; jnz top; hlt
+    let code = [0x8b, 0x07, 0x8b, 0x97, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf4, 0xf4];
+    for (quick, threshold) in [(0, 5), (3, 5)] {
+        let group = Group::new();
+        group.set_jit(JitConfig { quick, threshold, cache: 1 << 20, synchronous: true, ..JitConfig::default() });
+        let mut m = Bare::in_group(&group, 64, FAR as usize + (1 << 20));
+        m.poke(CODE, &code);
+        m.set_gpr(1, ROUNDS);
+        m.set_gpr(7, CODE + FAR);
+        m.set_pc(CODE);
+        assert_eq!(m.run(100_000), Outcome::Halted);
+        let n = m.counters();
+        assert!(n.entered > 0 && n.entered < 10, "thresholds {quick} and {threshold}: {n:?}");
+    }
+}
+#[test]
 fn a_store_beside_code_stays_in_its_region_and_one_to_code_does_not() {
     use iced_x86::code_asm::*;
     const ROUNDS: u32 = 4000;

@@ -452,14 +452,14 @@ impl<T: Target> Vcpu<T> {
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         let group = n.group.clone();
         // (A page that is decoded is mapped until this vCPU flushes.)
-        p.attach(&group, r, fetch);
+        p.attach(&group, r, fetch, |i| jc_forget(env, i));
     }
     /// Regions were left before the instruction at the pc so often that they are to be made differently.
     fn narrow_regions(&mut self) {
         self.update_mode();
         let env = self.env();
         let pc = self.pc();
-        let Some(host) = self.exec_host(pc) else { return };
+        let Ok(Some(host)) = self.code_host(pc) else { return };
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         if let Some(jit) = p.jit() {
@@ -471,8 +471,8 @@ impl<T: Target> Vcpu<T> {
         self.update_mode();
         let env = self.env();
         let pc = self.pc();
-        let Some(host) = self.exec_host(pc) else { return };
-        let next = self.exec_host((pc | 0xfff).wrapping_add(1));
+        let Ok(Some(host)) = self.code_host(pc) else { return };
+        let next = self.seen_host((pc | 0xfff).wrapping_add(1));
         let Deferred { kind, w, .. } = self.hot().deferred();
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
@@ -524,7 +524,7 @@ impl<T: Target> Vcpu<T> {
                 };
                 // SAFETY: `&mut self`.
                 unsafe {
-                    let code = (*pages(env)).jit().map_or(std::ptr::null(), |j| j.no_region);
+                    let code = (*pages(env)).no_region();
                     jc_put(env, pc, JcEntry { key: pc ^ (*h).salt, op, code, entry: 0 });
                     let regime = T::regime(&*state(env), Who::Current) % tlb::REGIMES;
                     (*inner(env)).note_jump(pc, regime, jc_index(pc));
@@ -596,17 +596,7 @@ impl<T: Target> Vcpu<T> {
     /// The op at `pc`, decoded if need be, for its jump cache entry; nothing if its page is no host memory.
     fn lookup(&mut self, pc: u64) -> Result<Option<*const Op<T>>, T::Fault> {
         let env = self.env();
-        let host = if let Some(host) = self.exec_host(pc) {
-            host
-        } else {
-            let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
-            // SAFETY: `&mut self`.
-            let s = unsafe { tlb::find(env, &mut *state(env), pc, access)? };
-            if s.host.is_null() {
-                return Ok(None);
-            }
-            s.host as usize
-        };
+        let Some(host) = self.code_host(pc)? else { return Ok(None) };
         // SAFETY: `&mut self`.
         let (p, n) = unsafe { (&mut *pages(env), &mut *inner(env)) };
         let (off, entry) = ((pc & 0xfff) as u16, jc_index(pc) as u16);
@@ -654,6 +644,25 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: `hot` belongs to this vCPU; the TLB is made of atomics.
         let e = unsafe { &*(*hot(self.env())).tlb.add(tlb::index(la)) };
         (e.exec.load(Relaxed) == page).then(|| e.addend.load(Relaxed).wrapping_add(page) as usize)
+    }
+
+    /// The host address of the page of `la` for fetches; nothing if it is no host memory. (Code may run by the jump cache long after data
+    /// have taken its place in the first level.)
+    fn code_host(&mut self, la: u64) -> Result<Option<usize>, T::Fault> {
+        if let Some(host) = self.exec_host(la) {
+            return Ok(Some(host));
+        }
+        let env = self.env();
+        let access = Access { kind: Kind::Exec, who: Who::Current, stack: false };
+        // SAFETY: `&mut self`.
+        let s = unsafe { tlb::find(env, &mut *state(env), la, access)? };
+        Ok((!s.host.is_null()).then_some(s.host as usize))
+    }
+    /// The same, without a walk, if either level knows it.
+    fn seen_host(&mut self, la: u64) -> Option<usize> {
+        let env = self.env();
+        // SAFETY: `&mut self`; distinct cells.
+        self.exec_host(la).or_else(|| unsafe { tlb::seen::<T>(&mut *inner(env), &*state(env), la) })
     }
 
     /// Runs the instruction at the pc by itself: one that crosses its page, lies outside of host memory, or is stepped.

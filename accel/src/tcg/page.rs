@@ -74,18 +74,11 @@ pub(crate) enum HotBlock {
 pub(crate) struct Patch<T: Target> {
     /// The handler it had.
     run: Run<T>,
-    pub code: *const u8,
-    pub entry: u64,
-    pub enter: Trampoline,
+    code: *const u8,
+    entry: u64,
     /// Held by the page of the op.
     region: *const Region,
 }
-impl<T: Target> Clone for Patch<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T: Target> Copy for Patch<T> {}
 /// In a looped vCPU the handlers that its ops stand for.
 type Looped<T> = Option<FxHashMap<*const Op<T>, Run<T>>>;
 /// The decoded pages of a vCPU.
@@ -186,12 +179,20 @@ impl<T: Target> Pages<T> {
     pub fn jit(&self) -> Option<&Arc<Jit>> {
         Some(&self.jit.as_ref()?.0)
     }
-    /// The region an op enters, which is being entered.
-    pub fn patch(&self, op: *const Op<T>) -> Patch<T> {
-        let p = self.patched[&op];
+    /// What stands in the jump cache where no region is known.
+    pub fn no_region(&self) -> *const u8 {
+        self.jit().map_or(std::ptr::null(), |j| j.no_region)
+    }
+    /// The region an op enters, which is being entered: its code and the number of the entry.
+    pub fn patch(&self, op: *const Op<T>) -> (*const u8, u64) {
+        let p = &self.patched[&op];
         // SAFETY: the page of a patched op holds its region.
         unsafe { (*p.region).mark_used() };
-        p
+        (p.code, p.entry)
+    }
+    /// The way into regions.
+    pub fn trampoline(&self) -> Trampoline {
+        self.jit.as_ref().expect("there is a region").1
     }
     /// The handler of an op without a region.
     pub fn original(&self, op: *const Op<T>) -> Run<T> {
@@ -203,7 +204,6 @@ impl<T: Target> Pages<T> {
     }
     /// Makes the op at `off` of a page enter a region, if there are both.
     fn enter_at(&mut self, host: usize, mode: u32, off: u16) {
-        let Some(enter) = self.jit.as_ref().map(|j| j.1) else { return };
         let Some(page) = self.map.get_mut(&(host, mode)) else { return };
         let (Some((r, entry)), Some(op)) = (page.heads.get(&off), page.ops.get(off)) else { return };
         // SAFETY: a live op, and no handler runs.
@@ -223,11 +223,17 @@ impl<T: Target> Pages<T> {
         if let Some(quick) = &self.quick {
             page.pieces.region(&quick.common, off)
         }
-        self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, enter, region: Arc::as_ptr(r) });
+        self.patched.insert(at, Patch { run, code: r.code(), entry: *entry, region: Arc::as_ptr(r) });
     }
     /// Attaches a region to its page, if its pages are decoded and the bytes are what it was made from; `fetch` copies bytes
-    /// of a page, given by its host address.
-    pub fn attach(&mut self, group: &Group, r: &Arc<Region>, fetch: impl Fn(usize, usize, &mut [u8])) {
+    /// of a page, given by its host address. If it takes the place of others, `forget` is called for jump cache entries that may know those.
+    pub fn attach(
+        &mut self,
+        group: &Group,
+        r: &Arc<Region>,
+        fetch: impl Fn(usize, usize, &mut [u8]),
+        mut forget: impl FnMut(usize),
+    ) {
         let Some(page) = self.map.get(&(r.host, r.mode)).filter(|_| !r.is_evicted()) else { return };
         // Its own block is entered here; others rather by the region that was made for them.
         let taken = |p: &Page<T>, n: usize, off: u16| p.heads.get(&off).is_some_and(|h| n != 0 || h.1 == 0);
@@ -261,7 +267,9 @@ impl<T: Target> Pages<T> {
             if taken(page, n, off) {
                 continue;
             }
-            page.heads.insert(off, (r.clone(), n as u64));
+            if page.heads.insert(off, (r.clone(), n as u64)).is_some() {
+                page.jumps.0.drain(..).for_each(|j| forget(j.into()))
+            }
             self.enter_at(r.host, r.mode, off)
         }
     }
@@ -541,7 +549,8 @@ impl<T: Target> Pages<T> {
         }
     }
 
-    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach). Bytes of its instructions.
+    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach). Bytes of its instructions. (No jump cache entry
+    /// knows a page that is new.)
     pub fn decode(
         &mut self,
         group: &Group,
@@ -574,7 +583,7 @@ impl<T: Target> Pages<T> {
         if new && let Some(j) = self.jit() {
             // What was compiled for it before, by other vCPUs or before its page was overwritten.
             for r in j.regions(host, mode) {
-                self.attach(group, &r, &fetch)
+                self.attach(group, &r, &fetch, |_| ())
             }
         }
         len

@@ -528,6 +528,12 @@ impl Inner {
     }
 }
 
+/// The host address of the page of `la` for fetches, if the second level knows it.
+pub(crate) fn seen<T: Target>(n: &mut Inner, state: &T::State, la: u64) -> Option<usize> {
+    let key = la & !0xfff | (T::regime(state, Who::Current) % REGIMES) as u64;
+    let s = *n.spot(key);
+    (s.key == key && n.valid(&s) && s.flags & spot::EXEC != 0 && !s.host.is_null()).then_some(s.host as usize)
+}
 /// Finds the page of `la`, walking if need be, and installs it in the first level.
 /// # Safety
 /// The calling thread owns the vCPU; no reference into `hot` or `inner` is live (one to `state` is passed).

@@ -38,12 +38,15 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
     unsafe {
         let (h, ip) = (hot(env), ip_at(env, op));
         (*h).budget += (*op).n as i64;
-        let p = (*pages(env)).patch(op);
-        if let Some(j) = jc_known(env, ip) {
-            ((*j).code, (*j).entry) = (p.code, p.entry)
+        let (pages, known) = (&*pages(env), jc_known(env, ip));
+        let (code, entry) = match known {
+            Some(j) if (*j).code != pages.no_region() => ((*j).code, (*j).entry),
+            _ => pages.patch(op),
+        };
+        if let Some(j) = known {
+            ((*j).code, (*j).entry) = (code, entry)
         }
-        let enter = p.enter;
-        let why = enter(env.as_ptr().cast(), p.code, p.entry, ip, (*h).budget);
+        let why = (pages.trampoline())(env.as_ptr().cast(), code, entry, ip, (*h).budget);
         let n = &mut (*inner(env)).counters;
         n.entered += 1;
         match why as i64 {

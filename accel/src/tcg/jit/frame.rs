@@ -17,8 +17,8 @@ use super::{
     xmm::Xv,
 };
 use cranelift_codegen::ir::{
-    self, AbiParam, Block, BlockArg, InstBuilder, InstructionData, MemFlagsData, Opcode, SigRef, Signature, Type, Value,
-    ValueDef,
+    self, AbiParam, Block, BlockArg, InstBuilder, InstructionData, MemFlagsData, Opcode, SigRef, Signature, Type,
+    Value, ValueDef,
     condcodes::IntCC,
     types::{I8, I8X16, I16, I32, I64},
 };
