@@ -9,7 +9,7 @@ use super::{
     },
     form::{Edge, Plan, Request},
     frame::*,
-    stubs::region_signature,
+    go::{go_on, region_signature},
     thunk::{Item, Thunks},
 };
 use cranelift_codegen::ir::{
@@ -490,8 +490,7 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.switch_to_block(hit);
         let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
         let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
-        let sig = c.b.import_signature(region_signature());
-        c.b.ins().return_call_indirect(sig, code, &[c.env, entry, ip, left]);
+        go_on(c.b, code, [c.env, entry, ip, left])
     }
     /// Checks that a round may begin, goes to the block of the entry with the registers loaded that are read from there on.
     fn prologue(&mut self, prologue: Block, [entry, ip, left]: [Value; 3]) {

@@ -7,6 +7,7 @@
 //! | `frame` | the state inside a block: registers, flags, checked memory |
 //! | `emit`, `vector` | the meaning of instructions as code |
 //! | `xmm` | vector registers: lanes, results that must not be dropped |
+//! | `go` | from one region to the next |
 //! | `thunk` | what regions call |
 //! | `stubs` | code that is made once; settings of the compiler |
 //! | `code` | memory for generated code |
@@ -22,6 +23,7 @@ mod emit;
 pub(crate) mod enter;
 pub(crate) mod form;
 mod frame;
+mod go;
 mod lower;
 mod stubs;
 mod thunk;
@@ -691,11 +693,17 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         }
     };
     debug_assert!(code.buffer.relocs().is_empty(), "code that depends on its place");
-    let place = jit.noted(jit.cache.place(code.code_buffer()))?;
-    jit.insight.placed(place.start() as u64, code.code_buffer(), || format!("guest-{pc:#x}"));
+    let mut bytes = code.code_buffer().to_vec();
+    if let Err(error) = go::finish(&mut bytes, code.buffer.traps().iter().map(|t| (t.offset, t.code))) {
+        tracing::error!(target: "jit", offset = q.off, mode = q.mode, error, "a region was refused");
+        jit.stats.failed.fetch_add(1, Relaxed);
+        return None;
+    }
+    let place = jit.noted(jit.cache.place(&bytes))?;
+    jit.insight.placed(place.start() as u64, &bytes, || format!("guest-{pc:#x}"));
     if shown && wanted!("out_asm") {
-        let (bytes, at) = (code.code_buffer(), place.start() as u64);
-        let text = insight::host::disassemble(bytes, at);
+        let at = place.start() as u64;
+        let text = insight::host::disassemble(&bytes, at);
         tracing::trace!(target: "out_asm", "OUT: [size={}]\n  -- guest addr {pc:#018x}\n{text}", bytes.len());
     }
     let s = &jit.stats;

@@ -5,11 +5,12 @@
 use super::{
     super::env::{HOT, Hot},
     frame::{ENV, exit},
+    go::region_signature,
 };
 use cranelift_codegen::{
     Context,
-    ir::{AbiParam, InstBuilder, Signature, types::I64},
-    isa::{CallConv, OwnedTargetIsa},
+    ir::{AbiParam, InstBuilder, types::I64},
+    isa::OwnedTargetIsa,
     settings::{self, Configurable},
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -28,22 +29,13 @@ pub(super) struct Stubs {
     pub no_region: usize,
 }
 
-/// The signature of regions: env, number of the entry, its linear address and the budget to an exit. What a region returns leaves
-/// address and budget in the env, what it goes on to gets them in registers.
-pub(super) fn region_signature() -> Signature {
-    let mut s = Signature::new(CallConv::Tail);
-    s.params = vec![AbiParam::new(I64); 4];
-    s.returns.push(AbiParam::new(I64));
-    s
-}
-
 /// The compiler's target: this host, quick to compile for.
 ///
 /// # Errors
 /// Cranelift knows no such host.
 pub(super) fn isa() -> Result<OwnedTargetIsa, String> {
     let mut f = settings::builder();
-    // (Tail calls need frame pointers. Alias analysis would move loads that other vCPUs' stores must reach.)
+    // (The way from region to region needs frame pointers. Alias analysis would move loads that other vCPUs' stores must reach.)
     for (name, value) in [
         ("opt_level", "none"),
         ("preserve_frame_pointers", "true"),
