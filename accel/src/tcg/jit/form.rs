@@ -250,6 +250,20 @@ impl<T: Target> Plan<T> {
         post.reverse();
         post
     }
+    /// By block, whether ways meet there that all come from blocks before it, in that order, and none from outside.
+    pub fn joins(&self) -> Vec<bool> {
+        let mut place = vec![usize::MAX; self.blocks.len()];
+        self.order().into_iter().enumerate().for_each(|(i, b)| place[b] = i);
+        let mut joins: Vec<_> = self.blocks.iter().map(|s| !s.entry).collect();
+        for (b, s) in self.blocks.iter().enumerate() {
+            for e in [s.taken, s.next] {
+                if let Some(Edge::In(t)) = e {
+                    joins[t] &= place[b] < place[t]
+                }
+            }
+        }
+        joins
+    }
     /// Control goes to the instruction at `to` from one whose bytes end at `end`: is it the first of them with bytes of the
     /// second page?
     pub fn crosses(&self, end: usize, to: &Insn<T>) -> bool {

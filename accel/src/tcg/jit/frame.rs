@@ -22,7 +22,10 @@ use cranelift_codegen::ir::{
     condcodes::IntCC,
     types::{I8, I8X16, I16, I32, I64},
 };
-use cranelift_codegen::isa::CallConv;
+use cranelift_codegen::{
+    cursor::{Cursor, FuncCursor},
+    isa::CallConv,
+};
 use cranelift_frontend::{FunctionBuilder, Variable};
 use std::mem::offset_of;
 
@@ -442,6 +445,32 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.s = State::new(budget);
         self.s.flags = Flags::Env(kind);
         self.s.fp = self.fp_held
+    }
+    /// What is known on all ways to a block that was just started; says which registers none of them has stored.
+    pub(super) fn join(&mut self, known: State) -> u32 {
+        let State { cur, dirty, sums, narrow, groups, .. } = known;
+        (self.s.cur, self.s.sums, self.s.narrow, self.s.groups) = (cur, sums, narrow, groups);
+        for i in bits(dirty) {
+            self.term(Slot(i as u8));
+        }
+        self.s.dirty = dirty;
+        dirty
+    }
+    /// Registers that are not in the env, and their values.
+    pub(super) fn unstored(&mut self) -> Vec<(usize, Value)> {
+        let mut regs = Vec::new();
+        for i in bits(self.s.dirty) {
+            let t = self.s.cur[i].expect("a changed register has a value");
+            regs.push((i, self.val(W::B8, t)))
+        }
+        regs
+    }
+    /// Stores registers before an instruction.
+    pub(super) fn store_before(&mut self, at: ir::Inst, regs: impl Iterator<Item = (usize, Value)>) {
+        let mut cursor = FuncCursor::new(self.b.func).at_inst(at);
+        for (i, v) in regs {
+            cursor.ins().store(ENV, v, self.env, Self::reg_at(i));
+        }
     }
     /// The budget when `done` instructions have been run.
     pub(super) fn budget_left(&mut self, done: u32) -> Value {
@@ -900,6 +929,16 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
 }
 
 impl State {
+    /// Forgets what is not known at another point as well; both have handed registers over ([`Clif::define`]).
+    pub(super) fn meet(&mut self, o: &State) {
+        for (t, other) in self.cur.iter_mut().zip(o.cur) {
+            *t = t.filter(|t| other == Some(*t))
+        }
+        self.dirty &= o.dirty;
+        self.groups.retain(|g| o.groups.contains(g));
+        self.sums.retain(|s| o.sums.contains(s));
+        self.narrow.retain(|n| o.narrow.contains(n))
+    }
     fn new(budget: Value) -> State {
         State {
             cur: [None; SLOTS],

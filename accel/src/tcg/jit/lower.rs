@@ -13,10 +13,13 @@ use super::{
     thunk::{Item, Thunks},
 };
 use cranelift_codegen::ir::{
-    Block, BlockArg, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
+    self, Block, BlockArg, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use std::{collections::HashMap, mem::offset_of};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem::offset_of,
+};
 
 /// An edge that needs code of its own.
 struct Way {
@@ -30,6 +33,13 @@ struct Way {
     crosses: bool,
 }
 
+/// A block where ways meet that all come from blocks lowered before: what is known on all of them, and each of them as its jump and what
+/// it has not stored.
+struct Join {
+    known: State,
+    ways: Vec<(ir::Inst, Vec<(usize, Value)>)>,
+}
+
 /// The lowering of a region; see [`Clif`] for what happens inside a block.
 struct Lower<'a, 'b, T: Target> {
     c: Clif<'a, 'b, T>,
@@ -38,6 +48,9 @@ struct Lower<'a, 'b, T: Target> {
     blocks: Vec<Block>,
     /// What blocks with one edge go on with.
     states: HashMap<usize, State>,
+    /// Which blocks can be joins, and what has come to those so far.
+    joins: Vec<bool>,
+    joined: HashMap<usize, Join>,
     /// Producers of the flags at the ends of edges seen so far, and how many those are.
     kinds: HashMap<usize, (usize, Option<(u8, W)>)>,
     ways: Vec<Way>,
@@ -112,6 +125,8 @@ pub(super) fn lower<T: Target>(
         items,
         blocks,
         states: HashMap::new(),
+        joins: plan.joins(),
+        joined: HashMap::new(),
         kinds: HashMap::new(),
         ways: Vec::new(),
         flow: Vec::new(),
@@ -147,7 +162,17 @@ impl<T: Target> Lower<'_, '_, T> {
                     Some(&(seen, kind)) if seen == shape.edges => kind,
                     _ => None,
                 };
-                c.start(kind)
+                match self.joined.remove(&n) {
+                    None => c.start(kind),
+                    Some(j) => {
+                        c.b.seal_block(self.blocks[n]);
+                        c.start(kind);
+                        let stays = c.join(j.known);
+                        for (jump, regs) in j.ways {
+                            c.store_before(jump, regs.into_iter().filter(|r| stays >> r.0 & 1 == 0))
+                        }
+                    }
+                }
             }
         }
         let mut open = true;
@@ -356,13 +381,29 @@ impl<T: Target> Lower<'_, '_, T> {
                             continue;
                         }
                     }
-                    c.flush();
+                    let joins = self.joins[n];
+                    if joins {
+                        c.flush_vectors()
+                    } else {
+                        c.flush()
+                    }
                     if shape.live_in != 0 {
                         c.settle_flags()
                     }
                     let pending = c.pending();
                     self.flow.push((c.block, n, c.define()));
-                    if head <= w.off {
+                    if joins {
+                        let regs = c.unstored();
+                        let way = (c.b.ins().jump(self.blocks[n], &[]), regs);
+                        match self.joined.entry(n) {
+                            Entry::Occupied(mut e) => {
+                                let j = e.get_mut();
+                                j.known.meet(&c.s);
+                                j.ways.push(way)
+                            }
+                            Entry::Vacant(e) => _ = e.insert(Join { known: c.s.clone(), ways: vec![way] }),
+                        }
+                    } else if head <= w.off {
                         self.back_edge(n, head, pending)
                     } else {
                         c.b.ins().jump(self.blocks[n], &[]);
