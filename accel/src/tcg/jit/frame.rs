@@ -862,7 +862,9 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             let (min, max) = (g.min.min(off), g.max.max(end));
             // (Reads that come before a branch do not ask for a page that is written to behind it only.)
             let here = g.block == block || g.write || !write;
-            if here && max - min <= widest && (min == g.min || g.min_k.is_some()) {
+            // (What lies at a constant distance from the code's page is in one page or is not.)
+            let fits = if root == self.base { min >> 12 == (max - 1) >> 12 } else { max - min <= widest };
+            if here && fits && (min == g.min || g.min_k.is_some()) {
                 (g.min, g.max) = (min, max);
                 g.write |= write;
                 let dfg = &mut self.b.func.dfg;

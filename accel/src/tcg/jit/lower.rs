@@ -553,20 +553,28 @@ impl<T: Target> Lower<'_, '_, T> {
         if c.fp_held && c.fp_used {
             c.load_fp()
         }
-        // (Number 0 is the hot block. Branches, which the host foretells better than jumps through a table that lies in cold memory.)
-        let (&hot, others) = self.plan.entries.split_first().expect("a region has an entry");
-        for (i, &e) in others.iter().enumerate() {
-            let k = c.k(I64, i as u64 + 1);
-            let this = c.b.ins().icmp(IntCC::Equal, entry, k);
-            let (at, other) = (c.b.create_block(), c.b.create_block());
-            c.b.ins().brif(this, at, &[], other, &[]);
-            c.b.switch_to_block(at);
-            c.load(live[e]);
-            c.b.ins().jump(self.blocks[e], &[]);
-            c.b.switch_to_block(other);
+        self.enter(entry, 0..self.plan.entries.len(), &live)
+    }
+    /// Goes to the block of one of the entries. (By branches, which the host foretells better than jumps through a table that lies in
+    /// cold memory.)
+    fn enter(&mut self, entry: Value, among: std::ops::Range<usize>, live: &[[u32; 2]]) {
+        let c = &mut self.c;
+        if among.len() == 1 {
+            let to = self.plan.entries[among.start];
+            c.load(live[to]);
+            c.b.ins().jump(self.blocks[to], &[]);
+            return;
         }
-        c.load(live[hot]);
-        c.b.ins().jump(self.blocks[hot], &[]);
+        let middle = among.start + among.len() / 2;
+        let k = c.k(I64, middle as u64);
+        let below = c.b.ins().icmp(IntCC::UnsignedLessThan, entry, k);
+        let halves = [(); 2].map(|()| c.b.create_block());
+        c.b.ins().brif(below, halves[0], &[], halves[1], &[]);
+        for (half, among) in halves.into_iter().zip([among.start..middle, middle..among.end]) {
+            self.c.b.switch_to_block(half);
+            self.c.b.seal_block(half);
+            self.enter(entry, among, live)
+        }
     }
     /// By block, registers that may be read, from there on, before they get new values.
     fn live(&self) -> Vec<[u32; 2]> {
