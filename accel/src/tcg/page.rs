@@ -159,7 +159,7 @@ impl<T: Target> Pages<T> {
             modes: Vec::new(),
             single: (0..SINGLES).map(|_| None).collect(),
             looped: looped.then(FxHashMap::default),
-            jit: jit.zip(jit::enter::trampoline()),
+            jit: jit.zip(jit::enter::trampoline::<T>()),
             patched: FxHashMap::default(),
             #[cfg(target_arch = "x86_64")]
             quick: None,

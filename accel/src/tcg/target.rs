@@ -52,7 +52,7 @@ pub trait Target: Sized + Send + 'static {
     fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Self::Form>, Short>;
     /// Everything that selects code: equal bytes under equal modes decode to equal forms. Bits 24.. are free for the engine.
     fn mode(hot: &Hot, state: &Self::State) -> u32;
-    /// Mask of linear addresses in a mode.
+    /// Mask of linear addresses in a mode: all of 32 or of 64 bits.
     fn address_mask(mode: u32) -> u64;
     /// The form is always run by [`rare`](Self::rare).
     fn is_rare(f: Self::Form) -> bool;

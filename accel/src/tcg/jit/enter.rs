@@ -105,8 +105,8 @@ unsafe extern "C" fn nowhere<T: Target>(_: NonNull<Env<T>>, _: *const Op<T>) -> 
     std::hint::black_box(std::ptr::null())
 }
 /// The way from Rust into a region.
-pub(crate) fn trampoline() -> Option<Trampoline> {
-    stubs::stubs().ok().map(|s| s.enter)
+pub(crate) fn trampoline<T: Target>() -> Option<Trampoline> {
+    stubs::stubs::<T>().ok().map(|s| s.enter)
 }
 /// As in [`trampoline`].
 pub(crate) type Trampoline = stubs::Enter;

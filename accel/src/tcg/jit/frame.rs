@@ -700,18 +700,6 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     pub(super) fn pending(&self) -> Option<Flags> {
         (!matches!(self.s.flags, Flags::Env(_))).then_some(self.s.flags)
     }
-    /// Makes a block for [`leave_at`](Self::leave_at), and begins it: the address and the budget left.
-    pub(super) fn shared_exit(&mut self, block: Block) -> (Value, Value) {
-        self.b.switch_to_block(block);
-        let (budget, k) = (self.b.block_params(block)[0], self.b.block_params(block)[1]);
-        let sixteen = self.k(I64, 16);
-        let off = self.b.ins().sshr(k, sixteen);
-        let ip = self.b.ins().iadd(self.base, off);
-        let ip = self.masked(ip);
-        let m = self.k(I64, 0xffff);
-        let done = self.b.ins().band(k, m);
-        (ip, self.b.ins().isub(budget, done))
-    }
     /// An address cut to the mode's width.
     pub(super) fn masked(&mut self, ip: Value) -> Value {
         if self.mask == u64::MAX {

@@ -4,11 +4,19 @@
 //! enters the first one has saved them. So on x86-64 regions have the convention without such registers, and what is emitted
 //! is a call that does not return, a trap behind it. Once compiled, its bytes become those of the way out.
 
+use super::{
+    super::{
+        env::{Env, HOT, Hot, JC, JcEntry},
+        target::Target,
+    },
+    frame::ENV,
+};
 use cranelift_codegen::{
-    ir::{AbiParam, InstBuilder, Signature, TrapCode, Value, types::I64},
+    ir::{AbiParam, Block, BlockArg, InstBuilder, Signature, TrapCode, Value, condcodes::IntCC, types::I64},
     isa::CallConv,
 };
 use cranelift_frontend::FunctionBuilder;
+use std::mem::offset_of;
 
 /// Calls can be made jumps on this host.
 const PATCHED: bool = cfg!(target_arch = "x86_64");
@@ -33,6 +41,41 @@ pub(super) fn go_on(b: &mut FunctionBuilder<'_>, code: Value, args: [Value; 4]) 
     } else {
         b.ins().return_call_indirect(sig, code, &args);
     }
+}
+
+/// Ends the block: goes on at a linear address, in the region that the jump cache knows for it in its place, or in the one beside that; to
+/// a block if that is another's.
+pub(super) fn look_up<T: Target>(
+    b: &mut FunctionBuilder<'_>,
+    env: Value,
+    (ip, left): (Value, Value),
+    beside: bool,
+    (unknown, args): (Block, &[BlockArg]),
+) {
+    let at = offset_of!(Env<T>, jc) as i32;
+    let k = |b: &mut FunctionBuilder<'_>, v: i64| b.ins().iconst(I64, v);
+    let twelve = k(b, 12);
+    let h = b.ins().ushr(ip, twelve);
+    let h = b.ins().bxor(h, ip);
+    let mask = k(b, JC as i64 - 1);
+    let mut h = b.ins().band(h, mask);
+    if beside {
+        let one = k(b, 1);
+        h = b.ins().bxor(h, one)
+    }
+    let size = k(b, size_of::<JcEntry<T>>().trailing_zeros().into());
+    let h = b.ins().ishl(h, size);
+    let e = b.ins().iadd(env, h);
+    let key = b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
+    let salt = b.ins().load(I64, ENV, env, (HOT + offset_of!(Hot, salt)) as i32);
+    let want = b.ins().bxor(ip, salt);
+    let same = b.ins().icmp(IntCC::Equal, key, want);
+    let hit = b.create_block();
+    b.ins().brif(same, hit, &[], unknown, args);
+    b.switch_to_block(hit);
+    let code = b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
+    let entry = b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
+    go_on(b, code, [env, entry, ip, left])
 }
 
 /// Makes the calls of [`go_on`] jumps; `traps` are where instructions that trap lie in the code, and why they do.

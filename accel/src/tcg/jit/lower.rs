@@ -2,18 +2,19 @@
 
 use super::{
     super::{
-        env::{Env, Hot, JC, JcEntry, Op},
+        env::{Env, Hot, Op},
         ops::*,
         target::{End, Target},
         tier0::exec_dyn,
     },
     form::{Edge, Plan, Request},
     frame::*,
-    go::{go_on, region_signature},
+    go::{go_on, look_up, region_signature},
+    stubs::Stubs,
     thunk::{Item, Thunks},
 };
 use cranelift_codegen::ir::{
-    self, Block, BlockArg, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
+    self, Block, Function, InstBuilder, MemFlagsData, UserFuncName, Value, condcodes::IntCC, types::I64,
 };
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use std::{
@@ -45,6 +46,7 @@ struct Lower<'a, 'b, T: Target> {
     c: Clif<'a, 'b, T>,
     plan: &'a Plan<T>,
     items: &'a [Item<T>],
+    stubs: &'a Stubs,
     blocks: Vec<Block>,
     /// What blocks with one edge go on with.
     states: HashMap<usize, State>,
@@ -56,8 +58,6 @@ struct Lower<'a, 'b, T: Target> {
     ways: Vec<Way>,
     /// Ways from block to block, and registers that got new values on them.
     flow: Vec<(usize, usize, [u32; 2])>,
-    /// Goes on at a linear address, with the budget: the parameters.
-    lookup: Block,
     /// Leaves as a rare instruction said: the parameter.
     rare_out: Option<Block>,
     /// Leaves because the jump cache knows no region: address and budget are the parameters.
@@ -95,6 +95,7 @@ pub(super) fn items<T: Target>(plan: &Plan<T>, q: &Request) -> Box<[Item<T>]> {
 pub(super) fn lower<T: Target>(
     plan: &Plan<T>,
     items: &[Item<T>],
+    stubs: &Stubs,
     ctx: &mut FunctionBuilderContext,
     frontend: cranelift_codegen::isa::TargetFrontendConfig,
 ) -> Function {
@@ -111,9 +112,6 @@ pub(super) fn lower<T: Target>(
     let prologue = b.create_block();
     b.ins().jump(prologue, &[]);
     let blocks = plan.blocks.iter().map(|_| b.create_block()).collect();
-    let lookup = b.create_block();
-    b.append_block_param(lookup, I64);
-    b.append_block_param(lookup, I64);
     let mut c = Clif::<T>::new(&mut b, env, base, Thunks::of::<T>(), plan);
     c.fp_held = plan.blocks.iter().all(|s| {
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
@@ -123,6 +121,7 @@ pub(super) fn lower<T: Target>(
         c,
         plan,
         items,
+        stubs,
         blocks,
         states: HashMap::new(),
         joins: plan.joins(),
@@ -130,7 +129,6 @@ pub(super) fn lower<T: Target>(
         kinds: HashMap::new(),
         ways: Vec::new(),
         flow: Vec::new(),
-        lookup,
         rare_out: None,
         unknown: None,
         longest: plan.insns.len() as u64,
@@ -139,7 +137,6 @@ pub(super) fn lower<T: Target>(
         l.block(n)
     }
     l.exits();
-    l.chain();
     l.prologue(prologue, [entry, ip, left]);
     b.seal_all_blocks();
     b.finalize(frontend);
@@ -441,26 +438,28 @@ impl<T: Target> Lower<'_, '_, T> {
         c.store_note();
         let left = c.budget_left(c.s.done);
         // (Each with a jump of its own, whose target the host learns to foretell.)
-        self.chain_to(ip, left)
+        let unknown = *self.unknown.get_or_insert_with(|| {
+            let block = c.b.create_block();
+            c.b.set_cold_block(block);
+            c.b.append_block_param(block, I64);
+            c.b.append_block_param(block, I64);
+            block
+        });
+        look_up::<T>(c.b, c.env, (ip, left), false, (unknown, &[ip.into(), left.into()]))
     }
-    /// What all ways out share.
+    /// What all ways out share: most of it is outside.
     fn exits(&mut self) {
-        let c = &mut self.c;
-        c.finish_flag_exits();
-        for (by, why) in [(Exit::Side, exit::SIDE), (Exit::Kick, exit::KICK)] {
-            let (ip, left) = c.shared_exit(c.exits[by as usize]);
-            c.store_hot(ip, offset_of!(Hot, ip));
-            c.store_hot(left, offset_of!(Hot, budget));
-            let why = c.k(I64, why as u64);
-            c.b.ins().return_(&[why]);
+        self.c.finish_flag_exits();
+        let wide = usize::from(self.c.mask == u64::MAX);
+        for (block, stub) in self.c.exits.into_iter().zip(self.stubs.exits) {
+            let c = &mut self.c;
+            c.b.switch_to_block(block);
+            let [budget, k] = [0, 1].map(|i| c.b.block_params(block)[i]);
+            let code = c.k(I64, stub[wide] as u64);
+            go_on(c.b, code, [c.env, k, c.base, budget])
         }
-        let (ip, left) = c.shared_exit(c.exits[Exit::Far as usize]);
-        c.b.ins().jump(self.lookup, &[ip.into(), left.into()]);
-    }
-    /// Where ways out to other code meet.
-    fn chain(&mut self) {
-        let c = &mut self.c;
         if let Some(block) = self.rare_out {
+            let c = &mut self.c;
             c.b.switch_to_block(block);
             let why = c.b.block_params(block)[0];
             let chain = c.k(I64, exit::CHAIN as u64);
@@ -474,64 +473,17 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.switch_to_block(known);
             let [ip, left] =
                 [offset_of!(Hot, ip), offset_of!(Hot, budget)].map(|f| c.b.ins().load(I64, ENV, c.env, hot_at(f)));
-            self.chain_to(ip, left)
+            // (Nothing has been done since.)
+            let [code, none] = [self.stubs.exits[Exit::Far as usize][1] as u64, 0].map(|v| c.k(I64, v));
+            go_on(c.b, code, [c.env, none, ip, left])
         }
-        self.c.b.switch_to_block(self.lookup);
-        let (ip, left) = (self.c.b.block_params(self.lookup)[0], self.c.b.block_params(self.lookup)[1]);
-        self.chain_to(ip, left);
         if let Some(block) = self.unknown {
             let c = &mut self.c;
             c.b.switch_to_block(block);
             let [ip, left] = [0, 1].map(|i| c.b.block_params(block)[i]);
-            let out = c.b.create_block();
-            c.b.set_cold_block(out);
-            self.chain_by(ip, left, true, (out, &[]));
-            let c = &mut self.c;
-            c.b.switch_to_block(out);
-            c.store_hot(ip, offset_of!(Hot, ip));
-            c.store_hot(left, offset_of!(Hot, budget));
-            let why = c.k(I64, exit::CHAIN as u64);
-            c.b.ins().return_(&[why]);
+            let code = c.k(I64, self.stubs.unknown as u64);
+            go_on(c.b, code, [c.env, ip, ip, left])
         }
-    }
-    /// Goes on at an address: in a region if the jump cache knows one, else back.
-    fn chain_to(&mut self, ip: Value, left: Value) {
-        let c = &mut self.c;
-        let unknown = *self.unknown.get_or_insert_with(|| {
-            let block = c.b.create_block();
-            c.b.set_cold_block(block);
-            c.b.append_block_param(block, I64);
-            c.b.append_block_param(block, I64);
-            block
-        });
-        self.chain_by(ip, left, false, (unknown, &[ip.into(), left.into()]))
-    }
-    /// The same, by the entry in the address's place or by the one beside that; to a block if that is another's.
-    fn chain_by(&mut self, ip: Value, left: Value, beside: bool, (unknown, args): (Block, &[BlockArg])) {
-        let c = &mut self.c;
-        let at = offset_of!(Env<T>, jc) as i32;
-        let k = c.k(I64, 12);
-        let h = c.b.ins().ushr(ip, k);
-        let h = c.b.ins().bxor(h, ip);
-        let k = c.k(I64, JC as u64 - 1);
-        let mut h = c.b.ins().band(h, k);
-        if beside {
-            let k = c.k(I64, 1);
-            h = c.b.ins().bxor(h, k)
-        }
-        let k = c.k(I64, size_of::<JcEntry<T>>().trailing_zeros().into());
-        let h = c.b.ins().ishl(h, k);
-        let e = c.b.ins().iadd(c.env, h);
-        let key = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, key) as i32);
-        let salt = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, salt)));
-        let want = c.b.ins().bxor(ip, salt);
-        let same = c.b.ins().icmp(IntCC::Equal, key, want);
-        let hit = c.b.create_block();
-        c.b.ins().brif(same, hit, &[], unknown, args);
-        c.b.switch_to_block(hit);
-        let code = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, code) as i32);
-        let entry = c.b.ins().load(I64, ENV, e, at + offset_of!(JcEntry<T>, entry) as i32);
-        go_on(c.b, code, [c.env, entry, ip, left])
     }
     /// Checks that a round may begin, goes to the block of the entry with the registers loaded that are read from there on.
     fn prologue(&mut self, prologue: Block, [entry, ip, left]: [Value; 3]) {

@@ -85,7 +85,7 @@ impl JitConfig {
     /// # Errors
     /// No compiler, no executable memory, or not so much of it.
     pub fn check(&self) -> Result<(), String> {
-        stubs::stubs()?;
+        stubs::isa()?;
         code_cache(self).map(drop)
     }
 }
@@ -255,6 +255,7 @@ type Compile = fn(&Jit, &Request, &[Arc<Region>]) -> Option<Arc<Region>>;
 pub(crate) struct Jit {
     pub config: JitConfig,
     pub no_region: *const u8,
+    stubs: stubs::Stubs,
     compile: Compile,
     cache: Arc<CodeCache>,
     compiler: Mutex<Compiler>,
@@ -316,11 +317,12 @@ impl Jit {
     /// # Errors
     /// The host has no compiler or no executable memory.
     pub fn new<T: Target>(config: JitConfig, insight: &Arc<Insight>) -> Result<Arc<Jit>, String> {
-        let stubs = stubs::stubs()?;
+        let stubs = stubs::stubs::<T>()?;
         let compiler = Compiler { isa: stubs::isa()?, builder: FunctionBuilderContext::new(), context: Context::new() };
         Ok(Arc::new(Jit {
             config,
             no_region: stubs.no_region as *const u8,
+            stubs,
             compile: compile::<T>,
             cache: code_cache(&config)?,
             compiler: Mutex::new(compiler),
@@ -676,7 +678,7 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
     // (What a compilation that failed left behind goes as well.)
     c.context.clear();
     let mut builder = std::mem::take(&mut c.builder);
-    c.context.func = lower::lower(&plan, &items, &mut builder, c.isa.frontend_config());
+    c.context.func = lower::lower(&plan, &items, &jit.stubs, &mut builder, c.isa.frontend_config());
     c.builder = builder;
     let clif = c.context.func.dfg.num_insts() as u64;
     let pc = q.page.wrapping_add(q.off.into());
