@@ -12,8 +12,8 @@ use std::time::Instant;
 
 /// Most front ends of one multiplexer.
 pub const MAX_FRONTS: usize = 4;
-/// Bytes kept for a front end that takes none now.
-const BUFFER: usize = 32;
+/// Bytes kept for a front end that takes none now: so many can be typed or pasted before a command is not heard any more.
+const BUFFER: usize = 4096;
 
 /// State of a multiplexer.
 pub struct Mux {
@@ -66,10 +66,10 @@ impl Mux {
         }
     }
 
-    /// Room in the buffer of the front end that has the keyboard, plus one: commands are always heard.
+    /// Room in the buffer of the front end that has the keyboard. What has no room stays with the host: nothing that is typed is lost.
     pub(crate) fn can_receive(&self) -> usize {
         let s = self.s.lock();
-        BUFFER.saturating_sub(s.typed.get(s.focus).map_or(0, VecDeque::len)).max(1)
+        BUFFER.saturating_sub(s.typed.get(s.focus).map_or(0, VecDeque::len))
     }
 
     pub(crate) fn receive(&self, channel: &Arc<Channel>, bytes: &[u8]) {

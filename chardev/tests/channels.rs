@@ -317,6 +317,20 @@ fn the_multiplexer_switches_the_keyboard() {
     serial.room.store(100, Ordering::SeqCst);
     serial.front.accept_input();
     w.until("kept", || serial.text() == "akeep");
+    // More than can be kept is pasted while nothing is taken, then sixteen bytes at a time: none is lost.
+    serial.room.store(0, Ordering::SeqCst);
+    let pasted: String = (0..2000).map(|n| format!("{n:04} ")).collect();
+    peer.write_all(pasted.as_bytes()).unwrap();
+    for _ in 0..5 {
+        w.events.run_once(Some(Duration::from_millis(2)));
+    }
+    w.until("all that was pasted", || {
+        serial.room.store(16, Ordering::SeqCst);
+        serial.front.accept_input();
+        serial.text().len() >= 5 + pasted.len()
+    });
+    assert_eq!(serial.text()[5..], pasted);
+    serial.room.store(100, Ordering::SeqCst);
     peer.write_all(b"\x01h\x01x").unwrap();
     w.until("quit", || w.quits.load(Ordering::SeqCst) == 1);
     let mut buf = [0; 1024];
