@@ -113,6 +113,12 @@ unsafe impl Bus for MachineBus {
         // Nobody listens on most ports.
         _ = self.io.cpu_store(port.into(), w.bytes(), v.into(), self.attrs(0));
     }
+    fn io_load_run(&self, port: u16, w: W, data: &mut [u8], go_on: &dyn Fn() -> bool) -> usize {
+        self.io.cpu_load_run(port.into(), w.bytes(), data, self.attrs(0), go_on)
+    }
+    fn io_store_run(&self, port: u16, w: W, data: &[u8], go_on: &dyn Fn() -> bool) -> usize {
+        self.io.cpu_store_run(port.into(), w.bytes(), data, self.attrs(0), go_on)
+    }
     fn mark_dirty(&self, view: u8, pa: u64) {
         let v = self.space(view).view();
         if let Some((block, off)) = v.find(pa).and_then(|r| r.writable(pa)) {

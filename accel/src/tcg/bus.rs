@@ -32,6 +32,30 @@ pub unsafe trait Bus: Send + Sync {
     fn io_load(&self, port: u16, w: W) -> u32;
     /// Writes an I/O port.
     fn io_store(&self, port: u16, w: W, v: u32);
+    /// Reads an I/O port into `data`, `w` at a time, as long as `go_on` says so after each; how many times, at least once.
+    fn io_load_run(&self, port: u16, w: W, data: &mut [u8], go_on: &dyn Fn() -> bool) -> usize {
+        let mut done = 0;
+        for piece in data.chunks_exact_mut(w.bytes() as usize) {
+            piece.copy_from_slice(&self.io_load(port, w).to_le_bytes()[..w.bytes() as usize]);
+            done += 1;
+            if !go_on() {
+                break;
+            }
+        }
+        done
+    }
+    /// Writes `data` to an I/O port, as [`Bus::io_load_run`] reads.
+    fn io_store_run(&self, port: u16, w: W, data: &[u8], go_on: &dyn Fn() -> bool) -> usize {
+        let mut done = 0;
+        for piece in data.chunks_exact(w.bytes() as usize) {
+            self.io_store(port, w, piece.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b)));
+            done += 1;
+            if !go_on() {
+                break;
+            }
+        }
+        done
+    }
     /// Memory is about to be written in the page at `pa`.
     fn mark_dirty(&self, view: u8, pa: u64);
     /// The vCPU has forgotten all host addresses it had got so far.

@@ -75,6 +75,9 @@ pub(crate) unsafe fn copy_in(p: *mut u8, data: &[u8]) {
     }
 }
 
+/// Most bytes that go between memory and a port before others get the machine.
+const PORT_RUN: usize = 1024;
+
 thread_local! {
     /// The first 16 slots of the vCPU whose port access this thread makes.
     static PORT_REGS: Cell<Option<[u64; 16]>> = const { Cell::new(None) };
@@ -488,6 +491,43 @@ impl<T: Target> Cpu<'_, T> {
         // SAFETY: as above.
         let bus = unsafe { (*inner(self.mem.0)).bus.clone() };
         with_regs(self.hot, || bus.io_store(port, w, v))
+    }
+    /// Reads an I/O port up to `count` times into memory from `la` upwards, as far as that is one page of plain memory and nobody waits for this
+    /// vCPU; how many times. 0: nothing done, go on by single accesses (which raise the faults).
+    ///
+    /// # Errors
+    /// As [`Cpu::store_bytes`]: another vCPU took the page away meanwhile.
+    pub fn io_load_run(&mut self, port: u16, w: W, la: u64, count: u64) -> Result<u64, T::Fault> {
+        let Some(len) = self.port_run(w, la, count, Kind::Write) else { return Ok(0) };
+        let mut data = [0; PORT_RUN];
+        // SAFETY: as above.
+        let bus = unsafe { (*inner(self.mem.0)).bus.clone() };
+        let env = self.mem.0;
+        // SAFETY: atomics of a live env.
+        let go_on = || unsafe { (*env.as_ptr()).shared.requests.load(Relaxed) == 0 };
+        let n = with_regs(self.hot, || bus.io_load_run(port, w, &mut data[..len], &go_on));
+        self.store_bytes(la, &data[..n * w.bytes() as usize], Who::Current)?;
+        Ok(n as u64)
+    }
+    /// Writes memory from `la` upwards to an I/O port, as [`Cpu::io_load_run`] reads.
+    pub fn io_store_run(&mut self, port: u16, w: W, la: u64, count: u64) -> u64 {
+        let Some(len) = self.port_run(w, la, count, Kind::Read) else { return 0 };
+        let mut data = [0; PORT_RUN];
+        if !self.read_run(la, &mut data[..len]) {
+            return 0;
+        }
+        // SAFETY: as above.
+        let bus = unsafe { (*inner(self.mem.0)).bus.clone() };
+        let env = self.mem.0;
+        // SAFETY: atomics of a live env.
+        let go_on = || unsafe { (*env.as_ptr()).shared.requests.load(Relaxed) == 0 };
+        with_regs(self.hot, || bus.io_store_run(port, w, &data[..len], &go_on)) as u64
+    }
+    /// Bytes that up to `count` port accesses may move at once between a port and plain memory at `la`.
+    fn port_run(&self, w: W, la: u64, count: u64, kind: Kind) -> Option<usize> {
+        let size = u64::from(w.bytes());
+        let bytes = count.min((0x1000 - (la & 0xfff)).min(PORT_RUN as u64) / size) * size;
+        (bytes != 0 && self.quick(bytes, la, kind, Who::Current).is_some()).then_some(bytes as usize)
     }
     /// Forgets all translations, global ones too.
     pub fn flush_tlb(&mut self) {

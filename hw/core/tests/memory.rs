@@ -398,3 +398,31 @@ fn a_search_does_not_mind_where_others_ended() {
         assert_eq!(view.find(at).map(|r| r.start), plain(at), "{at:#x} again");
     }
 }
+
+#[test]
+fn runs_of_accesses_are_those_accesses_one_by_one() {
+    let rig = Rig::new();
+    rig.map(0x1000, &rig.io("port", 16, Probe::ops()), 0);
+    rig.probe.answer.store(0x4433_2211, Relaxed);
+    let space = &rig.vm.memory;
+    for known in [false, true] {
+        let mut data = [0; 7];
+        assert_eq!(space.cpu_load_run(0x1000, 2, &mut data, Attrs::cpu(0), &|| true), 3, "{known}");
+        assert_eq!(data, [0x11, 0x22, 0x11, 0x22, 0x11, 0x22, 0]);
+        assert_eq!(rig.probe.taken(), [('r', 0, 2, 0); 3]);
+        assert_eq!(space.cpu_store_run(0x1000, 2, &[1, 2, 3, 4, 5], Attrs::cpu(0), &|| true), 2);
+        assert_eq!(rig.probe.taken(), [('w', 0, 2, 0x0201), ('w', 0, 2, 0x0403)]);
+    }
+    // It ends behind the access after which somebody waits, and does no fewer than one.
+    let left = AtomicU64::new(2);
+    let go_on = || left.fetch_sub(1, Relaxed) > 1;
+    let mut data = [0; 8];
+    assert_eq!(space.cpu_load_run(0x1002, 1, &mut data, Attrs::cpu(0), &go_on), 2);
+    assert_eq!(data, [0x33, 0x33, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(space.cpu_store_run(0x1002, 1, &[9; 4], Attrs::cpu(0), &|| false), 1);
+    assert_eq!(rig.probe.taken(), [('r', 2, 1, 0), ('r', 2, 1, 0), ('w', 2, 1, 9)]);
+    // Where nobody answers it reads as ones.
+    assert_eq!(space.cpu_load_run(0x9_0000, 4, &mut data, Attrs::cpu(0), &|| true), 2);
+    assert_eq!((data, space.cpu_store_run(0x9_0000, 4, &data, Attrs::cpu(0), &|| true)), ([0xff; 8], 2));
+    assert_eq!(space.cpu_load_run(0x1000, 2, &mut [0], Attrs::cpu(0), &|| true), 0);
+}

@@ -63,7 +63,28 @@ pub fn output(c: &mut X86Cpu<'_>, w: W, port: u16) -> Outcome {
     Ok(after(c))
 }
 
-/// INS and OUTS with or without REP: one element, so that an interrupt between elements is exact. `aw` is the address
+/// As many elements of a repeated INS or OUTS as can be done at once: upwards, in a page of plain memory, with nobody who looks on. 0: go one
+/// by one. `offset`: of the first, in the segment `seg`.
+fn run(
+    c: &mut X86Cpu<'_>,
+    w: W,
+    aw: W,
+    out: bool,
+    (port, count): (u16, u64),
+    (seg, offset): (u8, u64),
+) -> Result<u64, Exception> {
+    let watched = debug::any_io(c.state.dr[7], c.state.cr4 & cr4::DE != 0);
+    let size = u64::from(w.bytes());
+    // Offsets do not wrap.
+    let n = count.min(c.hot.iterations()).min(0x1000 / size).min((aw.mask() - offset) / size);
+    if watched || n < 2 || c.system_flags() & (eflags::DF | eflags::TF) != 0 || port == Mailbox::PORT {
+        return Ok(0);
+    }
+    let Ok(la) = linear(c, seg, offset, (n * size) as u32, !out) else { return Ok(0) };
+    if out { Ok(c.io_store_run(port, w, la, n)) } else { c.io_load_run(port, w, la, n) }
+}
+
+/// INS and OUTS with or without REP: one element, or as many as lie in a page; an interrupt between elements is exact. `aw` is the address
 /// size, `from` the source segment of OUTS.
 pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, from: Option<u8>) -> Outcome {
     let out = from.is_some();
@@ -75,7 +96,19 @@ pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, from: Option<u8>) -> O
     check(c, port, w)?;
     let index = if out { RSI } else { RDI };
     let offset = c.gpr(index) & aw.mask();
-    let la = linear(c, from.unwrap_or(ES as u8), offset, w.bytes(), !out)?;
+    let seg = from.unwrap_or(ES as u8);
+    let done = if rep { run(c, w, aw, out, (port, count), (seg, offset))? } else { 0 };
+    if done != 0 {
+        c.write_gpr(aw, index, offset + done * u64::from(w.bytes()));
+        c.write_gpr(aw, RCX, count - done);
+        c.hot.refund(-(done as i64));
+        if done < count {
+            debug::between_iterations(c);
+            return Ok(Rare::Again);
+        }
+        return Ok(after(c));
+    }
+    let la = linear(c, seg, offset, w.bytes(), !out)?;
     if out {
         let v = c.load(w, la, Who::Current)?;
         c.io_store(port, w, v as u32);
@@ -92,7 +125,8 @@ pub fn string(c: &mut X86Cpu<'_>, w: W, aw: W, rep: bool, from: Option<u8>) -> O
     if rep {
         c.write_gpr(aw, RCX, count.wrapping_sub(1));
         if count != 1 {
-            super::debug::between_iterations(c);
+            debug::between_iterations(c);
+            c.hot.refund(-1);
             return Ok(Rare::Again);
         }
     }

@@ -65,6 +65,41 @@ fn string_io() {
     });
     assert_eq!([RCX, RDI].map(|r| m.reg(r)), [8, 0x8_fffc]);
 }
+#[test]
+fn long_string_io() {
+    // Over pages, from an odd address: all of it, and not a byte more.
+    let mut m = Machine::protected();
+    m.set_reg(RCX, 3000);
+    m.set_reg(RDI, 0x9_0ff1);
+    m.set_reg(RDX, 0x60);
+    m.put(0x9_0ff0, &vec![0; 6002]);
+    m.run(|a| {
+        a.rep().insw()?;
+        a.hlt()
+    });
+    let end = 0x9_0ff1 + 6000;
+    assert_eq!([RCX, RDI].map(|r| m.reg(r)), [0, end]);
+    let bytes: Vec<u8> = (0..6002).map(|n| m.get32(0x9_0ff0 + n) as u8).collect();
+    assert!(bytes[0] == 0 && bytes[1..6001].iter().all(|b| *b == 0xff) && bytes[6001] == 0);
+    // A page is not there: all that lies before it has been read.
+    let mut m = Machine::long();
+    m.put64(TABLES + 0x3000 + 0x92 * 8, 0);
+    m.set_reg(RCX, 5000);
+    m.set_reg(RDI, 0x9_0804);
+    m.set_reg(RDX, 0x60);
+    m.faults(14, Some(2), 0, |a| a.rep().insd());
+    assert_eq!([RCX, RDI].map(|r| m.reg(r)), [5000 - 0x17fc / 4, 0x9_2000]);
+    // Offsets of 16 bits wrap.
+    let mut m = Machine::protected();
+    m.set_reg(RCX, 0xabcd_0008);
+    m.set_reg(RSI, 0x1234_fff8);
+    m.set_reg(RDX, 0x60);
+    m.run(|a| {
+        a.db(&[0x67, 0xf3, 0x6e])?; // REP OUTSB by SI and CX
+        a.hlt()
+    });
+    assert_eq!([RCX, RSI].map(|r| m.reg(r)), [0xabcd_0000, 0x1234_0000]);
+}
 fn wrmsr(m: &mut Machine, msr: u32, v: u64) -> bool {
     m.run(|a| {
         a.mov(ecx, msr)?;

@@ -230,6 +230,61 @@ impl AddressSpace {
         self.store_free(addr, size, val, attrs)
     }
 
+    /// Loads of a vCPU from one address, one after the other, each of `size` bytes: into `data`, as long as `go_on` says so after each. How
+    /// many there were: at least one, if there is room. The lock is taken once, where it is needed.
+    pub fn cpu_load_run(&self, addr: u64, size: u32, data: &mut [u8], attrs: Attrs, go_on: &dyn Fn() -> bool) -> usize {
+        let mut pieces = data.chunks_exact_mut(size.max(1) as usize);
+        let put = |piece: &mut [u8], v: MemTxResult<u64>| {
+            let v = v.unwrap_or_else(MemTxError::read_value);
+            piece.iter_mut().zip(v.to_le_bytes()).for_each(|(to, from)| *to = from);
+        };
+        let mut done = 0;
+        while done == 0 || go_on() {
+            let Some(piece) = pieces.next() else { break };
+            done += 1;
+            let Some(mut m) = self.0.lock_if_known(addr) else {
+                put(piece, self.load_unknown(addr, size, attrs));
+                continue;
+            };
+            on_behalf(&mut m, attrs, |m| {
+                put(piece, self.load_held(m, addr, size, attrs));
+                while go_on()
+                    && let Some(piece) = pieces.next()
+                {
+                    put(piece, self.load_held(m, addr, size, attrs));
+                    done += 1;
+                }
+            });
+        }
+        done
+    }
+
+    /// Stores of a vCPU to one address, one after the other, each of `size` bytes: from `data`, as [`AddressSpace::cpu_load_run`] loads.
+    pub fn cpu_store_run(&self, addr: u64, size: u32, data: &[u8], attrs: Attrs, go_on: &dyn Fn() -> bool) -> usize {
+        let mut pieces = data.chunks_exact(size.max(1) as usize);
+        let value = |piece: &[u8]| piece.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b));
+        let mut done = 0;
+        while done == 0 || go_on() {
+            let Some(piece) = pieces.next() else { break };
+            done += 1;
+            // (Nobody listens on most ports.)
+            let Some(mut m) = self.0.lock_if_known(addr) else {
+                _ = self.store_unknown(addr, size, value(piece), attrs);
+                continue;
+            };
+            on_behalf(&mut m, attrs, |m| {
+                _ = self.store_held(m, addr, size, value(piece), attrs);
+                while go_on()
+                    && let Some(piece) = pieces.next()
+                {
+                    _ = self.store_held(m, addr, size, value(piece), attrs);
+                    done += 1;
+                }
+            });
+        }
+        done
+    }
+
     /// Copies from the space without holding the lock.
     ///
     /// # Errors
