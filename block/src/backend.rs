@@ -1,5 +1,6 @@
 //! What a device owns of the block layer: medium, error policy, statistics; and how its requests run.
 
+use crate::data::{Data, Spare};
 use crate::job::chain;
 use crate::node::{Edge, Node, Perm};
 use crate::overlap::{Range, Tracker};
@@ -128,14 +129,18 @@ pub struct Backend {
     group: Mutex<Option<Arc<Group>>>,
 }
 
-fn perform(node: &Arc<Node>, request: &mut Request, copy_on_read: bool) -> io::Result<()> {
+fn perform(node: &Arc<Node>, request: &mut Request, copy_on_read: bool, spare: &Arc<Spare>) -> io::Result<()> {
     match request.op {
         Op::Read { len } => {
             if copy_on_read {
                 chain::copy_up(node, None, request.offset, len as u64)?;
             }
-            request.data = vec![0; len];
-            node.read(request.offset, &mut request.data)
+            request.data = spare.take(len);
+            let done = node.read(request.offset, &mut request.data);
+            if done.is_err() {
+                request.data.fill(0); // what was in the memory before is nobody's business
+            }
+            done
         }
         Op::Write { fua } => {
             node.write(request.offset, &request.data)?;
@@ -441,6 +446,11 @@ impl Backend {
 
     // ---- requests ----
 
+    /// `len` bytes for a write, where they need not be copied once more. What is in them is of no use: all of it is to be written first.
+    pub fn buffer(&self, len: usize) -> Data {
+        self.pool.spare().take(len)
+    }
+
     /// Whether [`Backend::submit`] could as well be done at once: nothing waits for a medium, for limits or for another request.
     fn is_instant(&self, node: &Node) -> bool {
         node.driver().is_instant() && !self.copy_on_read() && self.group().is_none() && self.tracker.lock().is_idle()
@@ -463,7 +473,7 @@ impl Backend {
             return Err(request); // refused there
         }
         let begun = Instant::now();
-        let result = perform(&node, &mut request, false);
+        let result = perform(&node, &mut request, false, self.pool.spare());
         self.account(&request, &result, begun);
         Ok(Outcome { result, data: request.data })
     }
@@ -472,7 +482,7 @@ impl Backend {
     pub fn submit(self: &Arc<Self>, mut request: Request, done: Done) {
         self.pool.begin();
         let refuse = |done: Done, errno: i32| {
-            let outcome = Outcome { result: Err(io::Error::from_raw_os_error(errno)), data: vec![] };
+            let outcome = Outcome { result: Err(io::Error::from_raw_os_error(errno)), data: Data::default() };
             self.pool.end(done, outcome);
         };
         let Some(node) = self.root() else { return refuse(done, libc::ENOMEDIUM) };
@@ -522,8 +532,12 @@ impl Backend {
     fn work(self: Arc<Self>, ticket: u64, mut work: Work) {
         let copy_on_read = self.copy_on_read();
         // A driver that panics has not done its work; whoever waits for it must hear of that.
-        let result = catch_unwind(AssertUnwindSafe(|| perform(&work.node, &mut work.request, copy_on_read)));
-        let result = result.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| perform(&work.node, &mut work.request, copy_on_read, self.pool.spare())));
+        let result = result.unwrap_or_else(|_| {
+            work.request.data.fill(0);
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        });
         self.account(&work.request, &result, work.begun);
         let next = self.tracker.lock().leave(ticket);
         for (ticket, work) in next {

@@ -60,6 +60,8 @@ pub trait Driver: Send + Sync {
         _ = (offset, len);
         Ok(())
     }
+    /// Something else may have changed the size: asks the host again.
+    fn look(&self) {}
     /// Changes the size; what is new reads as zeros.
     ///
     /// # Errors

@@ -21,6 +21,7 @@
 
 mod backend;
 mod blocks;
+mod data;
 pub mod driver;
 mod drivers;
 mod job;
@@ -37,6 +38,7 @@ pub mod throttle;
 
 pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
 pub use blocks::{Blocks, DriveConfig, Interface, on_error};
+pub use data::Data;
 pub use drivers::probe;
 pub use hw_core::opts::Opts;
 pub use job::{JobOptions, Verb};

@@ -441,6 +441,8 @@ impl Node {
         if first.is_err() {
             new.driver.set_perms(perm, shared).inspect_err(|_| _ = old.driver.set_perms(perm, shared))?;
         }
+        // The other opening may have written after this one looked.
+        new.driver.look();
         *self.open.write() = new;
         Ok(old)
     }

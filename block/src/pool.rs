@@ -1,5 +1,6 @@
 //! Worker threads, the queue of ended requests, and waiting for all of them.
 
+use crate::data::Spare;
 use crate::request::{Done, Outcome};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -39,12 +40,18 @@ pub struct Pool {
     gone: Condvar,
     ended: Mutex<Ended>,
     finished: Condvar,
+    spare: Arc<Spare>,
 }
 
 impl Pool {
     /// Sets what is called, from any thread, when there is something to [`Pool::deliver`].
     pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.ended.lock().wake = Some(Arc::new(wake));
+    }
+
+    /// Memory for requests.
+    pub(crate) fn spare(&self) -> &Arc<Spare> {
+        &self.spare
     }
 
     /// Runs `job` on a worker; on this thread if the host gives no thread.

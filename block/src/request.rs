@@ -1,5 +1,6 @@
 //! One request to a drive, and what becomes of it.
 
+use crate::data::Data;
 use std::io;
 
 /// What is to be done.
@@ -41,28 +42,28 @@ pub struct Request {
     /// First byte.
     pub offset: u64,
     /// What a write writes; empty otherwise.
-    pub data: Vec<u8>,
+    pub data: Data,
 }
 
 impl Request {
     /// Reads `len` bytes.
     pub fn read(offset: u64, len: usize) -> Self {
-        Self { op: Op::Read { len }, offset, data: vec![] }
+        Self { op: Op::Read { len }, offset, data: Data::default() }
     }
 
     /// Writes `data`.
-    pub fn write(offset: u64, data: Vec<u8>) -> Self {
-        Self { op: Op::Write { fua: false }, offset, data }
+    pub fn write(offset: u64, data: impl Into<Data>) -> Self {
+        Self { op: Op::Write { fua: false }, offset, data: data.into() }
     }
 
     /// Discards a range.
     pub fn discard(offset: u64, len: u64) -> Self {
-        Self { op: Op::Discard { len }, offset, data: vec![] }
+        Self { op: Op::Discard { len }, offset, data: Data::default() }
     }
 
     /// Makes writes stable.
     pub fn flush() -> Self {
-        Self { op: Op::Flush, offset: 0, data: vec![] }
+        Self { op: Op::Flush, offset: 0, data: Data::default() }
     }
 
     /// Bytes of the range; 0 for a flush.
@@ -91,8 +92,8 @@ impl Request {
 pub struct Outcome {
     /// Whether it was done.
     pub result: io::Result<()>,
-    /// What was read; of a write, the data that was given.
-    pub data: Vec<u8>,
+    /// What was read, zeros if that failed; of a write, the data that was given.
+    pub data: Data,
 }
 
 /// Called once when a request has ended, on the thread that delivers (the main loop's) with no lock held.

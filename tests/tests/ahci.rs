@@ -580,3 +580,44 @@ fn a_port_takes_one_drive() {
     let none = run(&["ide-hd,drive=d,bus=a.6"]);
     assert!(none.contains("Bus 'a.6' not found"), "{none}");
 }
+
+#[test]
+fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
+    let (_dir, path) = image(64);
+    let mut a = Ahci::new(&devices(&path, "ide-hd", ",format=raw,throttling.iops-total=1"));
+    a.start();
+    // WRITE DMA EXT, then WRITE FPDMA QUEUED
+    for (n, (code, count, features)) in [(0x61, 0, 1), (0x35, 1, 0)].into_iter().enumerate() {
+        let sector = 8 + n as u64;
+        let write = |a: &mut Ahci, byte: u8| {
+            a.q.write(DATA, &[byte; 512]);
+            a.lay_out(0, &command(code, sector, count, features), &[(DATA, 512)]);
+            if code == 0x61 {
+                a.put(SACT, 1);
+            }
+            a.put(CI, 1);
+        };
+        let slowly = |a: &mut Ahci| {
+            until("a write", || {
+                a.q.clock_step(100_000_000);
+                a.get(CI) | a.get(SACT) == 0
+            });
+        };
+        write(&mut a, 0x11);
+        slowly(&mut a);
+        // The second of a second waits, and the controller is reset.
+        write(&mut a, 0x22);
+        a.q.store(BAR + 4, 4, 1);
+        assert_eq!((a.q.load(BAR + 4, 4) & 1, a.get(CI), a.get(SACT)), (0, 0, 0));
+        a.start();
+        write(&mut a, 0x33);
+        assert_ne!(a.get(CI) | a.get(SACT), 0, "neither is done");
+        slowly(&mut a);
+        assert_eq!(a.get(TFD) & 0xff, 0x50);
+        a.q.clock_step(10_000_000_000);
+        assert_eq!(std::fs::read(&path).unwrap()[sector as usize * 512..][..512], [0x33; 512], "{code:#x}");
+        // Time enough for the next to begin at once
+        let is = a.get(IS);
+        a.put(IS, is);
+    }
+}

@@ -45,8 +45,13 @@ fn queue(base: u64, id: u64) -> Queue {
 
 impl Nvme {
     fn new(path: &Path, device: &str) -> Self {
+        Self::limited(path, "", device)
+    }
+
+    /// With limits of the drive's.
+    fn limited(path: &Path, limits: &str, device: &str) -> Self {
         let firmware = packages::seabios().expect("SeaBIOS can be fetched").to_str().expect("a plain path").to_owned();
-        let drive = format!("if=none,id=d,file={},format=raw,discard=unmap", path.display());
+        let drive = format!("if=none,id=d,file={},format=raw,discard=unmap{limits}", path.display());
         let device = format!("nvme,drive=d,serial=s1,addr=4{device}");
         let mut q = Qtest::start(&["-nodefaults", "-m", "64", "-L", &firmware, "-drive", &drive, "-device", &device]);
         for (at, v) in [(0x10, BAR as u32), (0x14, 0), (0x04, 6)] {
@@ -75,16 +80,8 @@ impl Nvme {
         assert_eq!(self.q.load(BAR + 0x1c, 4), 1, "ready");
     }
 
-    /// A command of command dwords 10 to 12; status and result.
-    fn ask(
-        &mut self,
-        mut at: Queue,
-        opcode: u8,
-        flags: u8,
-        nsid: u32,
-        prp: (u64, u64),
-        dw: [u32; 3],
-    ) -> (Queue, u16, u32) {
+    /// Begins a command of command dwords 10 to 12.
+    fn begin(&mut self, at: &mut Queue, (opcode, flags): (u8, u8), nsid: u32, prp: (u64, u64), dw: [u32; 3]) {
         let mut b = vec![opcode, flags, 0x34, 0x12];
         b.extend(nsid.to_le_bytes());
         b.resize(24, 0);
@@ -95,8 +92,26 @@ impl Nvme {
         self.q.write(at.base + 64 * u64::from(at.tail), &b);
         at.tail = (at.tail + 1) % SIZE;
         self.q.store(BAR + 0x1000 + 8 * at.id, 4, at.tail.into());
+    }
+
+    /// Whether a completion has come.
+    fn came(&mut self, at: &Queue) -> bool {
+        self.q.load(at.base + 0x1000 + 16 * u64::from(at.head) + 14, 2) as u16 & 1 == at.phase
+    }
+
+    /// A command of command dwords 10 to 12; status and result.
+    fn ask(
+        &mut self,
+        mut at: Queue,
+        opcode: u8,
+        flags: u8,
+        nsid: u32,
+        prp: (u64, u64),
+        dw: [u32; 3],
+    ) -> (Queue, u16, u32) {
+        self.begin(&mut at, (opcode, flags), nsid, prp, dw);
         let entry = at.base + 0x1000 + 16 * u64::from(at.head);
-        let came = (0..PATIENCE).any(|_| self.q.load(entry + 14, 2) as u16 & 1 == at.phase);
+        let came = (0..PATIENCE).any(|_| self.came(&at));
         assert!(came, "no completion of {opcode:#x}");
         assert_eq!((self.q.load(entry + 10, 2), self.q.load(entry + 12, 2)), (at.id, 0x1234));
         let (status, result) = (self.q.load(entry + 14, 2) as u16 >> 1, self.q.load(entry, 4) as u32);
@@ -231,4 +246,38 @@ fn blocks_are_read_written_compared_and_given_back() {
     assert_ne!(n.q.load(entry + 14, 2) as u16 & 1, n.admin.phase);
     n.q.store(BAR + 0x1000 + 8 * 40, 4, 1);
     assert_eq!((n.q.load(entry + 14, 2) as u16 & 1, n.q.load(entry, 4)), (n.admin.phase, 0x01_0000));
+}
+
+#[test]
+fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
+    let (_dir, path) = image(64);
+    let mut n = Nvme::limited(&path, ",throttling.iops-total=1", "");
+    let write = |n: &mut Nvme, byte: u8| {
+        n.q.write(DATA, &[byte; 512]);
+        let mut at = n.io;
+        n.begin(&mut at, (0x01, 0), 1, (DATA, 0), [8, 0, 0]);
+        n.io = at;
+    };
+    n.start();
+    write(&mut n, 0x11);
+    let at = n.io;
+    assert!((0..PATIENCE).any(|_| n.came(&at)), "the first write");
+    // The second of a second waits, and the controller is reset.
+    write(&mut n, 0x22);
+    n.q.store(BAR + 0x14, 4, 0);
+    assert_eq!(n.q.load(BAR + 0x1c, 4), 0);
+    n.start();
+    write(&mut n, 0x33);
+    let at = n.io;
+    assert!(!n.came(&at), "neither is done");
+    let came = (0..PATIENCE).any(|_| {
+        n.q.clock_step(100_000_000);
+        n.came(&at)
+    });
+    assert!(came, "the write after the reset");
+    n.q.clock_step(10_000_000_000);
+    // One completion, of the new queue's one command, and nothing behind it.
+    assert_eq!((n.q.load(IO + 0x1008, 2), n.q.load(IO + 0x100e, 2)), (1, 1));
+    assert_eq!(n.q.read(IO + 0x1010, 16), [0; 16]);
+    assert_eq!(std::fs::read(&path).unwrap()[8 * 512..9 * 512], [0x33; 512]);
 }

@@ -463,3 +463,53 @@ fn random_bytes_come_by_ration() {
     let bad = tests::process::run(&["-machine", "none", "-object", "rng-random,id=r,filename=/nowhere"], "");
     assert!(bad.stderr.contains("Could not open '/nowhere'"), "{}", bad.stderr);
 }
+
+#[test]
+fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
+    let (_dir, path) = image(64);
+    let mut v = disk(&path, ",throttling.iops-total=1", "");
+    let begin = |v: &mut Virtio| {
+        v.start(VIRTIO_PCI);
+        let ring = v.queue(0, false);
+        v.driver_ok();
+        ring
+    };
+    let mut ring = begin(&mut v);
+    v.q.write(DATA, &[0x11; 512]);
+    assert_eq!(ask(&mut v, &mut ring, 1, 8, 512, false), 0);
+    // The second of a second waits, and the driver gives the device up. Its status lies elsewhere.
+    let other = STATUS + 0x10;
+    v.q.write(DATA, &[0x22; 512]);
+    header(&mut v, 1, 8);
+    v.q.store(other, 1, 0xee);
+    ring.offer(&mut v, &[(HEADER, 16, 0), (DATA, 512, 0), (other, 1, WRITE)]);
+    let mut ring = begin(&mut v);
+    v.q.write(DATA, &[0x33; 512]);
+    header(&mut v, 1, 8);
+    ring.offer(&mut v, &[(HEADER, 16, 0), (DATA, 512, 0), (STATUS, 1, WRITE)]);
+    assert_eq!((ring.used_count(&mut v), v.q.load(STATUS, 1)), (0, 0xee), "neither is done");
+    v.until("the write after the reset", |v| {
+        v.q.clock_step(100_000_000);
+        v.q.load(STATUS, 1) == 0
+    });
+    ring.wait(&mut v);
+    assert_eq!((ring.used_count(&mut v), v.q.load(other, 1)), (1, 0xee), "the first one told nobody");
+    // Nothing comes later.
+    v.q.clock_step(10_000_000_000);
+    v.q.write(DATA, &[0; 512]);
+    assert_eq!(ask_slowly(&mut v, &mut ring, 8), 0);
+    assert_eq!(v.q.read(DATA, 512), [0x33; 512]);
+    assert_eq!((ring.used_count(&mut v), v.q.load(other, 1)), (2, 0xee));
+}
+
+/// Reads a sector while the clock goes on; the status.
+fn ask_slowly(v: &mut Virtio, ring: &mut Ring, sector: u64) -> u64 {
+    header(v, 0, sector);
+    ring.offer(v, &[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    v.until("a sector", |v| {
+        v.q.clock_step(100_000_000);
+        v.q.load(STATUS, 1) != 0xee
+    });
+    ring.wait(v);
+    v.q.load(STATUS, 1)
+}

@@ -1,13 +1,11 @@
 //! Input and output past the host's page cache (O_DIRECT): buffers, offsets and lengths are multiples of a page; what is not goes
 //! through a buffer that is.
 
+use crate::data::ALIGN;
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-
-/// What satisfies every device's alignment.
-const ALIGN: usize = 4096;
 
 /// Longest buffer that a thread keeps.
 const KEPT: usize = 2 << 20;
@@ -45,22 +43,36 @@ fn around(offset: u64, len: usize) -> (u64, usize, usize) {
     (start, before, (before + len).next_multiple_of(ALIGN))
 }
 
+/// Whether the host can take a buffer for a range as it is.
+fn fits(offset: u64, buf: &[u8]) -> bool {
+    is_aligned(offset, buf.len() as u64) && buf.as_ptr().addr().is_multiple_of(ALIGN)
+}
+
+/// Reads as much of `buf`, which fits, as the file has; the bytes read.
+fn fill(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        }
+        if !done.is_multiple_of(ALIGN) {
+            break; // the end of the file
+        }
+    }
+    Ok(done)
+}
+
 /// Reads as much of `buf` as the file has; the bytes read.
 pub(super) fn read(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    if fits(offset, buf) {
+        return fill(file, offset, buf);
+    }
     let (start, before, whole) = around(offset, buf.len());
     with_bounce(whole, |bounce| {
-        let mut done = 0;
-        while done < whole {
-            match file.read_at(bounce.get_mut(done..).unwrap_or_default(), start + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            }
-            if done % ALIGN != 0 {
-                break; // the end of the file
-            }
-        }
+        let done = fill(file, start, bounce)?;
         let got = done.saturating_sub(before).min(buf.len());
         if let (Some(to), Some(from)) = (buf.get_mut(..got), bounce.get(before..before + got)) {
             to.copy_from_slice(from);
@@ -72,6 +84,9 @@ pub(super) fn read(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize
 /// Writes all of `buf`, reading what lies around it first where it is not aligned. The file keeps its size if it was larger, and gets the
 /// size it would have without alignment.
 pub(super) fn write(file: &File, offset: u64, buf: &[u8]) -> io::Result<()> {
+    if fits(offset, buf) {
+        return file.write_all_at(buf, offset);
+    }
     let (start, before, whole) = around(offset, buf.len());
     with_bounce(whole, |bounce| {
         if before == 0 && whole == buf.len() {

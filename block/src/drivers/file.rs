@@ -11,7 +11,7 @@ use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 inventory::submit! {
     DriverDef { name: "file", protocol: true, open: |_, common, opts| open(common, opts, false) }
@@ -22,6 +22,8 @@ inventory::submit! {
 
 struct HostFile {
     file: File,
+    /// Bytes of a regular file. Whoever has it open for writing is asked to let no others change it, so the host is not asked for each request.
+    size: AtomicU64,
     path: String,
     direct: bool,
     device: bool,
@@ -65,7 +67,8 @@ fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Dr
         Err(e) if !common.read_only && refused(&e) => (open_as(&path, common, false).map_err(failed)?, true),
         opened => (opened.map_err(failed)?, common.read_only),
     };
-    let kind = file.metadata().map_err(failed)?.file_type();
+    let metadata = file.metadata().map_err(failed)?;
+    let kind = metadata.file_type();
     let is_device = kind.is_block_device() || kind.is_char_device();
     if device && !is_device {
         return Err(Error::generic(format!(
@@ -80,6 +83,7 @@ fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Dr
     let locking = locking && !common.force_share;
     Ok(Box::new(HostFile {
         file,
+        size: AtomicU64::new(metadata.len()),
         path,
         direct,
         device,
@@ -95,6 +99,16 @@ impl HostFile {
     fn edges(&self, offset: u64, len: u64) -> Option<MutexGuard<'_, ()>> {
         (self.direct && !direct::is_aligned(offset, len)).then(|| self.pages.lock())
     }
+
+    /// After something that may have changed the size: what was done, up to `end`, or whatever the host says if it failed.
+    fn grown<T>(&self, end: u64, result: io::Result<T>) -> io::Result<T> {
+        match &result {
+            Ok(_) => _ = self.size.fetch_max(end, Ordering::AcqRel),
+            Err(_) => self.look(),
+        }
+        result
+    }
+
     fn range(offset: u64, len: u64) -> io::Result<()> {
         match offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok()) {
             Some(_) => Ok(()),
@@ -105,7 +119,7 @@ impl HostFile {
 
 impl Driver for HostFile {
     fn len(&self) -> io::Result<u64> {
-        if self.device { (&self.file).seek(SeekFrom::End(0)) } else { Ok(self.file.metadata()?.len()) }
+        if self.device { (&self.file).seek(SeekFrom::End(0)) } else { Ok(self.size.load(Ordering::Acquire)) }
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -131,11 +145,15 @@ impl Driver for HostFile {
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         Self::range(offset, buf.len() as u64)?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let end = offset + buf.len() as u64;
         if !self.direct {
-            return self.file.write_all_at(buf, offset);
+            return self.grown(end, self.file.write_all_at(buf, offset));
         }
         let _alone = self.edges(offset, buf.len() as u64);
-        direct::write(&self.file, offset, buf)
+        self.grown(end, direct::write(&self.file, offset, buf))
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
@@ -152,7 +170,7 @@ impl Driver for HostFile {
             }
         }
         match rustix::fs::fallocate(&self.file, FallocateFlags::ZERO_RANGE, offset, len) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.grown(offset + len, Ok(())),
             Err(rustix::io::Errno::NOSPC) => Err(rustix::io::Errno::NOSPC.into()),
             Err(_) => {
                 drop(alone);
@@ -177,7 +195,12 @@ impl Driver for HostFile {
 
     fn resize(&self, len: u64) -> io::Result<()> {
         Self::range(0, len)?;
-        if self.device { Err(io::Error::from_raw_os_error(libc::ENOTSUP)) } else { self.file.set_len(len) }
+        if self.device {
+            return Err(io::Error::from_raw_os_error(libc::ENOTSUP));
+        }
+        let done = self.file.set_len(len);
+        self.look();
+        done
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -211,6 +234,12 @@ impl Driver for HostFile {
 
     fn filename(&self) -> String {
         self.path.clone()
+    }
+
+    fn look(&self) {
+        if let (false, Ok(metadata)) = (self.device, self.file.metadata()) {
+            self.size.store(metadata.len(), Ordering::Release)
+        }
     }
 
     fn actual_size(&self) -> Option<u64> {

@@ -3,6 +3,7 @@
 use super::{Fault, Job, Jobs, Status, Turn};
 use crate::OnError;
 use crate::blocks::{Blocks, plain};
+use crate::data::Data;
 use crate::request::Outcome;
 use hw_core::{ClockType, Timer};
 use parking_lot::Mutex;
@@ -172,7 +173,7 @@ impl Blocks {
                 let gone = |_| Err(Fault::read(io::Error::from_raw_os_error(libc::EIO)));
                 let result = result.unwrap_or_else(gone);
                 let done = move |_| jobs.ended.lock().push((job, task, result));
-                end.end(Box::new(done), Outcome { result: Ok(()), data: vec![] });
+                end.end(Box::new(done), Outcome { result: Ok(()), data: Data::default() });
             }));
             return;
         }

@@ -153,9 +153,6 @@ impl Group {
 
     /// Lets go what may go, and arms the timer for the rest.
     fn run(&self) {
-        let now = self.now();
-        let (go, next) = self.state.lock().due(now);
-        go.into_iter().for_each(|go| go());
         let timer = self.timer.get_or_init(|| {
             let this = self.this.clone();
             Timer::new(&self.clocks, self.clock(), move |_| {
@@ -164,7 +161,13 @@ impl Group {
                 }
             })
         });
+        let now = self.now();
+        let mut s = self.state.lock();
+        let (go, next) = s.due(now);
+        // Still locked: who looked before a request came must not put the timer off that was armed for it.
         timer.arm_free(next.zip(now).map(|(wait, now)| now.saturating_add(wait)));
+        drop(s);
+        go.into_iter().for_each(|go| go());
     }
 }
 

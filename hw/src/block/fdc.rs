@@ -228,7 +228,7 @@ impl IsaFdc {
             (Err(_), None) => Action::Report,
         };
         match action {
-            Action::Ignore => self.regs.rw(m).job_done(outcome.data),
+            Action::Ignore => self.regs.rw(m).job_done(outcome.data.into_vec()),
             Action::Report => self.regs.rw(m).job_failed(),
             Action::Stop => return self.held.store(true, Ordering::Relaxed),
         }

@@ -164,7 +164,7 @@ impl IdeDevice {
         match job {
             Job::Read { at, len } => self.submit(&backend, vec![Request::read(at, len as usize)]),
             Job::Write { at, len } => {
-                let data = self.regs().ro(m).buffer.iter().take(len as usize).copied().collect();
+                let data: Vec<u8> = self.regs().ro(m).buffer.iter().take(len as usize).copied().collect();
                 self.submit(&backend, vec![Request::write(at, data)]);
             }
             Job::Flush => self.submit(&backend, vec![Request::flush()]),
@@ -235,7 +235,7 @@ impl IdeDevice {
             Job::DmaWrite { at, len, done } => {
                 self.advance(m, Job::DmaWrite { at, len, done: done + moved }, done + moved < len);
             }
-            job => self.complete(m, &job, outcome.data),
+            job => self.complete(m, &job, outcome.data.into_vec()),
         }
     }
 

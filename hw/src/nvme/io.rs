@@ -5,7 +5,7 @@ use super::data::segments;
 use super::ns::Namespace;
 use super::spec::{ALL_NAMESPACES, Command, Completion, Status, nvm};
 use crate::virtio::ring::{Segment, gather, scatter};
-use block::{Action, Op, Outcome, Request};
+use block::{Action, Data, Op, Outcome, Request};
 use hw_core::Locked;
 use qom::{Handle, Level};
 use serde::{Deserialize, Serialize};
@@ -198,7 +198,7 @@ impl Nvme {
                 Request::read(offset.saturating_add(done), piece(len))
             }
             Work::Write { offset, len, fua } => {
-                let mut data = vec![0; piece(len)];
+                let mut data = ns.backend.buffer(piece(len));
                 if self.with_dma(m, |mem| gather(mem, &p.data, done, &mut data)) < data.len() {
                     // What the driver took away is not written as zeros.
                     return self.finish(m, ticket, Status::DATA_TRANSFER_ERROR);
@@ -206,7 +206,7 @@ impl Nvme {
                 Request { op: Op::Write { fua }, offset: offset.saturating_add(done), data }
             }
             Work::Zeroes { offset, len, unmap, fua } => {
-                Request { op: Op::WriteZeroes { len, unmap, fua }, offset, data: vec![] }
+                Request { op: Op::WriteZeroes { len, unmap, fua }, offset, data: Data::default() }
             }
             Work::Discard { ranges } => match ranges.get(at) {
                 Some((offset, len)) => Request::discard(*offset, *len),
@@ -256,7 +256,7 @@ impl Nvme {
             Work::Compare { .. } => {
                 let mut theirs = vec![0; outcome.data.len()];
                 let n = self.with_dma(m, |mem| gather(mem, &p.data, p.done, &mut theirs));
-                if n < theirs.len() || theirs != outcome.data {
+                if n < theirs.len() || theirs != *outcome.data {
                     return self.finish(m, ticket, Status::COMPARE_FAILURE);
                 }
             }

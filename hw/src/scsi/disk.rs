@@ -9,7 +9,7 @@ use super::disk_commands::{DiskInfo, Reply, Work, execute, parameters};
 use super::mmc::Tray;
 use super::sense::Sense;
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
-use block::{Action, Backend, Media, Op, Outcome, Request};
+use block::{Action, Backend, Data, Media, Op, Outcome, Request};
 use hw_core::{Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, RunState, events::VmState};
 use parking_lot::{Mutex, RwLock};
 use qom::{Class, Error, Handle, Level, Object, Prop, Result};
@@ -154,7 +154,7 @@ impl ScsiDisk {
                 Request::read(offset.saturating_add(done), piece(len) as usize)
             }
             Work::Write { offset, len, fua } => {
-                let mut data = vec![0; piece(len) as usize];
+                let mut data = backend.buffer(piece(len) as usize);
                 if hba.data_out(m, tag, done, &mut data) < data.len() {
                     // What the initiator took away is not written as zeros.
                     return self.finish(m, tag, End::Check(Sense::IO_ERROR), done);
@@ -166,7 +166,7 @@ impl ScsiDisk {
                 None => Request::flush(),
             },
             Work::Zeroes { offset, len, unmap } => {
-                Request { op: Op::WriteZeroes { len, unmap, fua: false }, offset, data: vec![] }
+                Request { op: Op::WriteZeroes { len, unmap, fua: false }, offset, data: Data::default() }
             }
             Work::Same { offset, len, block } => {
                 let n = piece(len) as usize;
@@ -207,7 +207,7 @@ impl ScsiDisk {
             (Work::Read { flush: false, .. }, Some(hba)) => hba.data_in(m, tag, job.done, &outcome.data),
             (Work::Compare { .. }, Some(hba)) => {
                 let mut theirs = vec![0; outcome.data.len()];
-                if hba.data_out(m, tag, job.done, &mut theirs) < theirs.len() || theirs != outcome.data {
+                if hba.data_out(m, tag, job.done, &mut theirs) < theirs.len() || theirs != *outcome.data {
                     return self.finish(m, tag, End::Check(Sense::MISCOMPARE), job.done);
                 }
             }

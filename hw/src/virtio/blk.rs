@@ -8,7 +8,7 @@ use super::blk_request::{HEADER, ID, Limits, RANGE, SECTOR, Status, Work, parse}
 use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
 use super::ring::{Chain, MAX_SIZE, total};
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
-use block::{Action, Backend, Media, Op, Outcome, Request};
+use block::{Action, Backend, Data, Media, Op, Outcome, Request};
 use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, RunState, events::VmState};
 use parking_lot::Mutex;
 use qom::{Class, Error, Handle, Level, Object, Prop, Result};
@@ -288,8 +288,9 @@ impl VirtioBlk {
         let request = if reads {
             Request::read(offset, len)
         } else {
-            let mut data = vec![0; len];
-            let mut room = data.as_mut_slice();
+            let Some(backend) = self.conf.backend() else { return false };
+            let mut data = backend.buffer(len);
+            let mut room = &mut data[..];
             for (_, p) in &all {
                 let (mine, rest) = room.split_at_mut(room.len().min(p.work.len() as usize));
                 if self.read_from(m, &p.chain.readable, HEADER as u64, mine) < mine.len() {
@@ -310,7 +311,7 @@ impl VirtioBlk {
             if let Some(backend) = d.conf.backend() {
                 backend.count_merged(reads, pieces.len().saturating_sub(1) as u64);
             }
-            let mut data = outcome.data.as_slice();
+            let mut data = &outcome.data[..];
             let mut given = false;
             for (ticket, len) in pieces {
                 let (mine, rest) = data.split_at(data.len().min(len));
@@ -357,7 +358,7 @@ impl VirtioBlk {
                 Request::read(offset.saturating_add(done), len.saturating_sub(done).min(CHUNK) as usize)
             }
             Work::Write { offset, len } => {
-                let mut data = vec![0; len.saturating_sub(done).min(CHUNK) as usize];
+                let mut data = backend.buffer(len.saturating_sub(done).min(CHUNK) as usize);
                 let skip = (HEADER as u64).saturating_add(done);
                 if self.read_from(m, &p.chain.readable, skip, &mut data) < data.len() {
                     // What the guest took away is not written as zeros.
@@ -368,7 +369,7 @@ impl VirtioBlk {
             Work::Flush | Work::Id => Request::flush(),
             Work::Discard { offset, len } => Request::discard(offset, len),
             Work::Zeroes { offset, len, unmap } => {
-                Request { op: Op::WriteZeroes { len, unmap, fua: false }, offset, data: vec![] }
+                Request { op: Op::WriteZeroes { len, unmap, fua: false }, offset, data: Data::default() }
             }
         };
         let moved = request.len();

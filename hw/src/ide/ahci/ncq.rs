@@ -94,7 +94,7 @@ impl Port<'_> {
         let offset = q.at.saturating_add(q.done);
         let request = if q.write {
             let Some(data) = gather(&self.cable(), m, &pieces) else { return self.fail(m, tag, q, error::ABRT) };
-            Request { op: Op::Write { fua: q.fua }, offset, data }
+            Request { op: Op::Write { fua: q.fua }, offset, data: data.into() }
         } else {
             Request::read(offset, want as usize)
         };
