@@ -1,11 +1,13 @@
 //! A guest's frames against the network, and servers on the host's loopback.
 
+mod segments;
+
 use super::tcp::{HALF_OPEN, Inner, Key};
 use super::wire::{self, flag};
 use super::*;
 use hw_core::Core;
 use smoltcp::time::Instant as Stamp;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15));
@@ -212,7 +214,7 @@ fn bytes_go_both_ways_and_connections_end() {
         s.write_all(&all).unwrap();
     });
     let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4000) };
-    let mut inner = Inner::new(key, 7, Stamp::from_micros(0), None).unwrap();
+    let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
     let (mut sent, mut got) = (0, vec![]);
     rig.tcp(&mut inner, |i| {
         let s = i.socket();
@@ -251,7 +253,7 @@ fn what_the_host_has_not_read_outlives_the_connection() {
         all
     });
     let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4001) };
-    let mut inner = Inner::new(key, 7, Stamp::from_micros(0), None).unwrap();
+    let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
     let (mut sent, mut closing) = (vec![], false);
     let byte = |n: usize| (n / 251) as u8 ^ n as u8;
     rig.tcp(&mut inner, |i| {
@@ -368,7 +370,7 @@ fn forwarded_ports_lead_into_the_guest() {
     let s = wire::segment(p.payload).unwrap();
     assert_eq!((p.src, s.dst_port, s.flags), (HOST, 22, flag::SYN));
     let key = Key { guest: SocketAddr::new(HOST, s.src_port), remote: SocketAddr::new(GUEST, 22) };
-    let mut inner = Inner::new(key, 9, Stamp::from_micros(0), Some(packet)).unwrap();
+    let mut inner = Inner::new(key, 0, 9, Stamp::from_micros(0), Some(packet)).unwrap();
     host.write_all(b"hello").unwrap();
     let mut got = vec![];
     rig.tcp(&mut inner, |i| {
