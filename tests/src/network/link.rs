@@ -1,7 +1,7 @@
 //! Two machines whose cards are joined by sockets of the host's.
 
 use super::{LIMIT, busybox, free_port, said, start};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 
 /// Kinds of links between machines.
@@ -37,7 +37,13 @@ pub fn two_machines(qomet: &Path, transport: &str, mebibytes: u64) -> Result<()>
             mebibytes * 16
         )
     };
-    let get = |port: u32| format!("(nc -l -p {port} | md5sum > /tmp/got; echo GOT $(cat /tmp/got)) & GOT=$!\n");
+    // (The input of one that receives must not end, or it says that it will send nothing, and the other one takes that for the end.)
+    let get = |port: u32| {
+        format!(
+            "mkfifo /tmp/in; exec 9<> /tmp/in\n\
+             (nc -l -p {port} < /tmp/in | md5sum > /tmp/got; echo GOT $(cat /tmp/got)) & GOT=$!\n"
+        )
+    };
     // (The kernel has to have a seed before it gives random bytes; that both have the same does not matter.)
     let seed = "echo seed > /dev/urandom\n";
     let first = format!("{}{seed}{}sleep 1; echo READY\nwait $GOT\n{}", own(1), get(5000), send(2, 5001));
@@ -47,7 +53,11 @@ pub fn two_machines(qomet: &Path, transport: &str, mebibytes: u64) -> Result<()>
     let [a, b] = backends(transport, folder.path())?;
     let mut one = start(qomet, &busybox("link-first.cpio", &first, &[])?, &a, "52:54:00:00:00:01")?;
     one.find_line(LIMIT, |l| l == "READY")?;
-    let two = start(qomet, &busybox("link-second.cpio", &second, &[])?, &b, "52:54:00:00:00:02")?;
+    let mut two = start(qomet, &busybox("link-second.cpio", &second, &[])?, &b, "52:54:00:00:00:02")?;
+    for guest in [&mut two, &mut one] {
+        let end = guest.find_line(LIMIT, |l| l.contains("GOT "));
+        end.with_context(|| format!("{transport}: the guest said last:\n{}", guest.last_lines(20)))?;
+    }
     let ((first_code, first), (second_code, second)) = (one.finish(LIMIT), two.finish(LIMIT));
     let all = || format!("{transport}; the first machine:\n{first}\nthe second:\n{second}");
     ensure!((first_code, second_code) == (Some(0), Some(0)), "{}", all());

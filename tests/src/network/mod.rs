@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Longest time for anything a guest does.
-const LIMIT: Duration = Duration::from_secs(500);
+const LIMIT: Duration = Duration::from_secs(40);
 /// Drivers of the guests' card.
 const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_net"];
 /// Memory of a guest.

@@ -132,7 +132,10 @@ pub fn services(qomet: &Path, mebibytes: usize, mut say: impl FnMut(&str)) -> Re
     );
     let linux = busybox("soak-services.cpio", &script, &programs(&root, &["iperf3", "wget"])?)?;
     let netdev = format!("user,id=n,hostname=box,tftp={}", folder.path().display());
-    let (code, console) = start(qomet, &linux, &netdev, "52:54:00:ab:cd:ef")?.finish(LIMIT);
+    let mut guest = start(qomet, &linux, &netdev, "52:54:00:ab:cd:ef")?;
+    let end = guest.find_line(LIMIT, |l| l.starts_with("UDP"));
+    end.with_context(|| format!("the guest said last:\n{}", guest.last_lines(20)))?;
+    let (code, console) = guest.finish(LIMIT);
     ensure!(code == Some(0) && !console.contains("NO "), "{console}");
     ensure!(said(&console, "LEASE ")? == "10.0.2.15 10.0.2.2 10.0.2.3 box", "{console}");
     for ping in ["PING4 ", "PING6 "] {
