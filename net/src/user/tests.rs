@@ -99,7 +99,7 @@ impl Rig {
             }
             self.turn();
             for frame in self.frames() {
-                if wire::word(&frame, 12) == Some(ETHERTYPE_IPV4) {
+                if wire::parse_v4(&frame[14..]).or(wire::parse_v6(&frame[14..])).is_some_and(|p| p.proto == wire::TCP) {
                     inner.push(frame[14..].to_vec());
                 }
             }
@@ -203,8 +203,17 @@ fn the_router_answers_arp_and_pings() {
 
 #[test]
 fn bytes_go_both_ways_and_connections_end() {
+    bytes_go_both_ways("127.0.0.1:0", GUEST, HOST);
+}
+
+#[test]
+fn bytes_go_both_ways_over_ipv6() {
+    bytes_go_both_ways("[::1]:0", "fec0::15".parse().unwrap(), "fec0::2".parse().unwrap());
+}
+
+fn bytes_go_both_ways(at: &str, guest: IpAddr, host: IpAddr) {
     let rig = Rig::new(&[]);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind(at).unwrap();
     let port = listener.local_addr().unwrap().port();
     let data: Vec<u8> = (0..2_000_000u32).map(|n| (n / 251) as u8 ^ n as u8).collect();
     let server = std::thread::spawn(move || {
@@ -213,7 +222,7 @@ fn bytes_go_both_ways_and_connections_end() {
         s.read_to_end(&mut all).unwrap();
         s.write_all(&all).unwrap();
     });
-    let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4000) };
+    let key = Key { guest: SocketAddr::new(host, port), remote: SocketAddr::new(guest, 4000) };
     let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
     let (mut sent, mut got) = (0, vec![]);
     rig.tcp(&mut inner, |i| {

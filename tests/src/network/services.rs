@@ -80,7 +80,7 @@ fn resolve(name: &str) -> Result<BTreeSet<Ipv4Addr>> {
     let mut buf = [0; 1500];
     let n = socket.recv(&mut buf).context("the host's name server does not answer, DNS cannot be shown")?;
     let answer = &buf[..n];
-    ensure!(n > query.len() && answer[..2] == query[..2], "the host's name server answers something else");
+    ensure!(n >= query.len() && answer[..2] == query[..2], "the host's name server answers something else");
     // Records behind the question: a name (here always a reference), type, class, life, length, data.
     let (mut at, mut found) = (query.len(), BTreeSet::new());
     while let Some([0xc0..=0xff, _, 0, kind, 0, 1, _, _, _, _, 0, len]) = answer.get(at..at + 12) {
