@@ -1,6 +1,7 @@
 //! What whole-machine tests and project tasks share: packages, guests ([`guest`] watches one), clients ([`process`] runs the
 //! binary, [`qmp`] and [`qtest`] speak to it, [`schema`] knows QMP's types; [`qtest_diff`] compares with the peer, [`golden`] with its
-//! descriptions, [`peer_bench`] measures both), installed systems ([`debian`]).
+//! descriptions, [`peer_bench`] measures both), installed systems ([`debian`]),
+//! what a network goes through ([`network`]).
 #![forbid(unsafe_code)]
 
 pub mod builtin_guest;
@@ -13,6 +14,7 @@ pub mod guest_programs;
 pub mod images;
 pub mod initramfs;
 pub mod modules;
+pub mod network;
 pub mod packages;
 pub mod peer_bench;
 pub mod process;

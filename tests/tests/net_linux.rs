@@ -1,10 +1,11 @@
 //! Linux's own drivers on network cards, and what a guest reaches through the user-mode network.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 use tests::guest::{Guest, Linux};
 use tests::modules::{self, value};
+use tests::network::{self, noise};
 
 /// Longest run of a guest: on as few as two busy cores.
 const LIMIT: Duration = Duration::from_secs(400);
@@ -15,16 +16,11 @@ fn linux(name: &str, drivers: &[&str], script: &str) -> Linux {
     let files: Vec<(&str, &[u8])> = needed.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
     let script = format!(
         "{}\
-         cat > /bin/lease <<'END'\n\
-         [ \"$1\" = bound ] || exit 0\n\
-         ip addr add $ip/24 dev eth0; ip route add default via $router\n\
-         echo \"nameserver $dns\" > /etc/resolv.conf; echo LEASE $ip $router $dns $hostname\n\
-         END\n\
-         chmod +x /bin/lease; ip link set lo up; ip link set eth0 up || echo NO eth0\n\
-         udhcpc -i eth0 -n -q -t 20 -T 2 -s /bin/lease -O hostname 2>/dev/null || echo NO lease\n\
+         {}\
          {script}\n",
         // (An ISA card does not say where it is.)
-        modules::commands(&needed).replace("/bin/ne.ko", "/bin/ne.ko io=0x300 irq=10")
+        modules::commands(&needed).replace("/bin/ne.ko", "/bin/ne.ko io=0x300 irq=10"),
+        network::lease_commands()
     );
     Linux::i686_with(name, &script, &files).expect("the packages")
 }
@@ -37,54 +33,13 @@ fn start(linux: &Linux, args: &[&str]) -> Guest {
     Guest::ours(&all)
 }
 
-/// Bytes that compress badly and repeat late.
-fn noise(len: usize) -> Vec<u8> {
-    let mut x = 0x2545_f491_4f6c_dd1du64;
-    let mut next = || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        x as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-/// Serves `data` to each connection that asks for anything, and keeps what is posted.
+/// [`network::serve`] on the host's loopback.
 fn serve(data: Vec<u8>) -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (Ok(mut stream), data) = (stream, data.clone()) else { break };
-            std::thread::spawn(move || {
-                let mut request = [0; 1024];
-                let n = stream.read(&mut request).unwrap_or(0);
-                if request[..n].starts_with(b"GET") {
-                    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", data.len());
-                    _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&data));
-                } else {
-                    // Everything comes back, until the guest sends no more.
-                    _ = stream.write_all(&request[..n]);
-                    let mut buf = vec![0; 65536];
-                    while let Ok(n @ 1..) = stream.read(&mut buf) {
-                        if stream.write_all(&buf[..n]).is_err() {
-                            break;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    port
+    network::serve((Ipv4Addr::LOCALHOST, 0).into(), data).expect("a server")
 }
 
 fn md5(data: &[u8]) -> String {
-    use std::process::{Command, Stdio};
-    let mut child =
-        Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("md5sum of coreutils");
-    child.stdin.take().expect("piped").write_all(data).expect("it reads");
-    let out = child.wait_with_output().expect("it ends");
-    String::from_utf8_lossy(&out.stdout).split_whitespace().next().expect("a sum").to_owned()
+    network::md5(data).expect("a sum")
 }
 
 /// A guest with `device` gets an address, moves data both ways, is reached from the host; what it said.

@@ -124,7 +124,7 @@ impl Vm {
         let wake = events.clone();
         core.requests.set_hook(move || wake.wake());
         let wake = events.clone();
-        core.clocks.set_wake(move || wake.wake());
+        core.clocks.set_wake(move |within| wake.wake_within(within));
         let blocks = block::Blocks::of(&core);
         let (wake, weak) = (events.clone(), Arc::downgrade(&blocks));
         blocks.set_wake(move || {

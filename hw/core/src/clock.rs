@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -49,7 +49,7 @@ pub enum Source {
 }
 
 const NEVER: u64 = u64::MAX;
-type Wake = Arc<dyn Fn() + Send + Sync>;
+type Wake = Arc<dyn Fn(Duration) + Send + Sync>;
 
 /// A virtual clock that counts instructions.
 pub trait InstructionClock: Send + Sync {
@@ -152,8 +152,8 @@ impl Clocks {
         self.source.store(Source::Icount as u8, Ordering::Relaxed);
     }
 
-    /// Sets what wakes the main loop when a nearer deadline is armed.
-    pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
+    /// Sets what makes the main loop be awake in some time from now: when a nearer deadline is armed.
+    pub fn set_wake(&self, wake: impl Fn(Duration) + Send + Sync + 'static) {
         *self.wake.write() = Some(Arc::new(wake));
     }
 
@@ -163,7 +163,7 @@ impl Clocks {
             let at = self.stopped_at.load(Ordering::Acquire);
             self.offset.store((at as i64).wrapping_sub(self.monotonic() as i64), Ordering::Release);
             self.stopped_at.store(NEVER, Ordering::Release);
-            self.wake();
+            self.wake(Duration::ZERO);
         }
     }
 
@@ -277,10 +277,10 @@ impl Clocks {
         }
     }
 
-    fn wake(&self) {
+    fn wake(&self, within: Duration) {
         let wake = self.wake.read().clone();
         if let Some(wake) = wake {
-            wake();
+            wake(within);
         }
     }
 
@@ -304,7 +304,14 @@ impl Clocks {
         if nearer {
             match self.icount.get().filter(|_| timer.clock == ClockType::Virtual) {
                 Some(c) => c.nearer(),
-                None => self.wake(),
+                // (Nobody can say when a clock that is stepped will be there.)
+                None if timer.clock == ClockType::Virtual && self.source() == Source::Stepped => {
+                    self.wake(Duration::ZERO)
+                }
+                None => {
+                    let wait = deadline.map_or(0, |at| at.saturating_sub(self.now_of(timer.clock)));
+                    self.wake(Duration::from_nanos(wait));
+                }
             }
         }
     }

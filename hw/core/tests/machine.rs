@@ -144,7 +144,7 @@ fn the_virtual_clock_stops_with_the_machine() {
     let vm = Vm::new(); // the host's clock
     let woken = Arc::new(AtomicU32::new(0));
     let count = woken.clone();
-    vm.clocks.set_wake(move || _ = count.fetch_add(1, Relaxed));
+    vm.clocks.set_wake(move |_| _ = count.fetch_add(1, Relaxed));
     assert_eq!((vm.clocks.now(), vm.clocks.now()), (0, 0));
     let fired = Arc::new(AtomicU32::new(0));
     let f = fired.clone();

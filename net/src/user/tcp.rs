@@ -25,8 +25,8 @@ pub const MAX_FLOWS: usize = 12_000;
 pub const HALF_OPEN: usize = 256;
 /// How long a connection may take to be established.
 const PATIENCE: Duration = Duration::from_secs(75);
-/// Bytes of each direction's buffer.
-const BUFFER: usize = 256 * 1024;
+/// Bytes of each direction's buffer, while there are less than so many connections. (All together: less than 300 MiB.)
+const BUFFERS: [(usize, usize); 3] = [(128, 256 << 10), (1024, 32 << 10), (MAX_FLOWS, 8 << 10)];
 /// How long the host may leave unread what a guest sent that has closed the connection.
 const LINGER: Duration = Duration::from_secs(120);
 /// Segments of one connection before another has its turn.
@@ -103,8 +103,8 @@ impl Device for Link {
         c.max_transmission_unit = MTU;
         // What came was checked before; what goes is summed and cut by whoever cannot do without.
         (c.checksum.ipv4, c.checksum.tcp) = (Checksum::Tx, Checksum::None);
-        let large = std::num::NonZeroUsize::new(LARGE);
-        (c.segmentation.tcpv4, c.segmentation.tcpv6) = (large, large);
+        // (Over IPv6 smoltcp 0.14 throws packets away that are longer than the link's, even if somebody cuts them.)
+        c.segmentation.tcpv4 = std::num::NonZeroUsize::new(LARGE);
         c
     }
 }
@@ -202,11 +202,15 @@ pub fn listen(udp: bool, at: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn connect(to: SocketAddr) -> io::Result<OwnedFd> {
+/// A connection that is being made; true: it is there already, as mostly on this host.
+fn connect(to: SocketAddr) -> io::Result<(OwnedFd, bool)> {
     let fd = socket_with(family(&to), SocketType::STREAM, FLAGS, None)?;
     _ = sockopt::set_tcp_nodelay(&fd, true);
     match rustix::net::connect(&fd, &to) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(fd),
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {
+            let done = rustix::net::getpeername(&fd).is_ok();
+            Ok((fd, done))
+        }
         Err(e) => Err(e.into()),
     }
 }
@@ -224,14 +228,16 @@ fn program(command: &str) -> io::Result<(OwnedFd, std::process::Child)> {
 
 impl Inner {
     /// A stack that has the remote's address. `opening`: the segment that it answers; without one it connects to the guest.
-    pub fn new(key: Key, seed: u64, now: Stamp, opening: Option<Vec<u8>>) -> Option<Box<Self>> {
+    /// `others`: how many connections there are, which decides how much it may keep.
+    pub fn new(key: Key, others: usize, seed: u64, now: Stamp, opening: Option<Vec<u8>>) -> Option<Box<Self>> {
         let mut link = Link { budget: TURN, ..Link::default() };
         let mut config = IfaceConfig::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut iface = Interface::new(config, &mut link, now);
         // The whole world is on this link.
         iface.update_ip_addrs(|a| _ = a.push(IpCidr::new(key.remote.ip().into(), 0)));
-        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
+        let size = BUFFERS.iter().find(|b| others <= b.0).map(|b| b.1)?;
+        let buffer = || tcp::SocketBuffer::new(vec![0; size]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         // An answer that comes at once takes the acknowledgement along: the guest has a packet less to look at.
@@ -270,6 +276,12 @@ impl Inner {
     #[cfg(test)]
     pub fn push(&mut self, packet: Vec<u8>) {
         self.link.rx.push_back(packet);
+    }
+
+    /// Whether nothing is under way in either direction.
+    fn is_idle(&self) -> bool {
+        let socket = self.sockets.get::<tcp::Socket<'_>>(self.handle);
+        self.link.rx.is_empty() && socket.send_queue() == 0 && socket.recv_queue() == 0
     }
 
     fn poll(&mut self, now: Stamp) {
@@ -346,6 +358,20 @@ impl Tcp {
         }
     }
 
+    /// Whether a segment is one after which there is little to do: of a connection that has nothing under way, or one that opens a connection
+    /// to the host.
+    pub fn is_quick(&self, s: &Shared, p: &Packet<'_>) -> bool {
+        let Some(seg) = wire::segment(p.payload).filter(|_| self.work.is_empty()) else { return false };
+        let key = Key { guest: SocketAddr::new(p.src, seg.src_port), remote: SocketAddr::new(p.dst, seg.dst_port) };
+        match self.flows.get(&key) {
+            Some(f) => f.inner.as_ref().is_some_and(|i| i.is_idle()),
+            None => {
+                seg.flags & flag::SYN != 0
+                    && !s.config.guest_forwards.iter().any(|f| SocketAddr::from(f.at) == key.remote)
+            }
+        }
+    }
+
     /// A segment of a guest's.
     pub fn input(&mut self, s: &mut Shared, p: &Packet<'_>) {
         let Some(seg) = wire::segment(p.payload) else { return };
@@ -378,14 +404,19 @@ impl Tcp {
         }
         let program_of = s.config.guest_forwards.iter().find(|f| SocketAddr::from(f.at) == key.remote);
         let host = match (program_of, s.translate(key.remote)) {
-            (Some(f), _) => program(&f.command).map(|(fd, child)| (fd, Some(child))),
-            (None, Some(to)) => connect(to).map(|fd| (fd, None)),
+            (Some(f), _) => program(&f.command).map(|(fd, child)| (fd, false, Some(child))),
+            (None, Some(to)) => connect(to).map(|(fd, done)| (fd, done, None)),
             // A closed network answers nothing.
             (None, None) if s.config.restrict => return,
             (None, None) => return Self::refuse(s, p, &seg),
         };
         match host {
-            Ok((fd, child)) => self.add(s, key, fd, Some(p.whole.to_vec()), child),
+            Ok((fd, done, child)) => {
+                self.add(s, key, fd, Some(p.whole.to_vec()), child);
+                if done {
+                    self.host_ready(s, key, Ready::WRITE);
+                }
+            }
             Err(e) => {
                 tracing::debug!(to = %key.remote, "no connection: {e}");
                 Self::refuse(s, p, &seg);
@@ -455,7 +486,7 @@ impl Tcp {
             }
             _ = sockopt::set_tcp_nodelay(&fd, true);
             self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            let Some(inner) = Inner::new(key, self.seed, self.now(), None) else { continue };
+            let Some(inner) = Inner::new(key, self.flows.len(), self.seed, self.now(), None) else { continue };
             self.add(s, key, fd, None, None);
             if let Some(f) = self.flows.get_mut(&key) {
                 f.inner = Some(inner);
@@ -470,13 +501,13 @@ impl Tcp {
 
     /// The host's socket of a connection is ready.
     pub fn host_ready(&mut self, s: &mut Shared, key: Key, ready: Ready) {
-        let now = self.now();
+        let (now, others) = (self.now(), self.flows.len());
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if let Some(segment) = flow.opening.take() {
             // (A program's socket is not one that connects.)
             let connected = flow.child.is_some() || matches!(sockopt::socket_error(&flow.host), Ok(Ok(())));
             self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            let inner = if connected { Inner::new(key, self.seed, now, Some(segment.clone())) } else { None };
+            let inner = if connected { Inner::new(key, others, self.seed, now, Some(segment.clone())) } else { None };
             match inner {
                 Some(inner) => flow.inner = Some(inner),
                 None => {

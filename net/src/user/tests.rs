@@ -1,11 +1,13 @@
 //! A guest's frames against the network, and servers on the host's loopback.
 
+mod segments;
+
 use super::tcp::{HALF_OPEN, Inner, Key};
 use super::wire::{self, flag};
 use super::*;
 use hw_core::Core;
 use smoltcp::time::Instant as Stamp;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15));
@@ -97,7 +99,7 @@ impl Rig {
             }
             self.turn();
             for frame in self.frames() {
-                if wire::word(&frame, 12) == Some(ETHERTYPE_IPV4) {
+                if wire::parse_v4(&frame[14..]).or(wire::parse_v6(&frame[14..])).is_some_and(|p| p.proto == wire::TCP) {
                     inner.push(frame[14..].to_vec());
                 }
             }
@@ -138,7 +140,7 @@ fn unfinished_frames_that_lie_are_finished_or_lost() {
         std::mem::take(&mut *sink.0.lock())
     };
     let all = takes::CHECKSUM | takes::TCPV4 | takes::TCPV6;
-    assert_eq!(arrives(all, rest, &good.frame), [good.clone()], "whoever takes it gets it as it is");
+    assert_eq!(arrives(all, rest, &good.frame), std::slice::from_ref(&good), "whoever takes it gets it as it is");
     let cut = arrives(takes::CHECKSUM, rest, &good.frame);
     assert_eq!(cut.len(), 4, "others get it cut");
     assert!(cut.iter().all(|p| p.rest.is_none() && crate::checksum::check(p).upper == Some(true)));
@@ -201,8 +203,17 @@ fn the_router_answers_arp_and_pings() {
 
 #[test]
 fn bytes_go_both_ways_and_connections_end() {
+    bytes_go_both_ways("127.0.0.1:0", GUEST, HOST);
+}
+
+#[test]
+fn bytes_go_both_ways_over_ipv6() {
+    bytes_go_both_ways("[::1]:0", "fec0::15".parse().unwrap(), "fec0::2".parse().unwrap());
+}
+
+fn bytes_go_both_ways(at: &str, guest: IpAddr, host: IpAddr) {
     let rig = Rig::new(&[]);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind(at).unwrap();
     let port = listener.local_addr().unwrap().port();
     let data: Vec<u8> = (0..2_000_000u32).map(|n| (n / 251) as u8 ^ n as u8).collect();
     let server = std::thread::spawn(move || {
@@ -211,8 +222,8 @@ fn bytes_go_both_ways_and_connections_end() {
         s.read_to_end(&mut all).unwrap();
         s.write_all(&all).unwrap();
     });
-    let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4000) };
-    let mut inner = Inner::new(key, 7, Stamp::from_micros(0), None).unwrap();
+    let key = Key { guest: SocketAddr::new(host, port), remote: SocketAddr::new(guest, 4000) };
+    let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
     let (mut sent, mut got) = (0, vec![]);
     rig.tcp(&mut inner, |i| {
         let s = i.socket();
@@ -251,7 +262,7 @@ fn what_the_host_has_not_read_outlives_the_connection() {
         all
     });
     let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4001) };
-    let mut inner = Inner::new(key, 7, Stamp::from_micros(0), None).unwrap();
+    let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
     let (mut sent, mut closing) = (vec![], false);
     let byte = |n: usize| (n / 251) as u8 ^ n as u8;
     rig.tcp(&mut inner, |i| {
@@ -368,7 +379,7 @@ fn forwarded_ports_lead_into_the_guest() {
     let s = wire::segment(p.payload).unwrap();
     assert_eq!((p.src, s.dst_port, s.flags), (HOST, 22, flag::SYN));
     let key = Key { guest: SocketAddr::new(HOST, s.src_port), remote: SocketAddr::new(GUEST, 22) };
-    let mut inner = Inner::new(key, 9, Stamp::from_micros(0), Some(packet)).unwrap();
+    let mut inner = Inner::new(key, 0, 9, Stamp::from_micros(0), Some(packet)).unwrap();
     host.write_all(b"hello").unwrap();
     let mut got = vec![];
     rig.tcp(&mut inner, |i| {

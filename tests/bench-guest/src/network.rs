@@ -16,13 +16,15 @@ const PIECE: usize = 64 << 10;
 /// What a workload does `n` times; the digest of what came.
 pub type Run = fn(n: u64) -> io::Result<u64>;
 
-/// All workloads, by name.
+/// Workloads of `cargo xtask soak network`, which nothing measures.
+const SOAK: [(&str, Run); 2] = [("net-accept", accept), ("net-many", many)];
+/// All others, by name.
 pub const ALL: [(&str, Run); 5] =
     [("net-up", up), ("net-down", down), ("net-forward", forward), ("net-request", request), ("net-connect", connect)];
 
 /// The workload of this name.
 pub fn find(name: &str) -> Option<Run> {
-    ALL.iter().find(|(n, _)| *n == name).map(|(_, f)| *f)
+    ALL.iter().chain(&SOAK).find(|(n, _)| *n == name).map(|(_, f)| *f)
 }
 
 fn setting(name: &str) -> io::Result<String> {
@@ -72,16 +74,21 @@ fn down(n: u64) -> io::Result<u64> {
     receive(&mut ask(b'd', n, 0)?, n)
 }
 
-/// `n` MiB from the server, which makes the connection.
-fn forward(n: u64) -> io::Result<u64> {
-    let (listener, port) = match env::var("BENCH_FORWARD") {
-        Ok(port) => (TcpListener::bind(("0.0.0.0", PORT))?, port.parse().map_err(io::Error::other)?),
+/// Where the server's connections come, and the host's port that leads there.
+fn listen() -> io::Result<(TcpListener, u64)> {
+    match env::var("BENCH_FORWARD") {
+        Ok(port) => Ok((TcpListener::bind(("0.0.0.0", PORT))?, port.parse().map_err(io::Error::other)?)),
         Err(_) => {
             let listener = TcpListener::bind(("127.0.0.1", 0))?;
             let port = listener.local_addr()?.port();
-            (listener, u64::from(port))
+            Ok((listener, u64::from(port)))
         }
-    };
+    }
+}
+
+/// `n` MiB from the server, which makes the connection.
+fn forward(n: u64) -> io::Result<u64> {
+    let (listener, port) = listen()?;
     let _asked = ask(b'f', n, port)?;
     receive(&mut listener.accept()?.0, n)
 }
@@ -113,4 +120,36 @@ fn connect(n: u64) -> io::Result<u64> {
         answers.push(u64::from_le_bytes(answer[..8].try_into().expect("eight bytes")));
     }
     Ok(of_words(answers))
+}
+
+/// `n` connections that the server makes one after the other, each with a request that is answered here; the server's digest of the answers.
+fn accept(n: u64) -> io::Result<u64> {
+    let (listener, port) = listen()?;
+    let mut asked = ask(b'c', n, port)?;
+    for _ in 0..n {
+        let mut stream = listener.accept()?.0;
+        let mut request = [0; 64];
+        stream.read_exact(&mut request)?;
+        let mut answer = [request[0] ^ 0x5a; 256];
+        for (to, from) in answer.iter_mut().zip(request) {
+            *to = from.wrapping_mul(3);
+        }
+        stream.write_all(&answer)?;
+    }
+    word(&mut asked)
+}
+
+/// `n` connections that are all there before the first has its request.
+fn many(n: u64) -> io::Result<u64> {
+    crate::sys::allow_files(n + 100)?;
+    let mut all = (0..n).map(|_| ask(b'r', 1, 0)).collect::<io::Result<Vec<_>>>()?;
+    let mut digest = Digest::new();
+    for (i, stream) in all.iter_mut().enumerate() {
+        let (mut request, mut answer) = ([0; 64], [0; 256]);
+        request[..8].copy_from_slice(&i.to_le_bytes());
+        stream.write_all(&request)?;
+        stream.read_exact(&mut answer)?;
+        digest.bytes(&answer);
+    }
+    Ok(digest.end())
 }

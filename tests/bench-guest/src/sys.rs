@@ -27,6 +27,16 @@ fn again(mut call: impl FnMut() -> libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
+/// Lets this process have `n` files open, if it has not the right already.
+pub fn allow_files(n: u64) -> io::Result<()> {
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes to a local of ours.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut now) })?;
+    let new = libc::rlimit { rlim_cur: now.rlim_cur.max(n), rlim_max: now.rlim_max.max(n) };
+    // SAFETY: reads a local of ours.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &new) }).map(drop)
+}
+
 /// getppid(2), straight to the kernel.
 pub fn parent_id() -> i64 {
     // SAFETY: takes nothing, touches no memory.

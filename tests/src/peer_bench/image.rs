@@ -124,7 +124,10 @@ pub fn loader(root: &Path) -> Result<(PathBuf, String)> {
 }
 
 /// The loader and the shared libraries of a program: path in the guest, file here.
-fn libraries(root: &Path, program: &Path) -> Result<Vec<(String, PathBuf)>> {
+///
+/// # Errors
+/// One of them is not in the packages.
+pub fn libraries(root: &Path, program: &Path) -> Result<Vec<(String, PathBuf)>> {
     let (loader, folders) = loader(root)?;
     let out = Command::new(&loader).args(["--library-path", &folders, "--list"]).arg(program).output()?;
     let text = String::from_utf8_lossy(&out.stdout);

@@ -2,7 +2,8 @@
 //! much, and one more.
 //!
 //! `u`: so many MiB come, a word that sums them goes. `d`: so many MiB go. `f`: they go over a new connection to the port that is the third
-//! word. `r`: so many requests of 64 bytes come, each is answered by 256 before the next.
+//! word. `r`: so many requests of 64 bytes come, each is answered by 256 before the next. `c`: so many connections are made to that port,
+//! one after the other, each with such a request, and a word that sums the answers goes.
 
 use anyhow::{Context, Result};
 use std::{
@@ -25,7 +26,9 @@ pub fn start() -> Result<u16> {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
             // A client that goes away is its own affair: the workload fails.
-            thread::spawn(move || _ = serve(stream));
+            // (The stack is small, since there may be thousands.)
+            let builder = thread::Builder::new().stack_size(256 << 10);
+            _ = builder.spawn(move || _ = serve(stream));
         }
     });
     Ok(port)
@@ -45,6 +48,10 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
             send(&mut TcpStream::connect(("127.0.0.1", port))?, pieces)
         }
         Ok(b'r') => answer(&mut stream, word(1)),
+        Ok(b'c') => {
+            let port = u16::try_from(word(2)).map_err(io::Error::other)?;
+            stream.write_all(&ask(port, word(1))?.to_le_bytes())
+        }
         _ => Err(io::Error::other("not a request")),
     }
 }
@@ -85,4 +92,21 @@ fn answer(stream: &mut TcpStream, requests: u64) -> io::Result<()> {
         stream.write_all(&answer)?;
     }
     Ok(())
+}
+
+/// Connections one after the other, each with one request; the sum of the answers. A wrong one is an error.
+fn ask(port: u16, connections: u64) -> io::Result<u64> {
+    let mut sum = 0u64;
+    for n in 0..connections {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let (mut request, mut answer) = ([0; 64], [0; 256]);
+        request[..8].copy_from_slice(&n.to_le_bytes());
+        stream.write_all(&request)?;
+        stream.read_exact(&mut answer)?;
+        if answer.iter().zip(request).any(|(a, r)| *a != r.wrapping_mul(3)) {
+            return Err(io::Error::other(format!("connection {n}: a wrong answer")));
+        }
+        sum = answer.iter().fold(sum, |sum, b| sum.rotate_left(1) ^ u64::from(*b).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+    Ok(sum)
 }

@@ -73,6 +73,11 @@ impl Booted {
         Ok((Self { guest }, run))
     }
 
+    /// The guest.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
     fn ask(&mut self, command: &str, limit: Duration) -> Result<(Instant, String)> {
         self.guest.say(command)?;
         let (at, line) = self

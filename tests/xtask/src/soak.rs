@@ -42,7 +42,7 @@ struct Options {
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 10] = [
+const RUNS: [Run; 11] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
     ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
@@ -56,6 +56,7 @@ const RUNS: [Run; 10] = [
         "a Debian with 1 GiB of data lives on every kind of disk, raw and qcow2 (--bus=NAME, --data=MEBIBYTES)",
         debian_lives,
     ),
+    ("network", "10,000 connections each way, 1 GiB each way, services, two machines on each kind of link", network),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
 
@@ -252,6 +253,19 @@ fn debian_lives(options: &Options) -> Result<()> {
                 started.elapsed().as_secs_f64()
             );
         }
+    }
+    Ok(())
+}
+
+fn network(_: &Options) -> Result<()> {
+    let (qomet, load) = (crate::release_binary()?, &tests::network::SOAK);
+    let say = |text: &str| println!("  {text}");
+    tests::network::connections(&qomet, load, say)?;
+    tests::network::services(&qomet, 256, say)?;
+    for transport in tests::network::TRANSPORTS {
+        let started = Instant::now();
+        tests::network::two_machines(&qomet, transport, load.mebibytes)?;
+        println!("  {} MiB each way by {transport}: {:.0} s", load.mebibytes, started.elapsed().as_secs_f64());
     }
     Ok(())
 }
