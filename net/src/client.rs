@@ -49,8 +49,6 @@ pub mod takes {
 pub const INBOX: usize = 1024;
 /// From this many waiting frames on a sender is asked to pause.
 const FULL: usize = 256;
-/// Longest frame that is taken where it is sent ([`End::receive_now`]): more work than that is the event loop's.
-const SMALL: usize = 1518;
 /// Longest frame: what a TSO-sized packet of a peer needs. Longer ones are lost.
 pub const MAX_FRAME: usize = 68 * 1024;
 
@@ -58,11 +56,6 @@ pub const MAX_FRAME: usize = 68 * 1024;
 pub trait End: Send + Sync {
     /// Takes frames off the front, as many as it can now.
     fn receive(&self, frames: &mut VecDeque<Parcel>);
-    /// Takes a small frame where it is sent: on whatever thread, perhaps with the machine locked. `Some`: it goes the usual way. Asked only
-    /// while nothing waits and the event loop would have to be woken.
-    fn receive_now(&self, frame: Parcel) -> Option<Parcel> {
-        Some(frame)
-    }
     /// The peer's inbox has room again after [`Client::send`] said that it was full.
     fn peer_ready(&self) {}
     /// The link went up or down.
@@ -219,19 +212,8 @@ impl Client {
         filter::through(self, peer, frame, behind).is_none_or(|frame| self.put(peer, frame.into()))
     }
 
-    /// Offers a frame to the peer's owner before the event loop is woken for it alone; `Some`: it is not taken.
-    fn put_now(&self, peer: &Client, frame: Parcel) -> Option<Parcel> {
-        // (While the loop sleeps nobody is handing out what was in the inbox: frames stay in order.)
-        let quiet = || peer.inbox.lock().is_empty() && self.nets.upgrade().is_some_and(|n| n.is_quiet());
-        match peer.end() {
-            Some(end) if frame.len() <= SMALL && quiet() => end.receive_now(frame),
-            _ => Some(frame),
-        }
-    }
-
     /// Puts a frame into the peer's inbox.
     fn put(&self, peer: &Arc<Client>, frame: Parcel) -> bool {
-        let Some(frame) = self.put_now(peer, frame) else { return true };
         let (first, room) = {
             let mut inbox = peer.inbox.lock();
             if inbox.len() < INBOX {

@@ -102,11 +102,6 @@ impl Nets {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Whether the loop sleeps with nothing to deliver.
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.posted.load(Ordering::Acquire) && self.events.get().is_some_and(EventLoop::is_asleep)
-    }
-
     /// Has the loop's thread deliver `client`'s inbox.
     pub(crate) fn schedule(self: &Arc<Self>, client: &Arc<Client>) {
         self.inner.lock().dirty.push(Arc::downgrade(client));

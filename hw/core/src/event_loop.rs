@@ -184,8 +184,9 @@ impl EventLoop {
         }
     }
 
-    /// Whether the loop sleeps now: what is small may be done at once rather than posted.
-    pub fn is_asleep(&self) -> bool {
+    /// Whether the loop sleeps now.
+    #[cfg(test)]
+    fn is_asleep(&self) -> bool {
         !matches!(self.inner.state.lock().sleep, Sleep::Awake)
     }
 

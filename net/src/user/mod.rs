@@ -2,8 +2,7 @@
 //!
 //! The guest sees a router (10.0.2.2), a name server (10.0.2.3) and, through the router, what this process can reach. Each TCP connection
 //! ends here, in a stack of its own (`smoltcp`), and goes on as a socket of the host; UDP and pings are sockets of the host too. 10.0.2.2 is
-//! the host's loopback. All work is done under one lock, which is released before frames are sent on: on the event loop's thread, but for
-//! small segments of connections that have nothing else to do ([`End::receive_now`]), which go to the host from where they are sent.
+//! the host's loopback. All work is done on the event loop's thread, under one lock, which is released before frames are sent on.
 //!
 //! Bounds: `tcp::MAX_FLOWS` connections, of which `tcp::HALF_OPEN` not yet established; `udp::MAX_FLOWS` UDP and ping sockets;
 //! a connection's buffers are fixed; nothing is kept for packets that belong to nothing.
@@ -327,17 +326,6 @@ impl Stack {
         });
         self.timer = Some((at, timer));
     }
-
-    /// Whether a frame is a segment for which only little is to be done.
-    fn is_quick(&self, frame: &Parcel) -> bool {
-        let body = frame.get(wire::ETHERNET..).unwrap_or_default();
-        let packet = match wire::word(frame, 12) {
-            Some(ETHERTYPE_IPV4) if self.shared.config.ipv4 => wire::parse_v4(body),
-            Some(ETHERTYPE_IPV6) if self.shared.config.ipv6 => wire::parse_v6(body),
-            _ => None,
-        };
-        packet.is_some_and(|p| p.proto == wire::TCP && self.tcp.is_quick(&self.shared, &p))
-    }
 }
 
 /// A user-mode network.
@@ -442,35 +430,6 @@ impl User {
 }
 
 impl End for User {
-    fn receive_now(&self, frame: Parcel) -> Option<Parcel> {
-        let Some(client) = self.client.upgrade() else { return Some(frame) };
-        let frames = {
-            // (Whoever has it is at it for longer than waking somebody takes.)
-            let Some(mut guard) = self.stack.try_lock() else { return Some(frame) };
-            let Some(stack) = guard.as_mut() else { return Some(frame) };
-            if !client.can_send() || !stack.is_quick(&frame) {
-                return Some(frame);
-            }
-            stack.shared.blocked = false;
-            stack.input(&frame);
-            stack.tcp.run(&mut stack.shared);
-            stack.arm();
-            if stack.tcp.has_work() {
-                let me = stack.shared.me.clone();
-                stack.shared.events.post(move || {
-                    if let Some(user) = me.upgrade() {
-                        user.run(|_| {});
-                    }
-                });
-            }
-            std::mem::take(&mut stack.shared.out)
-        };
-        for frame in frames {
-            client.send(frame);
-        }
-        None
-    }
-
     fn receive(&self, frames: &mut VecDeque<Parcel>) {
         // In batches, so that answers go out while there is room for them.
         while !frames.is_empty() {

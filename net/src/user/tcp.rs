@@ -278,12 +278,6 @@ impl Inner {
         self.link.rx.push_back(packet);
     }
 
-    /// Whether nothing is under way in either direction.
-    fn is_idle(&self) -> bool {
-        let socket = self.sockets.get::<tcp::Socket<'_>>(self.handle);
-        self.link.rx.is_empty() && socket.send_queue() == 0 && socket.recv_queue() == 0
-    }
-
     fn poll(&mut self, now: Stamp) {
         self.iface.poll(now, &mut self.link, &mut self.sockets);
     }
@@ -355,20 +349,6 @@ impl Tcp {
         self.set_deadline(key, None);
         if self.flows.remove(&key).is_some_and(|f| !f.established) {
             self.half_open = self.half_open.saturating_sub(1);
-        }
-    }
-
-    /// Whether a segment is one after which there is little to do: of a connection that has nothing under way, or one that opens a connection
-    /// to the host.
-    pub fn is_quick(&self, s: &Shared, p: &Packet<'_>) -> bool {
-        let Some(seg) = wire::segment(p.payload).filter(|_| self.work.is_empty()) else { return false };
-        let key = Key { guest: SocketAddr::new(p.src, seg.src_port), remote: SocketAddr::new(p.dst, seg.dst_port) };
-        match self.flows.get(&key) {
-            Some(f) => f.inner.as_ref().is_some_and(|i| i.is_idle()),
-            None => {
-                seg.flags & flag::SYN != 0
-                    && !s.config.guest_forwards.iter().any(|f| SocketAddr::from(f.at) == key.remote)
-            }
         }
     }
 

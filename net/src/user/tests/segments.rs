@@ -256,48 +256,6 @@ fn a_hosts_reset_in_the_middle_reaches_the_guest() {
     no_connections(&rig);
 }
 
-/// While the loop's thread sleeps, a lone small segment is at the host before anybody wakes it.
-#[test]
-fn a_small_segment_goes_to_the_host_from_where_it_is_sent() {
-    let rig = Rig::new(&[]);
-    let (listener, port) = listener();
-    let peer = Peer::connect(&rig, port);
-    let (mut host, _) = listener.accept().unwrap();
-    host.set_nonblocking(true).unwrap();
-    peer.during(Duration::from_millis(20));
-    let events = rig.events.clone();
-    let (stop, stopped) = std::sync::mpsc::channel();
-    let rounds = thread::spawn(move || {
-        let mut rounds = 0;
-        while stopped.try_recv().is_err() {
-            events.run_once(Some(Duration::from_secs(20)));
-            rounds += 1;
-        }
-        rounds
-    });
-    let asleep = || {
-        let end = Instant::now() + Duration::from_secs(20);
-        while !rig.events.is_asleep() {
-            assert!(Instant::now() < end, "the loop never sleeps");
-            thread::yield_now();
-        }
-    };
-    asleep();
-    peer.send(FIRST.wrapping_add(1), flag::ACK | PSH, b"quick");
-    let mut bytes = [0; 5];
-    host.read_exact(&mut bytes).expect("it is there");
-    assert_eq!(&bytes, b"quick");
-    // A large one is the loop's: it is not there at once, but comes.
-    asleep();
-    peer.send_uncut(FIRST.wrapping_add(6), &[7; 20_000]);
-    host.set_nonblocking(false).unwrap();
-    host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    host.read_exact(&mut [0; 20_000]).expect("it comes");
-    stop.send(()).unwrap();
-    rig.events.wake();
-    assert!(rounds.join().unwrap() > 0);
-}
-
 /// What a closed network still does: its own services, and the ways that the user opened.
 #[test]
 fn a_restricted_network_has_its_own_services_and_open_ways_alone() {
