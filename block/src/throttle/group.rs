@@ -151,21 +151,27 @@ impl Group {
         self.run();
     }
 
+    /// What looks again at those that wait.
+    fn new_timer(&self) -> Timer {
+        let this = self.this.clone();
+        Timer::new(&self.clocks, self.clock(), move |_| {
+            if let Some(group) = this.upgrade() {
+                group.run();
+            }
+        })
+    }
+
     /// Lets go what may go, and arms the timer for the rest.
     fn run(&self) {
-        let timer = self.timer.get_or_init(|| {
-            let this = self.this.clone();
-            Timer::new(&self.clocks, self.clock(), move |_| {
-                if let Some(group) = this.upgrade() {
-                    group.run();
-                }
-            })
-        });
         let now = self.now();
         let mut s = self.state.lock();
         let (go, next) = s.due(now);
         // Still locked: who looked before a request came must not put the timer off that was armed for it.
-        timer.arm_free(next.zip(now).map(|(wait, now)| now.saturating_add(wait)));
+        let at = next.zip(now).map(|(wait, now)| now.saturating_add(wait));
+        if at.is_some() || self.timer.get().is_some() {
+            // (Not before: limits are set before it is known by which clock the machine goes.)
+            self.timer.get_or_init(|| self.new_timer()).arm_free(at)
+        }
         drop(s);
         go.into_iter().for_each(|go| go());
     }
