@@ -75,19 +75,19 @@ pub fn connections(qomet: &Path, load: &Load, mut say: impl FnMut(&str)) -> Resu
         say(&format!("{name} {count}: {:.1} s, the same as on the host", began.elapsed().as_secs_f64()));
         Ok(())
     };
-    // (What is used once is there from then on: our own code, buffers.)
-    for name in ["net-connect", "net-accept", "net-many", "net-up", "net-down", "net-forward"] {
-        step(&mut guest, name, 2)?;
-    }
-    step(&mut guest, "net-many", load.many.min(100))?;
+    let mut all = |guest: &mut Booted, load: &Load| -> Result<()> {
+        step(guest, "net-connect", load.connections)?;
+        step(guest, "net-accept", load.connections)?;
+        step(guest, "net-many", load.many)?;
+        for name in ["net-up", "net-down", "net-forward"] {
+            step(guest, name, load.mebibytes)?;
+        }
+        step(guest, "net-request", load.connections / 10)
+    };
+    // (What is used once is there from then on: code that is made of the guest's, buffers.)
+    all(&mut guest, &SHORT)?;
     let before = settled(guest.guest())?;
-    step(&mut guest, "net-connect", load.connections)?;
-    step(&mut guest, "net-accept", load.connections)?;
-    step(&mut guest, "net-many", load.many)?;
-    for name in ["net-up", "net-down", "net-forward"] {
-        step(&mut guest, name, load.mebibytes)?;
-    }
-    step(&mut guest, "net-request", load.connections / 10)?;
+    all(&mut guest, load)?;
     let after = settled(guest.guest())?;
     let flows =
         guest.guest().qmp().hmp("info usernet").lines().filter(|l| l.contains("TCP[") && !l.contains("HOST")).count();
