@@ -78,6 +78,18 @@ pub trait End: Send + Sync {
     }
 }
 
+/// What waits for a client.
+#[derive(Default)]
+struct Inbox {
+    frames: VecDeque<Parcel>,
+    /// The owner has them in its hands: what it leaves comes back.
+    lent: bool,
+    /// Meanwhile the owner said that it can take frames again.
+    flushed: bool,
+    /// Meanwhile they were thrown away.
+    purged: bool,
+}
+
 /// One end of a link.
 pub struct Client {
     name: String,
@@ -86,7 +98,7 @@ pub struct Client {
     nets: Weak<Nets>,
     peer: RwLock<Weak<Client>>,
     link_down: AtomicBool,
-    inbox: Mutex<VecDeque<Parcel>>,
+    inbox: Mutex<Inbox>,
     /// [`takes`].
     takes: AtomicU8,
     /// A sender was told to pause.
@@ -216,14 +228,14 @@ impl Client {
     fn put(&self, peer: &Arc<Client>, frame: Parcel) -> bool {
         let (first, room) = {
             let mut inbox = peer.inbox.lock();
-            if inbox.len() < INBOX {
-                inbox.push_back(frame);
+            if inbox.frames.len() < INBOX {
+                inbox.frames.push_back(frame);
             }
-            let room = inbox.len() < FULL;
+            let room = inbox.frames.len() < FULL;
             if !room {
                 peer.waited_for.store(true, Ordering::Relaxed);
             }
-            (inbox.len() == 1, room)
+            (inbox.frames.len() == 1, room)
         };
         if first && let Some(nets) = self.nets.upgrade() {
             nets.schedule(peer);
@@ -248,7 +260,7 @@ impl Client {
     pub fn can_send(&self) -> bool {
         let Some(peer) = self.peer() else { return true };
         let inbox = peer.inbox.lock();
-        let room = inbox.len() < FULL;
+        let room = inbox.frames.len() < FULL;
         if !room {
             peer.waited_for.store(true, Ordering::Relaxed);
         }
@@ -257,16 +269,23 @@ impl Client {
 
     /// The owner can take frames again.
     pub fn flush(self: &Arc<Self>) {
-        if !self.inbox.lock().is_empty()
-            && let Some(nets) = self.nets.upgrade()
-        {
+        let waiting = {
+            let mut inbox = self.inbox.lock();
+            inbox.flushed |= inbox.lent;
+            !inbox.lent && !inbox.frames.is_empty()
+        };
+        if waiting && let Some(nets) = self.nets.upgrade() {
             nets.schedule(self);
         }
     }
 
     /// Throws away what waits. Whoever waits for room hears of it on the event loop's thread.
     pub fn purge(self: &Arc<Self>) {
-        self.inbox.lock().clear();
+        {
+            let mut inbox = self.inbox.lock();
+            inbox.frames.clear();
+            inbox.purged |= inbox.lent;
+        }
         if self.waited_for.load(Ordering::Relaxed)
             && let Some(nets) = self.nets.upgrade()
         {
@@ -289,21 +308,33 @@ impl Client {
         }
     }
 
-    /// Hands the inbox to the owner.
-    pub(crate) fn deliver(&self) {
-        let mut frames = std::mem::take(&mut *self.inbox.lock());
+    /// Hands the inbox to the owner. What it leaves comes back, and is handed out again if it said meanwhile that it can take frames: a vCPU
+    /// may make room after its last look.
+    pub(crate) fn deliver(self: &Arc<Self>) {
+        let mut frames = {
+            let mut inbox = self.inbox.lock();
+            (inbox.lent, inbox.flushed, inbox.purged) = (true, false, false);
+            std::mem::take(&mut inbox.frames)
+        };
         if let Some(end) = self.end() {
             end.receive(&mut frames);
         } else {
             frames.clear();
         }
-        let room = {
+        let (room, again) = {
             let mut inbox = self.inbox.lock();
+            if inbox.purged {
+                frames.clear();
+            }
             // (What came meanwhile comes after what was left.)
-            frames.append(&mut inbox);
-            *inbox = frames;
-            inbox.len() < FULL / 2
+            frames.append(&mut inbox.frames);
+            inbox.frames = frames;
+            inbox.lent = false;
+            (inbox.frames.len() < FULL / 2, inbox.flushed && !inbox.frames.is_empty())
         };
+        if again && let Some(nets) = self.nets.upgrade() {
+            nets.schedule(self);
+        }
         if room {
             self.wake_sender();
         }
@@ -313,5 +344,59 @@ impl Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hw_core::Core;
+    use hw_core::event_loop::EventLoop;
+    use std::time::Duration;
+
+    /// A card without room for the first frame, which is emptied by a vCPU (or reset) right after it has said so.
+    struct Late {
+        meanwhile: fn(&Arc<Client>),
+        client: Mutex<Weak<Client>>,
+        taken: Mutex<Vec<Frame>>,
+        full: AtomicBool,
+    }
+
+    impl End for Late {
+        fn receive(&self, frames: &mut VecDeque<Parcel>) {
+            if self.full.swap(false, Ordering::Relaxed) {
+                (self.meanwhile)(&self.client.lock().upgrade().unwrap());
+            } else {
+                self.taken.lock().extend(frames.drain(..).map(|p| p.frame));
+            }
+        }
+    }
+
+    /// What arrives of a frame that there was no room for at first.
+    fn arrives(meanwhile: fn(&Arc<Client>)) -> Vec<Frame> {
+        let core = Core::new();
+        let nets = Nets::of(&core);
+        let events = EventLoop::new().unwrap();
+        nets.set_events(events.clone());
+        let (from, to) = (Client::new(&nets, "nic", "from".into()), Client::new(&nets, "nic", "to".into()));
+        let client = Mutex::new(Arc::downgrade(&to));
+        let late = Arc::new(Late { meanwhile, client, taken: Mutex::default(), full: AtomicBool::new(true) });
+        for (client, end) in [(&from, late.clone()), (&to, late.clone())] {
+            nets.add(client, end);
+        }
+        nets.connect(&from, &to);
+        from.send(vec![1; 60]);
+        for _ in 0..3 {
+            events.run_once(Some(Duration::from_millis(2)));
+        }
+        std::mem::take(&mut *late.taken.lock())
+    }
+
+    #[test]
+    fn a_frame_arrives_for_which_there_is_room_just_after_the_last_look() {
+        assert_eq!(arrives(|_| ()), [[0; 60]; 0], "nobody says that there is room");
+        assert_eq!(arrives(Client::flush), [[1; 60]]);
+        // A reset throws it away, also between the card's hands and the inbox.
+        assert_eq!(arrives(|client| (client.purge(), client.flush()).1), [[0; 60]; 0]);
     }
 }

@@ -246,7 +246,7 @@ impl Guest {
     /// # Panics
     /// When it does not end `within` this time.
     pub fn finish(mut self, within: Duration) -> (Option<i32>, String) {
-        let status = process::wait_within(within, &mut self.child);
+        let status = process::end_within(within, &mut self.child);
         // (Until the reader has seen the end: a moment, as the process is gone.)
         while let Ok((_, bytes)) = self.chunks.recv_timeout(Duration::from_secs(5)) {
             self.pending.extend(bytes);
@@ -257,7 +257,9 @@ impl Guest {
         while let Some(line) = self.pending_line() {
             self.transcript += &format!("{line}\n");
         }
-        (status.code(), std::mem::take(&mut self.transcript))
+        let transcript = std::mem::take(&mut self.transcript);
+        let Some(status) = status else { panic!("the process did not end within {within:?}; it said: {transcript}") };
+        (status.code(), transcript)
     }
 
     /// Resident memory of the process without mappings of at least `guest_ram` bytes, in KiB.

@@ -94,14 +94,22 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 /// # Panics
 /// When it does not end within `limit`; the process is killed.
 pub fn wait_within(limit: Duration, child: &mut Child) -> ExitStatus {
+    end_within(limit, child).unwrap_or_else(|| panic!("the process did not end within {limit:?}"))
+}
+
+/// Waits for the end; `None`: it did not come within `limit`, and the process is killed.
+///
+/// # Panics
+/// When it is not our child.
+pub fn end_within(limit: Duration, child: &mut Child) -> Option<ExitStatus> {
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait().expect("our child") {
-            return status;
+            return Some(status);
         }
         if Instant::now() > end {
             let _ = child.kill();
-            panic!("the process did not end within {limit:?}");
+            return None;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
