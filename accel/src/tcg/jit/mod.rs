@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `form` | which instructions make up a region |
 //! | `lower` | a region as one function: blocks, edges, ways out |
-//! | `frame` | the state inside a block: registers, flags, checked memory |
+//! | `frame` | the state inside a block: registers, flags |
+//! | `check` | checks of memory accesses |
 //! | `emit`, `vector` | the meaning of instructions as code |
 //! | `xmm` | vector registers: lanes, results that must not be dropped |
 //! | `go` | from one region to the next |
@@ -18,6 +19,7 @@
 //! has protected those bytes and found them unchanged, so it does not matter what was stored while the region was compiled,
 //! and a region whose page was overwritten elsewhere serves again.
 
+mod check;
 pub(crate) mod code;
 mod emit;
 pub(crate) mod enter;
