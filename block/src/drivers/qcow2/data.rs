@@ -4,6 +4,7 @@ use super::Qcow2;
 use super::compressed;
 use super::geometry::{COPIED, Place, ZERO, eio};
 use super::meta::{Free, Meta};
+use hw_core::memory::RamRanges;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,11 +82,7 @@ impl Qcow2 {
                 Source::Zeros => part.fill(0),
                 Source::Backing => self.read_backing(at, part)?,
                 Source::Host(from) => {
-                    // Clusters that begin behind the file are not there; the last one may be cut short.
-                    let last = self.geo.floor(from + len - 1);
-                    if !self.data().contains(last, 1)? && self.data.is_none() {
-                        return Err(eio());
-                    }
+                    self.check_there(from, *len)?;
                     self.data().read(from, part)?;
                 }
                 Source::Compressed(from, packed) => {
@@ -96,6 +93,38 @@ impl Qcow2 {
             }
             at += len;
             rest = more;
+        }
+        Ok(())
+    }
+
+    /// Clusters that begin behind the file are not there; the last one may be cut short.
+    fn check_there(&self, from: u64, len: u64) -> io::Result<()> {
+        let last = self.geo.floor(from + len - 1);
+        if !self.data().contains(last, 1)? && self.data.is_none() { Err(eio()) } else { Ok(()) }
+    }
+
+    /// Reads into memory of the guest's: without a copy what is on the host as it is.
+    pub(super) fn read_guest_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.check(offset, to.len())?;
+        let _shared = self.lock.read();
+        let runs = self.sources(&mut self.meta.lock(), offset, to.len())?;
+        let mut done = 0;
+        for run in runs {
+            let (source, len) = run;
+            let part = to.part(done, len);
+            match source {
+                Source::Host(from) => {
+                    self.check_there(from, len)?;
+                    self.data().read_into(from, &part)?;
+                }
+                Source::Zeros => part.clear(),
+                _ => {
+                    let mut bytes = vec![0; len as usize];
+                    self.fetch(&[run], offset + done, &mut bytes)?;
+                    part.copy_in(&bytes);
+                }
+            }
+            done += len;
         }
         Ok(())
     }
@@ -155,6 +184,23 @@ impl Qcow2 {
             }
         }
         Ok(())
+    }
+
+    /// Writes memory of the guest's: without a copy where clusters stay what they are.
+    pub(super) fn write_guest_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        self.check(offset, from.len())?;
+        {
+            let _shared = self.lock.read();
+            if let Some(runs) = self.in_place(offset, from.len())? {
+                let mut done = 0;
+                for (to, len) in runs {
+                    self.data().write_from(to, &from.part(done, len))?;
+                    done += len;
+                }
+                return Ok(());
+            }
+        }
+        self.write_guest(offset, &from.to_vec())
     }
 
     /// Where a range is, if all of it can be written in place.

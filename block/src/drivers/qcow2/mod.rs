@@ -34,6 +34,7 @@ use crate::node::{Common, Edge, Perm};
 use geometry::Geometry;
 use header::{Compression, Header};
 use host::Host;
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use meta::Meta;
 use parking_lot::{Mutex, RwLock};
@@ -218,6 +219,14 @@ impl Driver for Qcow2 {
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.write_guest(offset, buf)
+    }
+
+    fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.read_guest_into(offset, to)
+    }
+
+    fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        self.write_guest_from(offset, from)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
