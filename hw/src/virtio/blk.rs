@@ -44,6 +44,9 @@ const AUTO_QUEUES: u16 = u16::MAX;
 const MAX_SECTORS: u32 = 0x3f_ffff;
 /// Bytes that one request moves at a time: bounds what a guest can make us hold.
 const CHUNK: u64 = 1 << 20;
+/// Bytes that one request moves at a time where it does so by itself. Fewer and larger ones cost less, but with a single one the guest and the
+/// medium would take turns: of what guests have in flight (some 4 MiB) this leaves two.
+const LENT: u64 = 2 << 20;
 /// Longest request that is done at once, while the machine is locked, if its medium takes no time.
 const INSTANT: u64 = 128 << 10;
 
@@ -279,7 +282,7 @@ impl VirtioBlk {
         let mut ranges = tickets.iter().map_while(|t| pending.get(t)?.work.range());
         let Some((reads, start, mut end)) = ranges.next().filter(|_| self.merges()) else { return 1 };
         let next = |(r, from, to): &(bool, u64, u64)| {
-            let fits = *r == reads && *from == end && to - start <= CHUNK;
+            let fits = *r == reads && *from == end && to - start <= LENT;
             if fits {
                 end = *to;
             }
@@ -331,8 +334,7 @@ impl VirtioBlk {
     /// A request that moves bytes of the guest's memory by itself, until it has ended or the memory is taken back.
     fn lend(&self, ticket: u64, queue: usize, reads: bool, offset: u64, ranges: RamRanges) -> Request {
         let memory = GuestMemory::new(ranges);
-        let request =
-            if reads { Request::read_into(offset, &memory) } else { Request::write_from(offset, &memory) };
+        let request = if reads { Request::read_into(offset, &memory) } else { Request::write_from(offset, &memory) };
         self.lent.lock().insert(ticket, Lent { queue, reads, memory });
         request
     }
@@ -347,12 +349,7 @@ impl VirtioBlk {
     }
 
     /// Starts a request of the medium's; `done` is called with the machine locked, unless a reset or a load comes first.
-    fn submit(
-        &self,
-        ticket: u64,
-        request: Request,
-        done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static,
-    ) {
+    fn submit(&self, ticket: u64, request: Request, done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static) {
         let Some(backend) = self.conf.backend() else { return };
         let epoch = self.epoch.load(Ordering::Relaxed);
         let me: Handle<VirtioBlk> = self.this();
@@ -374,8 +371,9 @@ impl VirtioBlk {
         let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
         let Some(backend) = self.conf.backend() else { return };
         let done = p.done;
-        let piece = p.work.len().saturating_sub(done).min(CHUNK);
-        let lent = self.memory(m, &p, piece);
+        let left = p.work.len().saturating_sub(done);
+        let lent = self.memory(m, &p, left.min(LENT));
+        let piece = left.min(CHUNK);
         let request = match p.work {
             Work::Read { offset, .. } | Work::Write { offset, .. } if let Some(ranges) = lent => {
                 self.lend(ticket, p.queue, p.work.reads(), offset.saturating_add(done), ranges)

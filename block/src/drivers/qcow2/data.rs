@@ -5,6 +5,8 @@ use super::compressed;
 use super::geometry::{COPIED, Place, ZERO, eio};
 use super::meta::{Free, Meta};
 use hw_core::memory::RamRanges;
+use parking_lot::MutexGuard;
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -162,13 +164,34 @@ impl Qcow2 {
     // ---- writing ----
 
     pub(super) fn write_guest(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.check(offset, buf.len() as u64)?;
+        let len = buf.len() as u64;
+        self.write_either(offset, len, |runs| self.write_runs(runs, buf), || Cow::Borrowed(buf))
+    }
+
+    /// Writes to clusters that stay what they are by `in_place`, which is given where they are; else `bytes` to new ones. Writes begin in the
+    /// order they come, so that what a guest writes one after the other, several at a time, lies one after the other.
+    fn write_either<'a>(
+        &self,
+        offset: u64,
+        len: u64,
+        in_place: impl FnOnce(&[(u64, u64)]) -> io::Result<()>,
+        bytes: impl FnOnce() -> Cow<'a, [u8]>,
+    ) -> io::Result<()> {
+        self.check(offset, len)?;
+        let turn = self.turn.lock();
         {
             let _shared = self.lock.read();
-            if let Some(runs) = self.in_place(offset, buf.len() as u64)? {
-                return self.write_runs(&runs, buf);
+            if let Some(runs) = self.in_place(offset, len)? {
+                MutexGuard::unlock_fair(turn);
+                return in_place(&runs);
             }
         }
+        let done = self.write_anew(offset, &bytes());
+        MutexGuard::unlock_fair(turn);
+        done
+    }
+
+    fn write_anew(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let _alone = self.lock.write();
         let mut meta = self.meta.lock();
         // In portions, so that clusters that wait to be written stay few.
@@ -188,19 +211,15 @@ impl Qcow2 {
 
     /// Writes memory of the guest's: without a copy where clusters stay what they are.
     pub(super) fn write_guest_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
-        self.check(offset, from.len())?;
-        {
-            let _shared = self.lock.read();
-            if let Some(runs) = self.in_place(offset, from.len())? {
-                let mut done = 0;
-                for (to, len) in runs {
-                    self.data().write_from(to, &from.part(done, len))?;
-                    done += len;
-                }
-                return Ok(());
+        let in_place = |runs: &[(u64, u64)]| {
+            let mut done = 0;
+            for (to, len) in runs {
+                self.data().write_from(*to, &from.part(done, *len))?;
+                done += len;
             }
-        }
-        self.write_guest(offset, &from.to_vec())
+            Ok(())
+        };
+        self.write_either(offset, from.len(), in_place, || Cow::Owned(from.to_vec()))
     }
 
     /// Where a range is, if all of it can be written in place.

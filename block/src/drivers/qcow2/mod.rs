@@ -66,6 +66,8 @@ struct Qcow2 {
     pass_discard: bool,
     /// Held while guest data is read or written where the tables say; alone by whoever changes the tables.
     lock: RwLock<()>,
+    /// Taken before it by writes, for as long as they are not known to change no tables: they come in order.
+    turn: Mutex<()>,
     meta: Mutex<Meta>,
     /// The cluster that was unpacked last, by its place in the file, which never holds another compressed one.
     unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
@@ -170,6 +172,7 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
         writable,
         pass_discard,
         lock: RwLock::new(()),
+        turn: Mutex::new(()),
         meta: Mutex::new(meta),
         unpacked: Mutex::default(),
         reporter: blocks.reporter(),
