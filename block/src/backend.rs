@@ -130,11 +130,16 @@ pub struct Backend {
 }
 
 fn perform(node: &Arc<Node>, request: &mut Request, copy_on_read: bool, spare: &Arc<Spare>) -> io::Result<()> {
+    if let (Op::Read { .. } | Op::ReadInto(_), true) = (&request.op, copy_on_read) {
+        chain::copy_up(node, None, request.offset, request.len())?;
+    }
     match request.op {
+        Op::ReadInto(ref memory) => memory.read(node, request.offset),
+        Op::WriteFrom { ref memory, fua } => {
+            memory.write(node, request.offset)?;
+            if fua { node.flush() } else { Ok(()) }
+        }
         Op::Read { len } => {
-            if copy_on_read {
-                chain::copy_up(node, None, request.offset, len as u64)?;
-            }
             request.data = spare.take(len);
             let done = node.read(request.offset, &mut request.data);
             if done.is_err() {
@@ -486,7 +491,9 @@ impl Backend {
             self.pool.end(done, outcome);
         };
         let Some(node) = self.root() else { return refuse(done, libc::ENOMEDIUM) };
-        if let (Op::Write { fua } | Op::WriteZeroes { fua, .. }, false) = (&mut request.op, self.write_cache()) {
+        if let (Op::Write { fua } | Op::WriteFrom { fua, .. } | Op::WriteZeroes { fua, .. }, false) =
+            (&mut request.op, self.write_cache())
+        {
             *fua = true;
         }
         let (start, len) = (request.offset, request.len());
@@ -555,7 +562,7 @@ impl Backend {
         let mut s = self.state.lock();
         let now = Instant::now();
         s.stats.last = Some(now);
-        if let (Op::Write { .. }, Ok(())) = (op, result) {
+        if let (Op::Write { .. } | Op::WriteFrom { .. }, Ok(())) = (op, result) {
             s.stats.wr_highest_offset = s.stats.wr_highest_offset.max(request.offset + request.len());
         }
         let count = s.stats.of(op);

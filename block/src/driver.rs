@@ -1,8 +1,10 @@
 //! What a driver is, and the registry of drivers.
 
 use crate::blocks::Blocks;
+use crate::drivers::direct;
 use crate::node::{Common, Node, Perm};
 use crate::throttle::Group;
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use qom::Result;
 use serde_json::Value;
@@ -44,6 +46,20 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// As the host says.
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()>;
+    /// [`Driver::read`] into memory of the guest's.
+    ///
+    /// # Errors
+    /// As the host says; what is in the memory then is not known.
+    fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        read_by_copy(self, offset, to)
+    }
+    /// [`Driver::write`] of what is in memory of the guest's, which may change meanwhile: whoever looks at it does so at a copy.
+    ///
+    /// # Errors
+    /// As the host says.
+    fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        write_by_copy(self, offset, from)
+    }
     /// Makes a range read as zeros; `unmap`: and gives it back.
     ///
     /// # Errors
@@ -138,6 +154,29 @@ pub trait Driver: Send + Sync {
     fn specific(&self) -> Option<Value> {
         None
     }
+}
+
+/// Reads into memory of the guest's by way of a buffer.
+///
+/// # Errors
+/// As [`Driver::read`].
+pub fn read_by_copy<D: Driver + ?Sized>(driver: &D, offset: u64, to: &RamRanges) -> io::Result<()> {
+    direct::with_bounce(to.len() as usize, |bounce| {
+        driver.read(offset, bounce)?;
+        to.copy_in(bounce);
+        Ok(())
+    })
+}
+
+/// Writes memory of the guest's as it is now.
+///
+/// # Errors
+/// As [`Driver::write`].
+pub fn write_by_copy<D: Driver + ?Sized>(driver: &D, offset: u64, from: &RamRanges) -> io::Result<()> {
+    direct::with_bounce(from.len() as usize, |bounce| {
+        from.copy_out(bounce);
+        driver.write(offset, bounce)
+    })
 }
 
 /// Writes zeros where nothing cheaper will do.

@@ -1,6 +1,7 @@
 //! Nodes and the edges between them and their users.
 
 use crate::driver::{Driver, DriverDef};
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use parking_lot::{Mutex, RwLock};
 use qom::{Error, Result};
@@ -353,6 +354,28 @@ impl Node {
     /// As the host says.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.driver().read(offset, buf)
+    }
+
+    /// [`Node::read`] into memory of the guest's.
+    ///
+    /// # Errors
+    /// As the host says.
+    pub fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.driver().read_into(offset, to)
+    }
+
+    /// [`Node::write`] of what is in memory of the guest's.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    pub fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        let open = self.writable()?;
+        if open.common.detect_zeroes != DetectZeroes::Off {
+            return self.write(offset, &from.to_vec()); // what is looked at must stay what it is
+        }
+        let done = open.driver.write_from(offset, from);
+        self.changed(offset, from.len());
+        done
     }
 
     /// Writes.

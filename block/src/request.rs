@@ -1,7 +1,9 @@
 //! One request to a drive, and what becomes of it.
 
 use crate::data::Data;
+use crate::guest::GuestMemory;
 use std::io;
+use std::sync::Arc;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +12,15 @@ pub enum Op {
     Read {
         /// Bytes.
         len: usize,
+    },
+    /// Reads into memory of the guest's. Of [`Outcome::data`] nothing comes.
+    ReadInto(Arc<GuestMemory>),
+    /// Writes what is in memory of the guest's.
+    WriteFrom {
+        /// The memory.
+        memory: Arc<GuestMemory>,
+        /// Stable before it is acknowledged.
+        fua: bool,
     },
     /// Writes [`Request::data`].
     Write {
@@ -56,6 +67,16 @@ impl Request {
         Self { op: Op::Write { fua: false }, offset, data: data.into() }
     }
 
+    /// Reads into `memory`.
+    pub fn read_into(offset: u64, memory: &Arc<GuestMemory>) -> Self {
+        Self { op: Op::ReadInto(memory.clone()), offset, data: Data::default() }
+    }
+
+    /// Writes what is in `memory`.
+    pub fn write_from(offset: u64, memory: &Arc<GuestMemory>) -> Self {
+        Self { op: Op::WriteFrom { memory: memory.clone(), fua: false }, offset, data: Data::default() }
+    }
+
     /// Discards a range.
     pub fn discard(offset: u64, len: u64) -> Self {
         Self { op: Op::Discard { len }, offset, data: Data::default() }
@@ -68,10 +89,11 @@ impl Request {
 
     /// Bytes of the range; 0 for a flush.
     pub fn len(&self) -> u64 {
-        match self.op {
-            Op::Read { len } => len as u64,
+        match &self.op {
+            Op::Read { len } => *len as u64,
             Op::Write { .. } => self.data.len() as u64,
-            Op::WriteZeroes { len, .. } | Op::Discard { len } => len,
+            Op::ReadInto(memory) | Op::WriteFrom { memory, .. } => memory.len(),
+            Op::WriteZeroes { len, .. } | Op::Discard { len } => *len,
             Op::Flush => 0,
         }
     }
@@ -83,7 +105,7 @@ impl Request {
 
     /// Whether it may change bytes.
     pub fn changes(&self) -> bool {
-        !matches!(self.op, Op::Read { .. } | Op::Flush)
+        !matches!(self.op, Op::Read { .. } | Op::ReadInto(_) | Op::Flush)
     }
 }
 

@@ -41,8 +41,8 @@ impl Stats {
     /// The counts `op` belongs to.
     pub fn of(&mut self, op: &Op) -> &mut Count {
         match op {
-            Op::Read { .. } => &mut self.rd,
-            Op::Write { .. } | Op::WriteZeroes { .. } => &mut self.wr,
+            Op::Read { .. } | Op::ReadInto(_) => &mut self.rd,
+            Op::Write { .. } | Op::WriteFrom { .. } | Op::WriteZeroes { .. } => &mut self.wr,
             Op::Discard { .. } => &mut self.unmap,
             Op::Flush => &mut self.flush,
         }

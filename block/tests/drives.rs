@@ -1,6 +1,7 @@
 //! Nodes and drives over real files.
 
-use block::{Backend, Blocks, DriveConfig, Interface, Opts, Outcome, Perm, Request};
+use block::{Backend, Blocks, DriveConfig, GuestMemory, Interface, Opts, Outcome, Perm, Request};
+use hw_core::memory::{RamBlock, RamRanges};
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
@@ -100,6 +101,84 @@ fn direct_access_takes_any_range() {
         assert_eq!(run(&blocks, &b, Request::read(at, len)).data, vec![len as u8; len]);
     }
     assert_eq!(std::fs::read(f.path()).unwrap(), want);
+}
+
+/// Guest memory of 64 KiB, and ranges of it.
+fn guest(parts: &[(u64, u64)]) -> (Arc<RamBlock>, RamRanges) {
+    let block = RamBlock::new(&Arc::default(), "guest", 64 << 10).unwrap();
+    let mut ranges = RamRanges::default();
+    assert!(parts.iter().all(|(off, len)| ranges.push(&block, *off, *len)));
+    (block, ranges)
+}
+
+#[test]
+fn guest_memory_is_read_into_and_written_from_whatever_its_alignment() {
+    let shapes: [&[(u64, u64)]; 4] =
+        [&[(4096, 8192)], &[(8192, 4096), (0, 4096)], &[(0, 512), (1024, 7680)], &[(5, 8191), (9000, 1)]];
+    for (cache, driver) in [("on", "raw"), ("off", "raw"), ("on", "throttle"), ("on", "copy-on-read")] {
+        let (blocks, f) = (Blocks::default(), image(20_000));
+        let mut want = std::fs::read(f.path()).unwrap();
+        let file = json!({"driver": "file", "filename": path(&f), "cache": {"direct": cache == "on"}});
+        let raw = json!({"driver": "raw", "node-name": "raw", "cache": {"direct": cache == "on"}, "file": file});
+        blocks.blockdev_add(opts(raw)).unwrap();
+        let mut group = None;
+        if driver == "throttle" {
+            group = Some(blocks.group("g"));
+        }
+        let filter = json!({"driver": driver, "node-name": "top", "file": "raw"});
+        let mut filter = filter.as_object().unwrap().clone();
+        if driver == "throttle" {
+            filter.insert("throttle-group".into(), "g".into());
+        }
+        let node = match driver {
+            "raw" => blocks.find_node("raw").unwrap(),
+            _ => blocks.blockdev_add(Opts::json(filter)).unwrap(),
+        };
+        let b = blocks.anonymous(Some(&node)).unwrap();
+        for (n, parts) in shapes.iter().enumerate() {
+            for at in [0, 4096, 512] {
+                let (_block, ranges) = guest(parts);
+                let bytes: Vec<u8> = (0..8192).map(|i| (i / 100) as u8 ^ n as u8).collect();
+                ranges.copy_in(&bytes);
+                let o = run(&blocks, &b, Request::write_from(at, &GuestMemory::new(ranges.clone())));
+                assert!(o.result.is_ok() && o.data.is_empty(), "{cache} {driver} {n} {at}: {o:?}");
+                want[at as usize..at as usize + 8192].copy_from_slice(&bytes);
+                assert_eq!(std::fs::read(f.path()).unwrap(), want);
+                ranges.copy_in(&[0xee; 8192]);
+                assert!(run(&blocks, &b, Request::read_into(at, &GuestMemory::new(ranges.clone()))).result.is_ok());
+                assert_eq!(ranges.to_vec(), bytes, "{cache} {driver} {n} {at}");
+            }
+            // The end of the file lies within the last sector: zeros beyond.
+            let (_block, ranges) = guest(parts);
+            ranges.copy_in(&[0xee; 8192]);
+            let tail = ranges.part(0, 512);
+            assert!(run(&blocks, &b, Request::read_into(19_968, &GuestMemory::new(tail))).result.is_ok());
+            assert_eq!(ranges.to_vec()[..512], [&want[19_968..], &[0; 480]].concat());
+            assert_eq!(ranges.to_vec()[512..], [0xee; 7680]);
+        }
+        drop(group);
+        let s = b.stats();
+        assert_eq!((s.wr.bytes, s.wr.operations, s.rd.operations), (12 * 8192, 12, 16));
+        assert_eq!(
+            errno(&run(&blocks, &b, Request::read_into(16_384, &GuestMemory::new(guest(shapes[0]).1)))),
+            Some(libc::EIO)
+        );
+    }
+}
+
+#[test]
+fn memory_that_was_taken_back_is_left_alone() {
+    let (blocks, f) = (Blocks::default(), image(16384));
+    let b = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
+    let (_block, ranges) = guest(&[(0, 512)]);
+    ranges.copy_in(&[1; 512]);
+    let (reads, writes) = (GuestMemory::new(ranges.clone()), GuestMemory::new(ranges.clone()));
+    reads.take_back(false);
+    writes.take_back(true);
+    ranges.copy_in(&[2; 512]);
+    assert!(run(&blocks, &b, Request::write_from(0, &writes)).result.is_ok());
+    assert!(run(&blocks, &b, Request::read_into(512, &reads)).result.is_ok());
+    assert_eq!((ranges.to_vec(), &std::fs::read(f.path()).unwrap()[..512]), (vec![2; 512], &[1; 512][..]));
 }
 
 #[test]

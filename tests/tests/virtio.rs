@@ -502,6 +502,37 @@ fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
     assert_eq!((ring.used_count(&mut v), v.q.load(other, 1)), (2, 0xee));
 }
 
+#[test]
+fn a_read_under_way_leaves_memory_alone_after_a_reset() {
+    let (_dir, path) = image(64);
+    let mut v = disk(&path, ",throttling.iops-total=1", "");
+    let begin = |v: &mut Virtio| {
+        v.start(VIRTIO_PCI);
+        let ring = v.queue(0, false);
+        v.driver_ok();
+        ring
+    };
+    let mut ring = begin(&mut v);
+    assert_eq!(ask(&mut v, &mut ring, 0, 8, 512, true), 0);
+    // The next one of this second waits.
+    v.q.write(DATA, &[0x22; 512]);
+    header(&mut v, 0, 8);
+    ring.offer(&mut v, &[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    let mut ring = begin(&mut v);
+    v.q.clock_step(10_000_000_000);
+    // Its time has come, and that of one after it.
+    let other = DATA + 0x1000;
+    header(&mut v, 0, 9);
+    ring.offer(&mut v, &[(HEADER, 16, 0), (other, 512, WRITE), (STATUS, 1, WRITE)]);
+    v.until("a sector", |v| {
+        v.q.clock_step(100_000_000);
+        v.q.load(STATUS, 1) != 0xee
+    });
+    ring.wait(&mut v);
+    assert_eq!((v.q.load(STATUS, 1), ring.used_count(&mut v)), (0, 1));
+    assert_eq!(v.q.read(DATA, 512), [0x22; 512]);
+}
+
 /// Reads a sector while the clock goes on; the status.
 fn ask_slowly(v: &mut Virtio, ring: &mut Ring, sector: u64) -> u64 {
     header(v, 0, sector);

@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Calls `f` with `len` bytes that begin at a multiple of [`ALIGN`]. What is in them is of no use, and not to be passed on.
-fn with_bounce<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(crate) fn with_bounce<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
     BOUNCE.with(|cell| {
         let mut bytes = cell.take();
         if bytes.len() < len + ALIGN {

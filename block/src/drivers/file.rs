@@ -1,15 +1,18 @@
 //! `file` and `host_device`: a regular file, or a block or character device, of the host.
 
 use super::direct;
-use crate::driver::{Driver, DriverDef, write_zeros_by_hand};
+use crate::data::ALIGN;
+use crate::driver::{Driver, DriverDef, read_by_copy, write_by_copy, write_zeros_by_hand};
 use crate::lock::{self, Locks};
 use crate::node::{Common, Perm};
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use parking_lot::{Mutex, MutexGuard};
 use qom::{Error, Result};
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
@@ -100,6 +103,31 @@ impl HostFile {
         (self.direct && !direct::is_aligned(offset, len)).then(|| self.pages.lock())
     }
 
+    /// Whether the host takes guest memory as it is for what begins at `offset`.
+    fn takes(&self, offset: u64, memory: &RamRanges) -> bool {
+        !self.direct || (direct::is_aligned(offset, 0) && memory.is_aligned(ALIGN as u64))
+    }
+
+    /// Calls `once` with what is left of `memory` and how much is done, until nothing is left or nothing happens; what was done.
+    fn whole(&self, memory: &RamRanges, once: impl Fn(&RamRanges, u64) -> io::Result<u64>) -> io::Result<u64> {
+        let (mut done, mut rest) = (0, None);
+        while done < memory.len() {
+            match once(rest.as_ref().unwrap_or(memory), done) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            if self.direct && !direct::is_aligned(done, 0) {
+                break; // the end of the file
+            }
+            if done < memory.len() {
+                rest = Some(memory.part(done, memory.len()));
+            }
+        }
+        Ok(done)
+    }
+
     /// After something that may have changed the size: what was done, up to `end`, or whatever the host says if it failed.
     fn grown<T>(&self, end: u64, result: io::Result<T>) -> io::Result<T> {
         match &result {
@@ -154,6 +182,27 @@ impl Driver for HostFile {
         }
         let _alone = self.edges(offset, buf.len() as u64);
         self.grown(end, direct::write(&self.file, offset, buf))
+    }
+
+    fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        Self::range(offset, to.len())?;
+        if !self.takes(offset, to) {
+            return read_by_copy(self, offset, to);
+        }
+        let done = self.whole(to, |rest, done| rest.read_file(self.file.as_fd(), offset + done))?;
+        // What lies beyond the end reads as zeros.
+        to.part(done, to.len() - done).clear();
+        Ok(())
+    }
+
+    fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        Self::range(offset, from.len())?;
+        if !self.takes(offset, from) {
+            return write_by_copy(self, offset, from);
+        }
+        let done = self.whole(from, |rest, done| rest.write_file(self.file.as_fd(), offset + done));
+        let done = done.and_then(|n| if n < from.len() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) });
+        self.grown(offset + from.len(), done)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {

@@ -6,6 +6,7 @@ use crate::driver::{ChildOf, Driver, DriverDef, Status};
 use crate::job::chain;
 use crate::node::{Common, Edge, Node, Perm};
 use crate::throttle::Group;
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use qom::{Error, Result};
 use std::io;
@@ -59,6 +60,13 @@ impl Filter {
     fn below(&self) -> &Node {
         self.file.node()
     }
+
+    /// Copies up what is about to be read, if it does so.
+    fn copy_up(&self, offset: u64, len: u64) -> io::Result<()> {
+        let Kind::CopyOnRead { bottom } = &self.kind else { return Ok(()) };
+        let base = bottom.as_ref().and_then(|b| b.node().backing());
+        chain::copy_up(self.file.node(), base.as_ref(), offset, len)
+    }
 }
 
 impl Driver for Filter {
@@ -66,14 +74,18 @@ impl Driver for Filter {
         self.below().len()
     }
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if let Kind::CopyOnRead { bottom } = &self.kind {
-            let base = bottom.as_ref().and_then(|b| b.node().backing());
-            chain::copy_up(self.file.node(), base.as_ref(), offset, buf.len() as u64)?;
-        }
+        self.copy_up(offset, buf.len() as u64)?;
         self.below().read(offset, buf)
     }
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.below().write(offset, buf)
+    }
+    fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.copy_up(offset, to.len())?;
+        self.below().read_into(offset, to)
+    }
+    fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        self.below().write_from(offset, from)
     }
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.below().write_zeroes(offset, len, unmap)

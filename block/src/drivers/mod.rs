@@ -1,6 +1,6 @@
 //! The drivers there are.
 
-mod direct;
+pub(crate) mod direct;
 mod file;
 mod filters;
 mod foreign;

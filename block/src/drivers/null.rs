@@ -2,6 +2,7 @@
 
 use crate::driver::{Driver, DriverDef};
 use crate::node::Perm;
+use hw_core::memory::RamRanges;
 use qom::Result;
 use std::io;
 use std::time::Duration;
@@ -39,6 +40,15 @@ impl Driver for Null {
         Ok(())
     }
     fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        self.wait();
+        Ok(())
+    }
+    fn read_into(&self, _: u64, to: &RamRanges) -> io::Result<()> {
+        self.wait();
+        to.clear();
+        Ok(())
+    }
+    fn write_from(&self, _: u64, _: &RamRanges) -> io::Result<()> {
         self.wait();
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::probe;
 use crate::blocks::Blocks;
 use crate::driver::{ChildOf, Driver, DriverDef};
 use crate::node::{Common, Edge, Perm};
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use qom::{Error, Result};
 use std::io;
@@ -85,6 +86,15 @@ impl Driver for Raw {
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.check(offset, buf)?;
         self.file.node().write(self.at(offset, buf.len() as u64)?, buf)
+    }
+    fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.file.node().read_into(self.at(offset, to.len())?, to)
+    }
+    fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        if self.guarded && offset < probe::HEAD as u64 {
+            return self.write(offset, &from.to_vec()); // what is checked must stay what it is
+        }
+        self.file.node().write_from(self.at(offset, from.len())?, from)
     }
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.file.node().write_zeroes(self.at(offset, len)?, len, unmap)

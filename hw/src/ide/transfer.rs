@@ -90,18 +90,25 @@ pub(super) fn scatter(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece], data
     (data.len() - rest.len()) as u64
 }
 
-/// The bytes of `pieces` of guest memory; `None`: the transfer cannot go on.
-pub(super) fn gather(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece]) -> Option<Vec<u8>> {
-    let mut data = vec![];
+/// Bytes of `pieces` of guest memory, as far as `data` has room; false: the transfer cannot go on. Bytes of nobody are zero.
+pub(super) fn gather_into(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece], data: &mut [u8]) -> bool {
+    data.fill(0);
+    let mut rest = data;
     for p in pieces {
-        let at = data.len();
-        data.resize(at + p.len as usize, 0);
-        if !c.dma_read(m, p.addr, data.get_mut(at..).unwrap_or_default()) {
-            return None;
+        let (now, later) = rest.split_at_mut(rest.len().min(p.len as usize));
+        if !c.dma_read(m, p.addr, now) {
+            return false;
         }
+        rest = later;
     }
     tell(c, m, pieces);
-    Some(data)
+    true
+}
+
+/// The bytes of `pieces` of guest memory; `None`: the transfer cannot go on.
+pub(super) fn gather(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece]) -> Option<Vec<u8>> {
+    let mut data = vec![0; pieces.iter().map(|p| p.len as usize).sum()];
+    gather_into(c, m, pieces, &mut data).then_some(data)
 }
 
 impl IdeDevice {
@@ -178,8 +185,11 @@ impl IdeDevice {
             }
             Job::DmaWrite { at, len, done } => {
                 let pieces = c.pieces(m, done, (len - done).min(CHUNK));
-                let Some(mut data) = gather(c, m, &pieces) else { return self.give_up(m, &job) };
-                data.truncate(data.len() - data.len() % SECTOR as usize);
+                let have: u64 = pieces.iter().map(|p| p.len).sum();
+                let mut data = backend.buffer((have - have % SECTOR) as usize);
+                if !gather_into(c, m, &pieces, &mut data) {
+                    return self.give_up(m, &job);
+                }
                 if data.is_empty() {
                     self.table_ends(m, c, done);
                 } else {

@@ -8,7 +8,8 @@ use super::blk_request::{HEADER, ID, Limits, RANGE, SECTOR, Status, Work, parse}
 use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
 use super::ring::{Chain, MAX_SIZE, total};
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
-use block::{Action, Backend, Data, Media, Op, Outcome, Request};
+use block::{Action, Backend, Data, GuestMemory, Media, Op, Outcome, Request};
+use hw_core::memory::RamRanges;
 use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, RunState, events::VmState};
 use parking_lot::Mutex;
 use qom::{Class, Error, Handle, Level, Object, Prop, Result};
@@ -43,6 +44,9 @@ const AUTO_QUEUES: u16 = u16::MAX;
 const MAX_SECTORS: u32 = 0x3f_ffff;
 /// Bytes that one request moves at a time: bounds what a guest can make us hold.
 const CHUNK: u64 = 1 << 20;
+/// Bytes that one request moves at a time where it does so by itself. Fewer and larger ones cost less, but with a single one the guest and the
+/// medium would take turns: of what guests have in flight (some 4 MiB) this leaves two.
+const LENT: u64 = 2 << 20;
 /// Longest request that is done at once, while the machine is locked, if its medium takes no time.
 const INSTANT: u64 = 128 << 10;
 
@@ -54,6 +58,13 @@ struct Pending {
     work: Work,
     /// Bytes done.
     done: u64,
+}
+
+/// Guest memory of a request under way.
+struct Lent {
+    queue: usize,
+    reads: bool,
+    memory: Arc<GuestMemory>,
 }
 
 /// The requests at work, by the order they came.
@@ -106,6 +117,8 @@ pub struct VirtioBlk {
     requests: MachineCell<Requests>,
     /// Requests that failed and wait for the machine to go on.
     held: Mutex<BTreeSet<u64>>,
+    /// Guest memory that requests under way move bytes of, by the first request's number.
+    lent: Mutex<BTreeMap<u64, Lent>>,
     /// Write cache as it was before a driver changed it.
     original_wce: AtomicBool,
     /// Counts resets and loads: what was submitted before has no request any more.
@@ -269,7 +282,7 @@ impl VirtioBlk {
         let mut ranges = tickets.iter().map_while(|t| pending.get(t)?.work.range());
         let Some((reads, start, mut end)) = ranges.next().filter(|_| self.merges()) else { return 1 };
         let next = |(r, from, to): &(bool, u64, u64)| {
-            let fits = *r == reads && *from == end && to - start <= CHUNK;
+            let fits = *r == reads && *from == end && to - start <= LENT;
             if fits {
                 end = *to;
             }
@@ -278,61 +291,65 @@ impl VirtioBlk {
         1 + ranges.take_while(next).count()
     }
 
-    /// Starts neighbours as one request; false: the guest took away what was to be written.
+    /// Starts neighbours as one request; false: what they move does not lie in memory of the host's.
     fn run_merged(&self, m: &mut Locked, queue: usize, group: &[u64]) -> bool {
         let pending = &self.requests.ro(m).pending;
-        let all: Vec<(u64, Pending)> = group.iter().filter_map(|t| Some((*t, pending.get(t)?.clone()))).collect();
-        let Some((reads, offset, _)) = all.first().and_then(|(_, p)| p.work.range()) else { return false };
-        let pieces: Vec<(u64, usize)> = all.iter().map(|(t, p)| (*t, p.work.len() as usize)).collect();
-        let len = pieces.iter().map(|p| p.1).sum();
-        let request = if reads {
-            Request::read(offset, len)
-        } else {
-            let Some(backend) = self.conf.backend() else { return false };
-            let mut data = backend.buffer(len);
-            let mut room = &mut data[..];
-            for (_, p) in &all {
-                let (mine, rest) = room.split_at_mut(room.len().min(p.work.len() as usize));
-                if self.read_from(m, &p.chain.readable, HEADER as u64, mine) < mine.len() {
-                    return false;
-                }
-                room = rest;
-            }
-            Request::write(offset, data)
-        };
-        self.submit(request, move |d, m, outcome| {
+        let all = || group.iter().filter_map(|t| pending.get(t));
+        let Some((reads, offset, _)) = all().next().and_then(|p| p.work.range()) else { return false };
+        let mut memory = RamRanges::default();
+        for p in all() {
+            let Some(part) = self.memory(m, p, p.work.len()) else { return false };
+            memory.append(&part);
+        }
+        let Some(first) = group.first().copied() else { return false };
+        let request = self.lend(first, queue, reads, offset, memory);
+        let group = group.to_vec();
+        self.submit(first, request, move |d, m, outcome| {
+            let Some(backend) = d.conf.backend() else { return };
             if outcome.result.is_err() {
                 // One by one, so that only what cannot be done fails, and counts as failed.
-                if let Some(backend) = d.conf.backend() {
-                    backend.forget_failed(reads);
-                }
-                return pieces.iter().for_each(|(ticket, _)| d.run(m, *ticket));
+                backend.forget_failed(reads);
+                return group.iter().for_each(|ticket| d.run(m, *ticket));
             }
-            if let Some(backend) = d.conf.backend() {
-                backend.count_merged(reads, pieces.len().saturating_sub(1) as u64);
-            }
-            let mut data = &outcome.data[..];
-            let mut given = false;
-            for (ticket, len) in pieces {
-                let (mine, rest) = data.split_at(data.len().min(len));
-                data = rest;
-                // (A reset of the queue may have taken it away.)
-                let Some(p) = d.requests.rw(m).pending.remove(&ticket) else { continue };
-                if reads {
-                    d.write_to(m, &p.chain.writable, 0, mine);
-                }
-                d.give_back(m, p.queue, &p.chain, Status::Ok);
-                given = true;
-            }
-            if given {
-                d.interrupt(m, queue);
-            }
+            backend.count_merged(reads, group.len().saturating_sub(1) as u64);
+            let requests = d.requests.rw(m);
+            // (A reset of the queue may have taken some away.)
+            let ended: Vec<Pending> = group.iter().filter_map(|ticket| requests.pending.remove(ticket)).collect();
+            d.give_back(m, queue, &ended, Status::Ok);
         });
         true
     }
 
+    /// The memory of the next `len` bytes of a request that reads or writes.
+    fn memory(&self, m: &Locked, p: &Pending, len: u64) -> Option<RamRanges> {
+        match p.work {
+            Work::Read { .. } => self.memory_of(m, &p.chain.writable, p.done, len, true),
+            Work::Write { .. } => {
+                self.memory_of(m, &p.chain.readable, (HEADER as u64).saturating_add(p.done), len, false)
+            }
+            _ => None,
+        }
+    }
+
+    /// A request that moves bytes of the guest's memory by itself, until it has ended or the memory is taken back.
+    fn lend(&self, ticket: u64, queue: usize, reads: bool, offset: u64, ranges: RamRanges) -> Request {
+        let memory = GuestMemory::new(ranges);
+        let request = if reads { Request::read_into(offset, &memory) } else { Request::write_from(offset, &memory) };
+        self.lent.lock().insert(ticket, Lent { queue, reads, memory });
+        request
+    }
+
+    /// The guest has its memory back: of a queue's requests, or of all.
+    fn take_back(&self, queue: Option<usize>) {
+        let all: Vec<Lent> = {
+            let mut lent = self.lent.lock();
+            lent.extract_if(.., |_, l| queue.is_none_or(|n| l.queue == n)).map(|l| l.1).collect()
+        };
+        all.iter().for_each(|l| l.memory.take_back(!l.reads));
+    }
+
     /// Starts a request of the medium's; `done` is called with the machine locked, unless a reset or a load comes first.
-    fn submit(&self, request: Request, done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static) {
+    fn submit(&self, ticket: u64, request: Request, done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static) {
         let Some(backend) = self.conf.backend() else { return };
         let epoch = self.epoch.load(Ordering::Relaxed);
         let me: Handle<VirtioBlk> = self.this();
@@ -342,6 +359,7 @@ impl VirtioBlk {
                 let Some(d) = me.upgrade() else { return };
                 let m = &mut d.core().lock();
                 if d.epoch.load(Ordering::Relaxed) == epoch {
+                    d.lent.lock().remove(&ticket);
                     done(&d, m, outcome);
                 }
             }),
@@ -353,12 +371,16 @@ impl VirtioBlk {
         let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
         let Some(backend) = self.conf.backend() else { return };
         let done = p.done;
+        let left = p.work.len().saturating_sub(done);
+        let lent = self.memory(m, &p, left.min(LENT));
+        let piece = left.min(CHUNK);
         let request = match p.work {
-            Work::Read { offset, len } => {
-                Request::read(offset.saturating_add(done), len.saturating_sub(done).min(CHUNK) as usize)
+            Work::Read { offset, .. } | Work::Write { offset, .. } if let Some(ranges) = lent => {
+                self.lend(ticket, p.queue, p.work.reads(), offset.saturating_add(done), ranges)
             }
-            Work::Write { offset, len } => {
-                let mut data = backend.buffer(len.saturating_sub(done).min(CHUNK) as usize);
+            Work::Read { offset, .. } => Request::read(offset.saturating_add(done), piece as usize),
+            Work::Write { offset, .. } => {
+                let mut data = backend.buffer(piece as usize);
                 let skip = (HEADER as u64).saturating_add(done);
                 if self.read_from(m, &p.chain.readable, skip, &mut data) < data.len() {
                     // What the guest took away is not written as zeros.
@@ -375,10 +397,13 @@ impl VirtioBlk {
         let moved = request.len();
         let whole = p.work.len() <= INSTANT;
         let request = match if whole { backend.do_now(request) } else { Err(request) } {
-            Ok(outcome) => return self.ended(m, ticket, moved, outcome),
+            Ok(outcome) => {
+                self.lent.lock().remove(&ticket);
+                return self.ended(m, ticket, moved, outcome);
+            }
             Err(request) => request,
         };
-        self.submit(request, move |d, m, outcome| d.ended(m, ticket, moved, outcome));
+        self.submit(ticket, request, move |d, m, outcome| d.ended(m, ticket, moved, outcome));
     }
 
     /// A piece of a request has ended.
@@ -418,14 +443,25 @@ impl VirtioBlk {
 
     /// Gives a request back to the driver, which hears of it.
     fn complete(&self, m: &mut Locked, queue: usize, chain: &Chain, status: Status) {
-        self.give_back(m, queue, chain, status);
+        let room = self.end_chain(m, chain, status);
+        self.push(m, queue, chain, room);
         self.interrupt(m, queue);
     }
 
-    fn give_back(&self, m: &mut Locked, queue: usize, chain: &Chain, status: Status) {
+    /// [`VirtioBlk::complete`] of several that ended together: the driver sees all of them at once.
+    fn give_back(&self, m: &mut Locked, queue: usize, ended: &[Pending], status: Status) {
+        let all: Vec<(&Chain, u32)> = ended.iter().map(|p| (&p.chain, self.end_chain(m, &p.chain, status))).collect();
+        if !all.is_empty() {
+            self.push_all(m, queue, &all);
+            self.interrupt(m, queue);
+        }
+    }
+
+    /// Writes how a request ended; the bytes of its writable part.
+    fn end_chain(&self, m: &mut Locked, chain: &Chain, status: Status) -> u32 {
         let room = total(&chain.writable);
         self.write_to(m, &chain.writable, room.saturating_sub(1), &[status as u8]);
-        self.push(m, queue, chain, u32::try_from(room).unwrap_or(u32::MAX));
+        u32::try_from(room).unwrap_or(u32::MAX)
     }
 
     /// Makes all requests at work once more.
@@ -524,6 +560,7 @@ impl VirtioImpl for VirtioBlk {
     }
 
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {
+        self.take_back(queue);
         match queue {
             None => {
                 *self.requests.rw(m) = Requests::default();
@@ -573,6 +610,7 @@ impl DeviceImpl for VirtioBlk {
         }
         self.parent_post_load(m)?;
         self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.take_back(None);
         let cache = self.requests.ro(m).write_cache;
         self.set_write_cache(m, cache);
         self.held.lock().clear();

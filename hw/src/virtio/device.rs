@@ -6,8 +6,8 @@
 //! buffers and notification data are not built.
 
 use super::dma::Dma;
-use super::ring::{Chain, Format, MAX_SIZE, NO_VECTOR, Queue, RingError, Segment, gather, scatter};
-use hw_core::memory::Attrs;
+use super::ring::{Chain, Format, MAX_SIZE, NO_VECTOR, Queue, RingError, Segment, gather, scatter, slice};
+use hw_core::memory::{Attrs, RamRanges};
 use hw_core::{AddressSpace, Bus, BusClass, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, Timer};
 use parking_lot::RwLock;
 use qom::{Class, Error, Input, Level, Object, Prop, Property, Result, of_class};
@@ -535,6 +535,15 @@ impl VirtioDevice {
     pub fn write_to(&self, m: &mut Locked, segments: &[Segment], skip: u64, data: &[u8]) -> usize {
         let Some((space, attrs)) = self.dma(m) else { return 0 };
         scatter(&mut Dma { m, space: &space, attrs }, segments, skip, data)
+    }
+
+    /// The memory behind `len` bytes of segments from byte `skip` on, to be read or written (`write`) while the machine is not locked: if all
+    /// of it is memory that lies on the host.
+    pub fn memory_of(&self, m: &Locked, segments: &[Segment], skip: u64, len: u64, write: bool) -> Option<RamRanges> {
+        let (space, _) = self.dma(m)?;
+        let mut all = RamRanges::default();
+        let there = slice(segments, skip, len).all(|s| space.ranges(s.addr, s.len.into(), write, &mut all));
+        (there && all.len() == len).then_some(all)
     }
 
     /// The configuration space has changed: tells the driver, if it drives the device.

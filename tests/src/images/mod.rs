@@ -13,6 +13,7 @@ use crate::contract::Rng;
 use crate::packages::Peer;
 use anyhow::{Context, Result, ensure};
 use block::{Blocks, Node, Opts};
+use hw_core::memory::{RamBlock, RamRanges};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -142,6 +143,18 @@ impl Run<'_> {
         if self.r.one_in(2) && size > step + SECTOR { size - step } else { size + step }
     }
 
+    /// Calls `f` with `len` bytes of guest memory, in pieces of any length.
+    fn guest(&mut self, len: u64, f: impl FnOnce(&RamRanges) -> std::io::Result<()>) -> Result<()> {
+        let block = RamBlock::new(&Arc::default(), "guest", 2 * len + 4096)?;
+        let (mut guest, mut at) = (RamRanges::default(), 0);
+        while guest.len() < len {
+            let n = (1 + self.r.below(len)).min(len - guest.len());
+            ensure!(guest.push(&block, at, n), "a range outside of its block");
+            at += n + 1;
+        }
+        Ok(f(&guest)?)
+    }
+
     fn ours(&mut self) -> Result<()> {
         let (blocks, node) = open("qcow2", &self.image, &json!({}))?;
         for _ in 0..4 + self.r.below(12) {
@@ -152,7 +165,14 @@ impl Run<'_> {
                 0..=4 => {
                     let salt = self.r.bits();
                     let data: Vec<u8> = (0..len).map(|n| (salt >> (n % 8)) as u8 ^ (n >> 9) as u8).collect();
-                    node.write(at, &data)?;
+                    if self.r.one_in(2) {
+                        self.guest(len, |guest| {
+                            guest.copy_in(&data);
+                            node.write_from(at, guest)
+                        })?;
+                    } else {
+                        node.write(at, &data)?;
+                    }
                     self.model[at as usize..(at + len) as usize].copy_from_slice(&data);
                 }
                 5 | 6 => {
@@ -172,7 +192,16 @@ impl Run<'_> {
                 }
                 _ => {
                     let mut got = vec![0; len as usize];
-                    node.read(at, &mut got)?;
+                    if self.r.one_in(2) {
+                        self.guest(len, |guest| {
+                            guest.copy_in(&vec![0xdb; len as usize]);
+                            node.read_into(at, guest)?;
+                            guest.copy_out(&mut got);
+                            Ok(())
+                        })?;
+                    } else {
+                        node.read(at, &mut got)?;
+                    }
                     ensure!(got == self.model[at as usize..(at + len) as usize], "reads back something else");
                 }
             }

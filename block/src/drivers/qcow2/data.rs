@@ -4,6 +4,9 @@ use super::Qcow2;
 use super::compressed;
 use super::geometry::{COPIED, Place, ZERO, eio};
 use super::meta::{Free, Meta};
+use hw_core::memory::RamRanges;
+use parking_lot::MutexGuard;
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,11 +84,7 @@ impl Qcow2 {
                 Source::Zeros => part.fill(0),
                 Source::Backing => self.read_backing(at, part)?,
                 Source::Host(from) => {
-                    // Clusters that begin behind the file are not there; the last one may be cut short.
-                    let last = self.geo.floor(from + len - 1);
-                    if !self.data().contains(last, 1)? && self.data.is_none() {
-                        return Err(eio());
-                    }
+                    self.check_there(from, *len)?;
                     self.data().read(from, part)?;
                 }
                 Source::Compressed(from, packed) => {
@@ -96,6 +95,38 @@ impl Qcow2 {
             }
             at += len;
             rest = more;
+        }
+        Ok(())
+    }
+
+    /// Clusters that begin behind the file are not there; the last one may be cut short.
+    fn check_there(&self, from: u64, len: u64) -> io::Result<()> {
+        let last = self.geo.floor(from + len - 1);
+        if !self.data().contains(last, 1)? && self.data.is_none() { Err(eio()) } else { Ok(()) }
+    }
+
+    /// Reads into memory of the guest's: without a copy what is on the host as it is.
+    pub(super) fn read_guest_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.check(offset, to.len())?;
+        let _shared = self.lock.read();
+        let runs = self.sources(&mut self.meta.lock(), offset, to.len())?;
+        let mut done = 0;
+        for run in runs {
+            let (source, len) = run;
+            let part = to.part(done, len);
+            match source {
+                Source::Host(from) => {
+                    self.check_there(from, len)?;
+                    self.data().read_into(from, &part)?;
+                }
+                Source::Zeros => part.clear(),
+                _ => {
+                    let mut bytes = vec![0; len as usize];
+                    self.fetch(&[run], offset + done, &mut bytes)?;
+                    part.copy_in(&bytes);
+                }
+            }
+            done += len;
         }
         Ok(())
     }
@@ -133,13 +164,34 @@ impl Qcow2 {
     // ---- writing ----
 
     pub(super) fn write_guest(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.check(offset, buf.len() as u64)?;
+        let len = buf.len() as u64;
+        self.write_either(offset, len, |runs| self.write_runs(runs, buf), || Cow::Borrowed(buf))
+    }
+
+    /// Writes to clusters that stay what they are by `in_place`, which is given where they are; else `bytes` to new ones. Writes begin in the
+    /// order they come, so that what a guest writes one after the other, several at a time, lies one after the other.
+    fn write_either<'a>(
+        &self,
+        offset: u64,
+        len: u64,
+        in_place: impl FnOnce(&[(u64, u64)]) -> io::Result<()>,
+        bytes: impl FnOnce() -> Cow<'a, [u8]>,
+    ) -> io::Result<()> {
+        self.check(offset, len)?;
+        let turn = self.turn.lock();
         {
             let _shared = self.lock.read();
-            if let Some(runs) = self.in_place(offset, buf.len() as u64)? {
-                return self.write_runs(&runs, buf);
+            if let Some(runs) = self.in_place(offset, len)? {
+                MutexGuard::unlock_fair(turn);
+                return in_place(&runs);
             }
         }
+        let done = self.write_anew(offset, &bytes());
+        MutexGuard::unlock_fair(turn);
+        done
+    }
+
+    fn write_anew(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let _alone = self.lock.write();
         let mut meta = self.meta.lock();
         // In portions, so that clusters that wait to be written stay few.
@@ -155,6 +207,19 @@ impl Qcow2 {
             }
         }
         Ok(())
+    }
+
+    /// Writes memory of the guest's: without a copy where clusters stay what they are.
+    pub(super) fn write_guest_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        let in_place = |runs: &[(u64, u64)]| {
+            let mut done = 0;
+            for (to, len) in runs {
+                self.data().write_from(*to, &from.part(done, *len))?;
+                done += len;
+            }
+            Ok(())
+        };
+        self.write_either(offset, from.len(), in_place, || Cow::Owned(from.to_vec()))
     }
 
     /// Where a range is, if all of it can be written in place.

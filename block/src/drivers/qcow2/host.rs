@@ -2,6 +2,7 @@
 
 use super::geometry::eio;
 use crate::node::Edge;
+use hw_core::memory::RamRanges;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,6 +46,22 @@ impl Host {
     /// As the host says.
     pub fn read(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         self.edge.node().read(at, buf)
+    }
+
+    /// [`Host::read`] into memory of the guest's.
+    ///
+    /// # Errors
+    /// As the host says.
+    pub fn read_into(&self, at: u64, to: &RamRanges) -> io::Result<()> {
+        self.edge.node().read_into(at, to)
+    }
+
+    /// [`Host::write`] of memory of the guest's.
+    ///
+    /// # Errors
+    /// As the host says.
+    pub fn write_from(&self, at: u64, from: &RamRanges) -> io::Result<()> {
+        self.edge.node().write_from(at, from)
     }
 
     /// Reads what must be there.

@@ -34,6 +34,7 @@ use crate::node::{Common, Edge, Perm};
 use geometry::Geometry;
 use header::{Compression, Header};
 use host::Host;
+use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use meta::Meta;
 use parking_lot::{Mutex, RwLock};
@@ -65,6 +66,8 @@ struct Qcow2 {
     pass_discard: bool,
     /// Held while guest data is read or written where the tables say; alone by whoever changes the tables.
     lock: RwLock<()>,
+    /// Taken before it by writes, for as long as they are not known to change no tables: they come in order.
+    turn: Mutex<()>,
     meta: Mutex<Meta>,
     /// The cluster that was unpacked last, by its place in the file, which never holds another compressed one.
     unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
@@ -169,6 +172,7 @@ fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts) -> Result<Box<dyn
         writable,
         pass_discard,
         lock: RwLock::new(()),
+        turn: Mutex::new(()),
         meta: Mutex::new(meta),
         unpacked: Mutex::default(),
         reporter: blocks.reporter(),
@@ -218,6 +222,14 @@ impl Driver for Qcow2 {
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         self.write_guest(offset, buf)
+    }
+
+    fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
+        self.read_guest_into(offset, to)
+    }
+
+    fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
+        self.write_guest_from(offset, from)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {

@@ -12,6 +12,7 @@ mod node;
 mod ops;
 #[expect(unsafe_code, reason = "guest RAM")]
 mod ram;
+mod ranges;
 mod region;
 mod space;
 mod topology;
@@ -22,6 +23,7 @@ pub use dirty::{DirtyClient, PAGE};
 pub use node::RegionNode;
 pub use ops::{Endian, FreeOps, Ops, Sizes};
 pub use ram::{CodeWatcher, RamBlock, RamList};
+pub use ranges::RamRanges;
 pub use region::{MemoryRegion, RegionInfo, RegionKind};
 pub use space::{AddressSpace, Listener};
 pub(crate) use topology::Topology;

@@ -9,7 +9,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
@@ -19,6 +19,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 use super::dirty::{Bitmap, CLIENTS, DirtyClient, PAGE};
+use super::ranges::RamRange;
 
 /// Told about stores to pages that hold decoded code.
 pub trait CodeWatcher: Send + Sync {
@@ -228,13 +229,13 @@ impl RamBlock {
 
     /// Fills a range with one byte and marks it dirty. `false` when the range is not inside.
     pub fn fill(&self, off: u64, len: u64, byte: u8) -> bool {
-        let block = [byte; 256];
+        let block = [byte; PAGE as usize];
         if self.at(off, len).is_none() {
             return false;
         }
         let mut done = 0;
         while done < len {
-            let n = (len - done).min(256);
+            let n = (len - done).min(PAGE);
             if !block.get(..n as usize).is_some_and(|b| self.write(off + done, b)) {
                 return false;
             }
@@ -394,6 +395,34 @@ impl Drop for RamBlock {
 impl std::fmt::Debug for RamBlock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RamBlock({}, {:#x})", self.name, self.len)
+    }
+}
+
+/// Ranges that the host takes in one call (IOV_MAX).
+const VECTOR: usize = 1024;
+
+/// Moves bytes between memory and a file from its byte `at` on, by one call of the host's: how many. `into`: into memory, which is not marked
+/// dirty here.
+pub(super) fn transfer(parts: &[RamRange], file: BorrowedFd<'_>, at: u64, into: bool) -> io::Result<u64> {
+    let at = i64::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let vector: Option<Vec<libc::iovec>> = parts.iter().take(VECTOR).map(RamRange::iovec).collect();
+    let vector = vector.ok_or(io::ErrorKind::InvalidInput)?;
+    let n = vector.len() as libc::c_int;
+    // SAFETY: every entry lies inside the mapping of a block that `parts` keeps alive; nobody has a reference to this memory. To vCPUs that
+    // access it meanwhile the kernel is one more of them.
+    let done = unsafe {
+        match into {
+            true => libc::preadv(file.as_raw_fd(), vector.as_ptr(), n, at),
+            false => libc::pwritev(file.as_raw_fd(), vector.as_ptr(), n, at),
+        }
+    };
+    u64::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+impl RamRange {
+    fn iovec(&self) -> Option<libc::iovec> {
+        let first = self.block.at(self.off, self.len)?;
+        Some(libc::iovec { iov_base: first.as_ptr().cast(), iov_len: self.len as usize })
     }
 }
 

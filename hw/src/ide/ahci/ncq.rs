@@ -10,7 +10,7 @@ use super::port::{Cable, Port};
 use super::regs::{TFD_BSY, TFD_DRQ, Table, pxis};
 use crate::ide::bus::IdeDevice;
 use crate::ide::drive::{CHUNK, QueuedError, SECTOR, error, status};
-use crate::ide::transfer::{gather, scatter};
+use crate::ide::transfer::{gather_into, scatter};
 use block::{Action, Op, Outcome, Request};
 use hw_core::Locked;
 use qom::{Handle, Level};
@@ -93,8 +93,11 @@ impl Port<'_> {
         }
         let offset = q.at.saturating_add(q.done);
         let request = if q.write {
-            let Some(data) = gather(&self.cable(), m, &pieces) else { return self.fail(m, tag, q, error::ABRT) };
-            Request { op: Op::Write { fua: q.fua }, offset, data: data.into() }
+            let mut data = backend.buffer(want as usize);
+            if !gather_into(&self.cable(), m, &pieces, &mut data) {
+                return self.fail(m, tag, q, error::ABRT);
+            }
+            Request { op: Op::Write { fua: q.fua }, offset, data }
         } else {
             Request::read(offset, want as usize)
         };
