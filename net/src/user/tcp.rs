@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(75);
 const BUFFERS: [(usize, usize); 3] = [(128, 256 << 10), (1024, 32 << 10), (MAX_FLOWS, 8 << 10)];
 /// How long the host may leave unread what a guest sent that has closed the connection.
 const LINGER: Duration = Duration::from_secs(120);
+/// How long a guest may say nothing of what it was sent: what Linux does by default. (One that waits for nothing may be silent for ever.)
+const SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Segments of one connection before another has its turn.
 const TURN: usize = 64;
 /// How long an acknowledgement waits for data that goes the same way; that of a whole segment does not wait.
@@ -135,6 +137,8 @@ struct Flow {
     broken: bool,
     /// When both ends had closed it.
     closed_at: Option<Instant>,
+    /// Since when the guest has not acknowledged all that it was sent, and has not said anything either.
+    unanswered: Option<Instant>,
     deadline: Option<Instant>,
     /// A program started for it.
     child: Option<std::process::Child>,
@@ -242,7 +246,7 @@ impl Inner {
         socket.set_nagle_enabled(false);
         // An answer that comes at once takes the acknowledgement along: the guest has a packet less to look at.
         socket.set_ack_delay(Some(ACK_DELAY));
-        socket.set_timeout(Some(smoltcp::time::Duration::from_secs(120)));
+        // (No time-out of smoltcp's: it ends connections on which nothing is said, though both ends are there.)
         let remote = IpEndpoint::from(key.remote);
         match opening {
             Some(segment) => {
@@ -282,6 +286,13 @@ impl Inner {
         self.iface.poll(now, &mut self.link, &mut self.sockets);
     }
 
+    /// Whether the guest has not acknowledged all that it was sent.
+    fn waits(&mut self) -> bool {
+        let socket = self.socket();
+        let ending = matches!(socket.state(), tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck);
+        ending || socket.send_queue() > 0
+    }
+
     pub fn socket(&mut self) -> &mut tcp::Socket<'static> {
         self.sockets.get_mut(self.handle)
     }
@@ -302,6 +313,18 @@ impl Tcp {
     #[cfg(test)]
     pub fn len(&self) -> (usize, usize) {
         (self.flows.len(), self.half_open)
+    }
+
+    /// All that happened was so much earlier.
+    #[cfg(test)]
+    pub fn pass(&mut self, time: Duration) {
+        self.start -= time;
+        for f in self.flows.values_mut() {
+            f.born -= time;
+            f.unanswered = f.unanswered.map(|at| at - time);
+        }
+        let keys: Vec<_> = self.flows.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.wake(key));
     }
 
     /// Whether a connection has bytes that the host does not take.
@@ -368,6 +391,7 @@ impl Tcp {
                         return; // TCP sends it again
                     }
                     inner.link.rx.push_back(p.whole.to_vec());
+                    flow.unanswered = None;
                     self.wake(key);
                 }
                 // (The same segment again changes nothing.)
@@ -433,6 +457,7 @@ impl Tcp {
             host_shut: false,
             broken: false,
             closed_at: None,
+            unanswered: None,
             deadline: None,
             child,
         };
@@ -526,7 +551,8 @@ impl Tcp {
     fn turn(&mut self, s: &mut Shared, key: Key) {
         let (now, clock) = (self.now(), Instant::now());
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        if !flow.established && clock.duration_since(flow.born) >= PATIENCE {
+        let silent = flow.unanswered.is_some_and(|since| clock.duration_since(since) >= SILENCE);
+        if silent || !flow.established && clock.duration_since(flow.born) >= PATIENCE {
             if let Some(inner) = &mut flow.inner {
                 inner.socket().abort();
                 inner.poll(now);
@@ -552,6 +578,7 @@ impl Tcp {
         let next = inner.iface.poll_delay(now, &inner.sockets);
         let state = inner.socket().state();
         let open = !matches!(state, tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived);
+        let waits = inner.waits();
         let space = inner.socket().can_send();
         let unread = inner.socket().can_recv();
         // A connection is over when the host has all that the guest sent before it closed.
@@ -577,7 +604,9 @@ impl Tcp {
         let patience = flow.born + PATIENCE;
         let next = next.map(|d| clock + Duration::from_micros(d.total_micros()));
         let at = if established { next } else { next.map_or(Some(patience), |n| Some(n.min(patience))) };
-        let at = [at, given_up].into_iter().flatten().min();
+        flow.unanswered = waits.then(|| flow.unanswered.unwrap_or(clock));
+        let silence = flow.unanswered.map(|since| since + SILENCE);
+        let at = [at, given_up, silence].into_iter().flatten().min();
         if again {
             self.wake(key);
         }

@@ -248,6 +248,45 @@ fn bytes_go_both_ways(at: &str, guest: IpAddr, host: IpAddr) {
 }
 
 #[test]
+fn silence_ends_a_connection_only_when_something_is_unanswered() {
+    let rig = Rig::new(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4002) };
+    let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
+    rig.tcp(&mut inner, |i| i.socket().may_send() && rig.user(|s| s.tcp.len()) == (1, 0));
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Nobody says anything for an hour; then both do.
+    rig.user(|s| s.tcp.pass(Duration::from_secs(3600)));
+    rig.nets.find("n").unwrap().end().unwrap().peer_ready();
+    assert_eq!(rig.user(|s| s.tcp.len()), (1, 0), "it is still there");
+    server.write_all(b"are you there?").unwrap();
+    let mut got = vec![];
+    rig.tcp(&mut inner, |i| {
+        let s = i.socket();
+        while s.can_recv() {
+            s.recv(|b| (b.len(), got.extend_from_slice(b))).unwrap();
+        }
+        got == b"are you there?" && s.send_slice(b"yes").is_ok()
+    });
+    let mut answer = [0; 3];
+    (0..20).for_each(|_| rig.turn());
+    server.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"yes");
+    // What the guest does not acknowledge is not kept for ever.
+    server.write_all(b"and now?").unwrap();
+    (0..20).for_each(|_| rig.turn());
+    rig.user(|s| s.tcp.pass(Duration::from_secs(600)));
+    rig.nets.find("n").unwrap().end().unwrap().peer_ready();
+    assert_eq!(rig.user(|s| s.tcp.len()), (1, 0), "it may take its time");
+    rig.user(|s| s.tcp.pass(Duration::from_secs(600)));
+    rig.nets.find("n").unwrap().end().unwrap().peer_ready();
+    assert_eq!(rig.user(|s| s.tcp.len()), (0, 0));
+    assert!(server.read(&mut answer).map_or(true, |n| n == 0), "the host's end is closed");
+}
+
+#[test]
 fn what_the_host_has_not_read_outlives_the_connection() {
     let rig = Rig::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
