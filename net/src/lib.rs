@@ -16,6 +16,7 @@ mod backends;
 pub mod checksum;
 pub mod client;
 pub mod filter;
+pub mod guest_port;
 mod hostfd;
 mod mac;
 mod nets;
@@ -24,6 +25,7 @@ pub mod offload;
 pub mod user;
 
 pub use client::{Client, End, Frame, Parcel};
+pub use guest_port::GuestPort;
 pub use hw_core::opts::Opts;
 pub use mac::MacAddr;
 pub use nets::{Nets, NicRequest};

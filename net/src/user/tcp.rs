@@ -2,6 +2,7 @@
 //! sees refusals. Each has a stack of its own, so that a segment costs the same however many connections there are.
 
 use super::Shared;
+use super::config::Target;
 use super::wire::{self, MTU, Packet, flag};
 use hw_core::event_loop::{Ready, Watch};
 use rustix::net::{
@@ -406,9 +407,13 @@ impl Tcp {
         if self.flows.len() >= MAX_FLOWS || self.half_open >= HALF_OPEN || seg.src_port == 0 || seg.dst_port == 0 {
             return;
         }
-        let program_of = s.config.guest_forwards.iter().find(|f| SocketAddr::from(f.at) == key.remote);
-        let host = match (program_of, s.translate(key.remote)) {
-            (Some(f), _) => program(&f.command).map(|(fd, child)| (fd, false, Some(child))),
+        let forward = s.config.guest_forwards.iter().find(|f| SocketAddr::from(f.at) == key.remote);
+        let host = match (forward.map(|f| &f.to), s.translate(key.remote)) {
+            (Some(Target::Command(command)), _) => program(command).map(|(fd, child)| (fd, false, Some(child))),
+            (Some(Target::Device(_)), _) => match s.ports.get(&key.remote) {
+                Some(port) => port.connect().map(|fd| (fd, true, None)),
+                None => return Self::refuse(s, p, &seg),
+            },
             (None, Some(to)) => connect(to).map(|(fd, done)| (fd, done, None)),
             // A closed network answers nothing.
             (None, None) if s.config.restrict => return,

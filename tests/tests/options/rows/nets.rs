@@ -91,6 +91,10 @@ rows! {
             ("-netdev", "tap,id=n,script=/etc/x", "script= is not built yet"),
             ("-netdev", "passt,id=n,path=/nowhere/passt", "Error creating daemon: '/nowhere/passt' cannot be started"),
             ("-netdev", "passt,id=n,path=/bin/false", "'/bin/false' failed (exit status: 1)"),
+            ("-netdev", "user,id=n,guestfwd=tcp::80-none", "Could not open guest forwarding device 'guestfwd.tcp.80': 'none' is no character device"),
+            ("-netdev", "user,id=n,guestfwd=tcp::80-mon:null", "a monitor beside it (mon:) is not built yet"),
+            ("-netdev", "user,id=n,guestfwd=tcp::80-xyz:1", "'xyz:1' is not a valid char driver"),
+            ("-netdev", "user,id=n,guestfwd=tcp::80-null,guestfwd=tcp:10.0.2.9:80-null", "Could not open guest forwarding device 'guestfwd.tcp.80'"),
             ("-netdev", "passt,id=n,vhost-user=on", "vhost-user=on is not built yet"),
             ("-nic", "user,mac=1", "invalid syntax for ethernet address"),
             ("-nic", "user,model=vga", "Unsupported NIC model: vga"),
@@ -101,6 +105,24 @@ rows! {
             let out = tests::process::run(&[option, text, "-accel", "qtest", "-display", "none", "-L", firmware()], "");
             assert!(out.stderr.contains(message) && out.code == Some(1), "{option} {text}: {out:?}");
         }
+    }
+    netdev_guestfwd: ["-chardev", "null,id=c", "-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-unix:{dir}/s,,server=on,,wait=off,guestfwd=tcp::81-chardev:c"] |r| {
+        let mut q = r.none();
+        let all = q.run("query-chardev", json!({}));
+        let device = |label: &str| all.as_array().unwrap().iter().find(|c| c["label"] == label).unwrap().clone();
+        let name = format!("disconnected:unix:{},server=on", r.path("s").display());
+        assert_eq!(device("guestfwd.tcp.80"), json!({"label": "guestfwd.tcp.80", "filename": name, "frontend-open": true}));
+        assert_eq!(device("c")["frontend-open"], true);
+        assert_eq!(get(&mut q, "/chardevs/guestfwd.tcp.80", "type"), "chardev-socket");
+        // What the rule made goes with it, what it was lent does not.
+        q.run("netdev_del", json!({"id": "n"}));
+        let left = q.run("query-chardev", json!({})).to_string();
+        assert!(!left.contains("guestfwd") && left.contains("\"c\"") && !r.path("s").exists(), "{left}");
+        let text = format!("user,id=m,guestfwd=tcp::82-unix:{0},server=on,wait=off,guestfwd=tcp::83-unix:/nowhere/s", r.path("t").display());
+        let out = q.hmp(&format!("netdev_add {}", text.replace(",server", ",,server").replace(",wait", ",,wait")));
+        assert!(out.contains("Could not open guest forwarding device 'guestfwd.tcp.83'"), "{out}");
+        let left = q.run("query-chardev", json!({})).to_string();
+        assert!(!left.contains("guestfwd"), "nothing is left behind: {left}");
     }
     netdev_hostfwd: ["-nodefaults"] |r| {
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).unwrap().port();
