@@ -143,7 +143,7 @@ pub fn services(qomet: &Path, mebibytes: usize, mut say: impl FnMut(&str)) -> Re
          {look_up}\
          tftp -g -r boot.img -l /tmp/boot 10.0.2.2 || echo NO tftp\n\
          echo TFTP $(md5sum < /tmp/boot); rm -f /tmp/boot\n\
-         echo CHARDEV $((echo one; sleep 1) | nc 10.0.2.100 7) $((echo two; sleep 1) | nc 10.0.2.100 7)\n\
+         echo CHARDEV $( (echo one; sleep 1) | nc 10.0.2.100 7) $( (echo two; sleep 1) | nc 10.0.2.100 7)\n\
          echo WGET4 $({wget} -q -O - http://10.0.2.2:{four}/ | md5sum)\n\
          echo WGET6 $({wget} -q -O - 'http://[fec0::2]:{six}/' | md5sum)\n\
          {iperf} -c 10.0.2.2 -p {port} -t 2 > /tmp/up || echo NO iperf up: $(cat /tmp/up)\n\
