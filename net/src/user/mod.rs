@@ -12,6 +12,7 @@
 mod config;
 mod dhcp;
 mod icmp;
+mod recent;
 mod tcp;
 #[cfg(test)]
 mod tests;

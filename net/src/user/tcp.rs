@@ -3,6 +3,7 @@
 
 use super::Shared;
 use super::config::Target;
+use super::recent::Recent;
 use super::wire::{self, MTU, Packet, flag};
 use hw_core::event_loop::{Ready, Watch};
 use rustix::net::{
@@ -121,6 +122,8 @@ pub struct Inner {
 }
 
 struct Flow {
+    /// It was made outside.
+    forwarded: bool,
     host: Arc<OwnedFd>,
     watch: Watch,
     /// The segment that opened it; the host is not connected yet.
@@ -165,6 +168,8 @@ pub struct Tcp {
     waiting: BTreeSet<Key>,
     deadlines: BTreeSet<(Instant, Key)>,
     half_open: usize,
+    /// Connections from outside that are over.
+    recent: Recent,
     /// Bytes of segments that came while the guest takes nothing.
     held: usize,
     start: Instant,
@@ -180,6 +185,7 @@ impl Default for Tcp {
             waiting: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             half_open: 0,
+            recent: Recent::default(),
             held: 0,
             start: Instant::now(),
             seed: now.as_nanos() as u64,
@@ -316,6 +322,12 @@ impl Tcp {
         (self.flows.len(), self.half_open)
     }
 
+    /// Connections from outside that are over.
+    #[cfg(test)]
+    pub fn recent(&mut self) -> &mut Recent {
+        &mut self.recent
+    }
+
     /// All that happened was so much earlier.
     #[cfg(test)]
     pub fn pass(&mut self, time: Duration) {
@@ -371,8 +383,11 @@ impl Tcp {
 
     fn remove(&mut self, key: Key) {
         self.set_deadline(key, None);
-        if self.flows.remove(&key).is_some_and(|f| !f.established) {
+        let Some(flow) = self.flows.remove(&key) else { return };
+        if !flow.established {
             self.half_open = self.half_open.saturating_sub(1);
+        } else if flow.forwarded {
+            self.recent.add(key, Instant::now());
         }
     }
 
@@ -450,6 +465,7 @@ impl Tcp {
             }
         });
         let flow = Flow {
+            forwarded: !waits,
             host,
             watch,
             opening,
@@ -488,7 +504,8 @@ impl Tcp {
                 from.ip().is_loopback() || from.ip().is_ipv4() != guest.ip().is_ipv4() || s.config.contains(from.ip());
             let ip = if hidden { s.config.host_for(guest.ip()) } else { from.ip() };
             let mut key = Key { guest, remote: SocketAddr::new(ip, from.port()) };
-            while self.flows.contains_key(&key) {
+            self.recent.forget(Instant::now());
+            while self.flows.contains_key(&key) || self.recent.contains(&key) {
                 key.remote.set_port(key.remote.port().wrapping_add(1).max(1));
             }
             if self.flows.len() >= MAX_FLOWS || self.half_open >= HALF_OPEN {

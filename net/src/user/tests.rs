@@ -417,6 +417,7 @@ fn forwarded_ports_lead_into_the_guest() {
     let p = wire::parse_v4(&packet).unwrap();
     let s = wire::segment(p.payload).unwrap();
     assert_eq!((p.src, s.dst_port, s.flags), (HOST, 22, flag::SYN));
+    let s_port = s.src_port;
     let key = Key { guest: SocketAddr::new(HOST, s.src_port), remote: SocketAddr::new(GUEST, 22) };
     let mut inner = Inner::new(key, 0, 9, Stamp::from_micros(0), Some(packet)).unwrap();
     host.write_all(b"hello").unwrap();
@@ -432,6 +433,28 @@ fn forwarded_ports_lead_into_the_guest() {
     host.set_nonblocking(true).unwrap();
     rig.tcp(&mut inner, |_| host.read_exact(&mut answer).is_ok());
     assert_eq!(&answer, b"welcome");
+    // Over, and remembered.
+    drop(host);
+    rig.tcp(&mut inner, |i| {
+        i.socket().close();
+        rig.user(|s| s.tcp.len()) == (0, 0)
+    });
+    let key = |from: u16| Key { guest: SocketAddr::new(GUEST, 22), remote: SocketAddr::new(HOST, from) };
+    assert!(rig.user(|s| s.tcp.recent().contains(&key(s_port))));
+    // A port from which one came that the guest may still know is not used: the guest would take the next one for a part of the old.
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let kind = rustix::net::SocketType::STREAM;
+    let again = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, flags, None).unwrap();
+    rustix::net::bind(&again, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let from = SocketAddr::try_from(rustix::net::getsockname(&again).unwrap()).unwrap().port();
+    rig.user(|s| s.tcp.recent().add(key(from), Instant::now()));
+    rig.frames();
+    rustix::net::connect(&again, &SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    let source = rig.wait(|f| {
+        let p = wire::parse_v4(f.get(14..)?).filter(|p| p.proto == wire::TCP)?;
+        wire::segment(p.payload).filter(|s| s.flags == flag::SYN).map(|s| s.src_port)
+    });
+    assert!(source != from && source != s_port, "{source} after {from} and {s_port}");
 }
 
 /// Frames of any length and content: nothing panics, nothing piles up, nothing leaves, and the network still works.
