@@ -7,7 +7,7 @@
 //! inbox is full, stops reading from the host, and is told when there is room again ([`End::peer_ready`]). An inbox holds at most
 //! [`client::INBOX`] frames: what a sender that does not listen puts beyond that is lost, as on a wire.
 //!
-//! Not here yet: `l2tpv3`, `vde`, `bridge`, `netmap`, `vhost-user`, `vhost-vdpa`, `passt`, the default network card.
+//! Not here yet: `l2tpv3`, `vde`, `bridge`, `netmap`, `vhost-user`, `vhost-vdpa`, the default network card.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
 
@@ -16,6 +16,7 @@ mod backends;
 pub mod checksum;
 pub mod client;
 pub mod filter;
+pub mod guest_port;
 mod hostfd;
 mod mac;
 mod nets;
@@ -24,6 +25,7 @@ pub mod offload;
 pub mod user;
 
 pub use client::{Client, End, Frame, Parcel};
+pub use guest_port::GuestPort;
 pub use hw_core::opts::Opts;
 pub use mac::MacAddr;
 pub use nets::{Nets, NicRequest};
@@ -34,5 +36,5 @@ pub use nic::{Busy, MacProp, Nic, NicHandlers, PeerSlot};
 /// # Errors
 /// A key that is both a value and an object.
 pub fn keyval<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> qom::Result<Opts> {
-    Opts::keyval_with(pairs, &["hostfwd", "guestfwd", "dnssearch"])
+    Opts::keyval_with(pairs, &["hostfwd", "guestfwd", "dnssearch", "search", "tcp-ports", "udp-ports", "param"])
 }

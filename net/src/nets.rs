@@ -2,6 +2,7 @@
 
 use crate::backend;
 use crate::client::{Client, End};
+use crate::guest_port::{GuestPort, OpenGuestPort};
 use crate::mac::MacAddr;
 use hw_core::Core;
 use hw_core::event_loop::EventLoop;
@@ -46,6 +47,7 @@ pub struct Nets {
     inner: Mutex<Inner>,
     events: OnceLock<EventLoop>,
     sink: OnceLock<EventFn>,
+    guest_ports: OnceLock<OpenGuestPort>,
     posted: AtomicBool,
     /// Cards take frames only while the machine runs.
     running: AtomicBool,
@@ -65,6 +67,16 @@ impl Nets {
     /// Sets who is told of QMP events; the first one stays.
     pub fn set_event_sink(&self, sink: impl Fn(&'static str, Value) + Send + Sync + 'static) {
         _ = self.sink.set(Box::new(sink));
+    }
+
+    /// Sets who opens character devices for `guestfwd=`; the first one stays.
+    pub fn set_guest_ports(&self, open: impl Fn(&str, &str) -> Result<Box<dyn GuestPort>> + Send + Sync + 'static) {
+        _ = self.guest_ports.set(Box::new(open));
+    }
+
+    pub(crate) fn guest_port(&self, label: &str, device: &str) -> Result<Box<dyn GuestPort>> {
+        let open = self.guest_ports.get();
+        open.ok_or_else(|| Error::generic("this machine has no character devices for guestfwd="))?(label, device)
     }
 
     pub(crate) fn emit(&self, event: &'static str, data: Value) {

@@ -307,6 +307,14 @@ pub fn installer() -> Result<PathBuf> {
     Ok(images)
 }
 
+/// The user-mode network of the host, `passt`, which runs with this machine's C library.
+///
+/// # Errors
+/// The package cannot be fetched.
+pub fn passt() -> Result<PathBuf> {
+    Ok(plain("passt", Suite::Own, "amd64")?.join("usr/bin/passt"))
+}
+
 /// The ACPI compiler and disassembler, `iasl`.
 ///
 /// # Errors

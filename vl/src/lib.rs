@@ -17,6 +17,7 @@ pub mod cpu;
 mod date;
 mod defaults;
 mod firmware;
+mod guestfwd;
 pub mod json;
 pub mod lists;
 pub mod log;

@@ -177,6 +177,11 @@ impl Vm {
             }
         });
         let weak = Arc::downgrade(&vm);
+        vm.nets.set_guest_ports(move |label, device| match weak.upgrade() {
+            Some(vm) => crate::guestfwd::open(&vm, label, device),
+            None => Err(qom::Error::generic("the machine is gone")),
+        });
+        let weak = Arc::downgrade(&vm);
         vm.core.service::<hw::misc::guest_events::GuestEvents>().set_sink(move |event| {
             if let Some(vm) = weak.upgrade() {
                 vm.guest_event(event);

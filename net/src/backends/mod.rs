@@ -3,5 +3,6 @@
 mod address;
 mod datagram;
 mod hub;
+mod passt;
 mod stream;
 mod tap;

@@ -1,8 +1,9 @@
-//! Frames over a stream socket, each after its length in four bytes, the most significant first: `stream`, and `socket` with `connect=`,
-//! `listen=` or a stream's `fd=`. One peer at a time, as on QEMU. Frames that the host does not take at once wait in
-//! memory up to a limit; beyond it they are lost.
+//! Frames over a stream socket, each after its length in four bytes, the most significant first: `stream`, `socket` with `connect=`,
+//! `listen=` or a stream's `fd=`, and what a program does that is started for it (`passt`). One peer at a time, as on QEMU. Frames that
+//! the host does not take at once wait in memory up to a limit; beyond it they are lost.
 
 use super::address::{Address, connect_stream, listen_stream, plain};
+use super::passt::Program;
 use crate::backend::BackendDef;
 use crate::client::{Client, End, Frame, MAX_FRAME, Parcel};
 use crate::nets::Nets;
@@ -13,7 +14,7 @@ use qom::{Error, Result};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde_json::json;
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,6 +25,8 @@ const UNSENT: usize = 4 << 20;
 const SOON: Duration = Duration::from_millis(10);
 /// How long nobody is taken while the host has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After what time a program that ended is started again.
+const RESTART: Duration = Duration::from_millis(100);
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 
@@ -50,6 +53,36 @@ impl Splitter {
     }
 }
 
+/// What the frames go to.
+pub(super) enum Far {
+    /// A socket.
+    At(Address),
+    /// A program that is started for it, and again when it ends.
+    Program(Program),
+}
+
+impl Far {
+    /// As `info network` shows it.
+    fn show(&self) -> String {
+        match self {
+            Self::At(address) => address.show(),
+            Self::Program(program) => program.show(),
+        }
+    }
+
+    fn connect(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::At(address) => connect_stream(address),
+            Self::Program(program) => program.start(),
+        }
+    }
+
+    /// It is there as soon as there is a descriptor.
+    fn is_ready(&self) -> bool {
+        matches!(self, Self::Program(_) | Self::At(Address::Fd(_)))
+    }
+}
+
 struct Conn {
     fd: Arc<OwnedFd>,
     /// The host has not said yet that it is connected.
@@ -72,7 +105,7 @@ pub(super) struct Stream {
     client: Weak<Client>,
     nets: Weak<Nets>,
     events: EventLoop,
-    address: Address,
+    far: Far,
     server: bool,
     reconnect: Option<Duration>,
     /// The type is `stream`: it has events.
@@ -85,27 +118,27 @@ impl Stream {
     fn start(
         nets: &Arc<Nets>,
         client: &Arc<Client>,
-        address: Address,
+        far: Far,
         server: bool,
         reconnect: Option<Duration>,
         modern: bool,
     ) -> Result<Arc<Self>> {
         let events = nets.events()?.clone();
-        let shown = address.show();
         let new = Arc::new_cyclic(|me| Self {
             client: Arc::downgrade(client),
             nets: Arc::downgrade(nets),
             events,
-            address,
+            far,
             server,
             reconnect,
             modern,
             me: me.clone(),
             state: Mutex::default(),
         });
-        if server {
-            let fd = listen_stream(&new.address)
-                .map_err(|e| Error::generic(format!("can't bind to {shown}: {}", plain(&e))))?;
+        if let (true, Far::At(address)) = (server, &new.far) {
+            let shown = address.show();
+            let fd =
+                listen_stream(address).map_err(|e| Error::generic(format!("can't bind to {shown}: {}", plain(&e))))?;
             let fd = Arc::new(fd);
             let me = Arc::downgrade(&new);
             let watch = new.events.watch(fd.clone(), Ready::READ, move |_| {
@@ -116,17 +149,22 @@ impl Stream {
             new.state.lock().listener = Some((fd, watch));
             client.set_info(format!("listening on {shown}"));
         } else if let Err(e) = new.connect()
-            && reconnect.is_none()
+            && (reconnect.is_none() || matches!(new.far, Far::Program(_)))
             && e.kind() != ErrorKind::WouldBlock
         {
-            return Err(Error::generic(format!("can't connect to {shown}: {}", plain(&e))));
+            return Err(match &new.far {
+                Far::At(address) => Error::generic(format!("can't connect to {}: {}", address.show(), plain(&e))),
+                Far::Program(_) => Error::generic(plain(&e)),
+            });
         }
         Ok(new)
     }
 
-    fn connect(&self) -> std::io::Result<()> {
-        let fd = match connect_stream(&self.address) {
+    fn connect(&self) -> io::Result<()> {
+        let fd = match self.far.connect() {
             Ok(fd) => fd,
+            // A program that cannot be started would not be the next time.
+            Err(e) if matches!(self.far, Far::Program(_)) => return Err(e),
             Err(e) => {
                 // A server whose queue is full takes us a little later.
                 let soon = (e.kind() == ErrorKind::WouldBlock).then_some(SOON);
@@ -135,10 +173,26 @@ impl Stream {
             }
         };
         if let Some(client) = self.client.upgrade() {
-            client.set_info(format!("connecting to {}", self.address.show()));
+            client.set_info(format!("connecting to {}", self.far.show()));
         }
-        self.take(fd, !matches!(self.address, Address::Fd(_)));
+        self.take(fd, !self.far.is_ready());
         Ok(())
+    }
+
+    /// Connects again. Starting a program takes its time: that is done beside the loop.
+    fn connect_again(self: Arc<Self>) {
+        if let Far::At(_) = self.far {
+            _ = self.connect();
+            return;
+        }
+        let start = move || {
+            if let Err(e) = self.connect() {
+                tracing::error!("{}", plain(&e));
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("passt".into()).spawn(start) {
+            tracing::error!("no thread to start passt again: {e}");
+        }
     }
 
     fn retry(&self, delay: Option<Duration>) {
@@ -146,7 +200,7 @@ impl Stream {
         let me = self.me.clone();
         let timer = self.events.after(delay, move || {
             if let Some(s) = me.upgrade() {
-                _ = s.connect();
+                s.connect_again();
             }
         });
         let mut s = self.state.lock();
@@ -193,10 +247,14 @@ impl Stream {
 
     fn connected(&self) {
         let Some(client) = self.client.upgrade() else { return };
-        let shown = self.address.show();
-        client.set_info(if self.server { format!("connection on {shown}") } else { format!("connected to {shown}") });
-        if let (true, Some(nets)) = (self.modern, self.nets.upgrade()) {
-            nets.emit("NETDEV_STREAM_CONNECTED", json!({"netdev-id": client.name(), "addr": self.address.qapi()}));
+        let shown = self.far.show();
+        client.set_info(match (&self.far, self.server) {
+            (Far::Program(_), _) => format!("stream,connected to {shown}"),
+            (_, true) => format!("connection on {shown}"),
+            (_, false) => format!("connected to {shown}"),
+        });
+        if let (true, Some(nets), Far::At(address)) = (self.modern, self.nets.upgrade(), &self.far) {
+            nets.emit("NETDEV_STREAM_CONNECTED", json!({"netdev-id": client.name(), "addr": address.qapi()}));
         }
     }
 
@@ -210,10 +268,23 @@ impl Stream {
             }
         });
         let conn = Conn { fd, pending, watch, input: Splitter::default(), output: VecDeque::new() };
-        let old = self.state.lock().conn.replace(conn);
+        let (old, closed) = {
+            let mut s = self.state.lock();
+            // (Closed while a program was starting: nobody would end that one.)
+            if s.closed { (Some(conn), true) } else { (s.conn.replace(conn), false) }
+        };
         drop(old);
+        if closed {
+            return self.end_program();
+        }
         if !pending && !self.server {
             self.connected();
+        }
+    }
+
+    fn end_program(&self) {
+        if let Far::Program(program) = &self.far {
+            program.end();
         }
     }
 
@@ -229,8 +300,9 @@ impl Stream {
         let Some(old) = old else { return };
         let was_there = !old.pending;
         drop(old);
+        self.end_program();
         if let Some(client) = self.client.upgrade() {
-            let shown = self.address.show();
+            let shown = self.far.show();
             client.set_info(if self.server { format!("listening on {shown}") } else { "disconnected".into() });
             if let (true, true, Some(nets)) = (self.modern, was_there, self.nets.upgrade()) {
                 nets.emit("NETDEV_STREAM_DISCONNECTED", json!({"netdev-id": client.name()}));
@@ -345,7 +417,8 @@ impl End for Stream {
         let old = (s.listener.take(), s.conn.take(), s.timer.take());
         drop(s);
         drop(old);
-        if let (true, Address::Unix(path)) = (self.server, &self.address) {
+        self.end_program();
+        if let (true, Far::At(Address::Unix(path))) = (self.server, &self.far) {
             _ = std::fs::remove_file(path);
         }
     }
@@ -358,12 +431,17 @@ fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<d
     if server && reconnect.is_some() {
         return Err(Error::generic("'reconnect-ms' option is incompatible with socket in server mode"));
     }
-    Ok(Stream::start(nets, client, address, server, reconnect, true)?)
+    Ok(Stream::start(nets, client, Far::At(address), server, reconnect, true)?)
 }
 
 /// `socket,listen=` and `socket,connect=`.
 pub(super) fn legacy(nets: &Arc<Nets>, client: &Arc<Client>, at: Address, server: bool) -> Result<Arc<dyn End>> {
-    Ok(Stream::start(nets, client, at, server, None, false)?)
+    Ok(Stream::start(nets, client, Far::At(at), server, None, false)?)
+}
+
+/// `passt`: with a program, which is started again when it has ended.
+pub(super) fn with_program(nets: &Arc<Nets>, client: &Arc<Client>, program: Program) -> Result<Arc<dyn End>> {
+    Ok(Stream::start(nets, client, Far::Program(program), false, Some(RESTART), false)?)
 }
 
 inventory::submit! { BackendDef { name: "stream", open } }

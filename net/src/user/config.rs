@@ -5,12 +5,20 @@ use qom::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// An address of the virtual network forwarded to the host, or to a program.
+/// Where connections to an address of the virtual network lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Shell command started for each connection.
+    Command(String),
+    /// A character device, as `-serial` takes it, which is there from the start.
+    Device(String),
+}
+
+/// An address of the virtual network forwarded to a program or a character device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GuestForward {
     pub at: (Ipv4Addr, u16),
-    /// Shell command started for each connection.
-    pub command: String,
+    pub to: Target,
 }
 
 /// A port of the host that leads into the guest.
@@ -235,7 +243,7 @@ pub fn host_end(text: &str) -> Result<(bool, SocketAddr), &'static str> {
     Ok((udp, SocketAddr::new(host, port)))
 }
 
-/// `tcp:SERVER:PORT-cmd:COMMAND`.
+/// `tcp:SERVER:PORT-cmd:COMMAND`, `tcp:SERVER:PORT-DEVICE`.
 fn guest_forward(
     text: &str,
     host: Ipv4Addr,
@@ -251,10 +259,11 @@ fn guest_forward(
     if !is_inside(server) || server == dns || (server == host && port == 0) {
         return Err(bad(format!("Conflicting/invalid host:port in guest forwarding rule '{text}'")));
     }
-    let command = to.strip_prefix("cmd:").ok_or_else(|| {
-        bad(format!("guest forwarding rule '{text}': only 'cmd:' targets are built yet, no character devices"))
-    })?;
-    Ok(GuestForward { at: (server, port), command: command.to_owned() })
+    let to = match to.strip_prefix("cmd:") {
+        Some(command) => Target::Command(command.to_owned()),
+        None => Target::Device(to.to_owned()),
+    };
+    Ok(GuestForward { at: (server, port), to })
 }
 
 #[cfg(test)]
@@ -306,7 +315,10 @@ mod tests {
     #[test]
     fn forwarding_rules_are_read() {
         let c = parsed(&[("guestfwd", "tcp:10.0.2.100:80-cmd:cat")]).unwrap();
-        assert_eq!(c.guest_forwards[0].command, "cat");
+        assert_eq!(c.guest_forwards[0].to, Target::Command("cat".into()));
+        let c = parsed(&[("guestfwd", "tcp::80-tcp:127.0.0.1:4-2")]).unwrap();
+        let forward = &c.guest_forwards[0];
+        assert_eq!((forward.at.0, &forward.to), (c.host, &Target::Device("tcp:127.0.0.1:4-2".into())));
         let r = c.host_forward("tcp:127.0.0.1:5555-:22").unwrap();
         assert_eq!((r.host.to_string(), r.guest.to_string()), ("127.0.0.1:5555".into(), "10.0.2.15:22".into()));
         assert!(c.host_forward("udp::53-10.0.2.16:53").unwrap().udp);

@@ -7,11 +7,12 @@
 //! Bounds: `tcp::MAX_FLOWS` connections, of which `tcp::HALF_OPEN` not yet established; `udp::MAX_FLOWS` UDP and ping sockets;
 //! a connection's buffers are fixed; nothing is kept for packets that belong to nothing.
 //!
-//! Not here: fragments from the guest are not put together; DHCPv6; `smb`; `guestfwd` to a character device.
+//! Not here: fragments from the guest are not put together; DHCPv6; `smb`.
 
 mod config;
 mod dhcp;
 mod icmp;
+mod recent;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,10 @@ mod wire;
 use crate::MacAddr;
 use crate::backend::BackendDef;
 use crate::client::{Client, End, Frame, Parcel, takes};
+use crate::guest_port::GuestPort;
 use crate::nets::Nets;
 use crate::offload;
-use config::{Config, HostForward, host_end};
+use config::{Config, HostForward, Target, host_end};
 use hw_core::event_loop::{EventLoop, HostTimer, Ready, Watch};
 use hw_core::opts::Opts;
 use parking_lot::Mutex;
@@ -63,6 +65,8 @@ struct Shared {
     out: Vec<Parcel>,
     guests: HashMap<IpAddr, MacAddr>,
     resolver: Option<IpAddr>,
+    /// Character devices of `guestfwd=` rules.
+    ports: HashMap<SocketAddr, Box<dyn GuestPort>>,
     ident: u16,
     /// The guest's card cannot take more.
     blocked: bool,
@@ -465,6 +469,13 @@ fn resolver() -> Option<IpAddr> {
 fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<dyn End>> {
     let config = Config::take(opts)?;
     let events = nets.events()?.clone();
+    let mut ports = HashMap::new();
+    for forward in &config.guest_forwards {
+        if let Target::Device(device) = &forward.to {
+            let label = format!("guestfwd.tcp.{}", forward.at.1);
+            ports.insert(SocketAddr::from(forward.at), nets.guest_port(&label, device)?);
+        }
+    }
     client.set_info(format!("net={},restrict={}", config.net, if config.restrict { "on" } else { "off" }));
     let rules = config.host_forwards.clone();
     client.set_takes(takes::CHECKSUM | takes::TCPV4 | takes::TCPV6);
@@ -478,6 +489,7 @@ fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<d
                 out: vec![],
                 guests: HashMap::new(),
                 resolver: resolver(),
+                ports,
                 ident: 0,
                 blocked: false,
             },

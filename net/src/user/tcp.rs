@@ -2,6 +2,8 @@
 //! sees refusals. Each has a stack of its own, so that a segment costs the same however many connections there are.
 
 use super::Shared;
+use super::config::Target;
+use super::recent::Recent;
 use super::wire::{self, MTU, Packet, flag};
 use hw_core::event_loop::{Ready, Watch};
 use rustix::net::{
@@ -29,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(75);
 const BUFFERS: [(usize, usize); 3] = [(128, 256 << 10), (1024, 32 << 10), (MAX_FLOWS, 8 << 10)];
 /// How long the host may leave unread what a guest sent that has closed the connection.
 const LINGER: Duration = Duration::from_secs(120);
+/// How long a guest may say nothing of what it was sent: what Linux does by default. (One that waits for nothing may be silent for ever.)
+const SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Segments of one connection before another has its turn.
 const TURN: usize = 64;
 /// How long an acknowledgement waits for data that goes the same way; that of a whole segment does not wait.
@@ -118,6 +122,8 @@ pub struct Inner {
 }
 
 struct Flow {
+    /// It was made outside.
+    forwarded: bool,
     host: Arc<OwnedFd>,
     watch: Watch,
     /// The segment that opened it; the host is not connected yet.
@@ -135,6 +141,8 @@ struct Flow {
     broken: bool,
     /// When both ends had closed it.
     closed_at: Option<Instant>,
+    /// Since when the guest has not acknowledged all that it was sent, and has not said anything either.
+    unanswered: Option<Instant>,
     deadline: Option<Instant>,
     /// A program started for it.
     child: Option<std::process::Child>,
@@ -160,6 +168,8 @@ pub struct Tcp {
     waiting: BTreeSet<Key>,
     deadlines: BTreeSet<(Instant, Key)>,
     half_open: usize,
+    /// Connections from outside that are over.
+    recent: Recent,
     /// Bytes of segments that came while the guest takes nothing.
     held: usize,
     start: Instant,
@@ -175,6 +185,7 @@ impl Default for Tcp {
             waiting: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             half_open: 0,
+            recent: Recent::default(),
             held: 0,
             start: Instant::now(),
             seed: now.as_nanos() as u64,
@@ -242,7 +253,7 @@ impl Inner {
         socket.set_nagle_enabled(false);
         // An answer that comes at once takes the acknowledgement along: the guest has a packet less to look at.
         socket.set_ack_delay(Some(ACK_DELAY));
-        socket.set_timeout(Some(smoltcp::time::Duration::from_secs(120)));
+        // (No time-out of smoltcp's: it ends connections on which nothing is said, though both ends are there.)
         let remote = IpEndpoint::from(key.remote);
         match opening {
             Some(segment) => {
@@ -282,6 +293,13 @@ impl Inner {
         self.iface.poll(now, &mut self.link, &mut self.sockets);
     }
 
+    /// Whether the guest has not acknowledged all that it was sent.
+    fn waits(&mut self) -> bool {
+        let socket = self.socket();
+        let ending = matches!(socket.state(), tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck);
+        ending || socket.send_queue() > 0
+    }
+
     pub fn socket(&mut self) -> &mut tcp::Socket<'static> {
         self.sockets.get_mut(self.handle)
     }
@@ -302,6 +320,24 @@ impl Tcp {
     #[cfg(test)]
     pub fn len(&self) -> (usize, usize) {
         (self.flows.len(), self.half_open)
+    }
+
+    /// Connections from outside that are over.
+    #[cfg(test)]
+    pub fn recent(&mut self) -> &mut Recent {
+        &mut self.recent
+    }
+
+    /// All that happened was so much earlier.
+    #[cfg(test)]
+    pub fn pass(&mut self, time: Duration) {
+        self.start -= time;
+        for f in self.flows.values_mut() {
+            f.born -= time;
+            f.unanswered = f.unanswered.map(|at| at - time);
+        }
+        let keys: Vec<_> = self.flows.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.wake(key));
     }
 
     /// Whether a connection has bytes that the host does not take.
@@ -347,8 +383,11 @@ impl Tcp {
 
     fn remove(&mut self, key: Key) {
         self.set_deadline(key, None);
-        if self.flows.remove(&key).is_some_and(|f| !f.established) {
+        let Some(flow) = self.flows.remove(&key) else { return };
+        if !flow.established {
             self.half_open = self.half_open.saturating_sub(1);
+        } else if flow.forwarded {
+            self.recent.add(key, Instant::now());
         }
     }
 
@@ -368,6 +407,7 @@ impl Tcp {
                         return; // TCP sends it again
                     }
                     inner.link.rx.push_back(p.whole.to_vec());
+                    flow.unanswered = None;
                     self.wake(key);
                 }
                 // (The same segment again changes nothing.)
@@ -382,9 +422,13 @@ impl Tcp {
         if self.flows.len() >= MAX_FLOWS || self.half_open >= HALF_OPEN || seg.src_port == 0 || seg.dst_port == 0 {
             return;
         }
-        let program_of = s.config.guest_forwards.iter().find(|f| SocketAddr::from(f.at) == key.remote);
-        let host = match (program_of, s.translate(key.remote)) {
-            (Some(f), _) => program(&f.command).map(|(fd, child)| (fd, false, Some(child))),
+        let forward = s.config.guest_forwards.iter().find(|f| SocketAddr::from(f.at) == key.remote);
+        let host = match (forward.map(|f| &f.to), s.translate(key.remote)) {
+            (Some(Target::Command(command)), _) => program(command).map(|(fd, child)| (fd, false, Some(child))),
+            (Some(Target::Device(_)), _) => match s.ports.get(&key.remote) {
+                Some(port) => port.connect().map(|fd| (fd, true, None)),
+                None => return Self::refuse(s, p, &seg),
+            },
             (None, Some(to)) => connect(to).map(|(fd, done)| (fd, done, None)),
             // A closed network answers nothing.
             (None, None) if s.config.restrict => return,
@@ -421,6 +465,7 @@ impl Tcp {
             }
         });
         let flow = Flow {
+            forwarded: !waits,
             host,
             watch,
             opening,
@@ -433,6 +478,7 @@ impl Tcp {
             host_shut: false,
             broken: false,
             closed_at: None,
+            unanswered: None,
             deadline: None,
             child,
         };
@@ -458,7 +504,8 @@ impl Tcp {
                 from.ip().is_loopback() || from.ip().is_ipv4() != guest.ip().is_ipv4() || s.config.contains(from.ip());
             let ip = if hidden { s.config.host_for(guest.ip()) } else { from.ip() };
             let mut key = Key { guest, remote: SocketAddr::new(ip, from.port()) };
-            while self.flows.contains_key(&key) {
+            self.recent.forget(Instant::now());
+            while self.flows.contains_key(&key) || self.recent.contains(&key) {
                 key.remote.set_port(key.remote.port().wrapping_add(1).max(1));
             }
             if self.flows.len() >= MAX_FLOWS || self.half_open >= HALF_OPEN {
@@ -526,7 +573,8 @@ impl Tcp {
     fn turn(&mut self, s: &mut Shared, key: Key) {
         let (now, clock) = (self.now(), Instant::now());
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        if !flow.established && clock.duration_since(flow.born) >= PATIENCE {
+        let silent = flow.unanswered.is_some_and(|since| clock.duration_since(since) >= SILENCE);
+        if silent || !flow.established && clock.duration_since(flow.born) >= PATIENCE {
             if let Some(inner) = &mut flow.inner {
                 inner.socket().abort();
                 inner.poll(now);
@@ -552,6 +600,7 @@ impl Tcp {
         let next = inner.iface.poll_delay(now, &inner.sockets);
         let state = inner.socket().state();
         let open = !matches!(state, tcp::State::Listen | tcp::State::SynSent | tcp::State::SynReceived);
+        let waits = inner.waits();
         let space = inner.socket().can_send();
         let unread = inner.socket().can_recv();
         // A connection is over when the host has all that the guest sent before it closed.
@@ -577,7 +626,9 @@ impl Tcp {
         let patience = flow.born + PATIENCE;
         let next = next.map(|d| clock + Duration::from_micros(d.total_micros()));
         let at = if established { next } else { next.map_or(Some(patience), |n| Some(n.min(patience))) };
-        let at = [at, given_up].into_iter().flatten().min();
+        flow.unanswered = waits.then(|| flow.unanswered.unwrap_or(clock));
+        let silence = flow.unanswered.map(|since| since + SILENCE);
+        let at = [at, given_up, silence].into_iter().flatten().min();
         if again {
             self.wake(key);
         }

@@ -248,6 +248,45 @@ fn bytes_go_both_ways(at: &str, guest: IpAddr, host: IpAddr) {
 }
 
 #[test]
+fn silence_ends_a_connection_only_when_something_is_unanswered() {
+    let rig = Rig::new(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let key = Key { guest: SocketAddr::new(HOST, port), remote: SocketAddr::new(GUEST, 4002) };
+    let mut inner = Inner::new(key, 0, 7, Stamp::from_micros(0), None).unwrap();
+    rig.tcp(&mut inner, |i| i.socket().may_send() && rig.user(|s| s.tcp.len()) == (1, 0));
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Nobody says anything for an hour; then both do.
+    rig.user(|s| s.tcp.pass(Duration::from_secs(3600)));
+    rig.nets.find("n").unwrap().end().unwrap().peer_ready();
+    assert_eq!(rig.user(|s| s.tcp.len()), (1, 0), "it is still there");
+    server.write_all(b"are you there?").unwrap();
+    let mut got = vec![];
+    rig.tcp(&mut inner, |i| {
+        let s = i.socket();
+        while s.can_recv() {
+            s.recv(|b| (b.len(), got.extend_from_slice(b))).unwrap();
+        }
+        got == b"are you there?" && s.send_slice(b"yes").is_ok()
+    });
+    let mut answer = [0; 3];
+    (0..20).for_each(|_| rig.turn());
+    server.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"yes");
+    // What the guest does not acknowledge is not kept for ever.
+    server.write_all(b"and now?").unwrap();
+    (0..20).for_each(|_| rig.turn());
+    rig.user(|s| s.tcp.pass(Duration::from_secs(600)));
+    rig.nets.find("n").unwrap().end().unwrap().peer_ready();
+    assert_eq!(rig.user(|s| s.tcp.len()), (1, 0), "it may take its time");
+    rig.user(|s| s.tcp.pass(Duration::from_secs(600)));
+    rig.nets.find("n").unwrap().end().unwrap().peer_ready();
+    assert_eq!(rig.user(|s| s.tcp.len()), (0, 0));
+    assert!(server.read(&mut answer).map_or(true, |n| n == 0), "the host's end is closed");
+}
+
+#[test]
 fn what_the_host_has_not_read_outlives_the_connection() {
     let rig = Rig::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -378,6 +417,7 @@ fn forwarded_ports_lead_into_the_guest() {
     let p = wire::parse_v4(&packet).unwrap();
     let s = wire::segment(p.payload).unwrap();
     assert_eq!((p.src, s.dst_port, s.flags), (HOST, 22, flag::SYN));
+    let s_port = s.src_port;
     let key = Key { guest: SocketAddr::new(HOST, s.src_port), remote: SocketAddr::new(GUEST, 22) };
     let mut inner = Inner::new(key, 0, 9, Stamp::from_micros(0), Some(packet)).unwrap();
     host.write_all(b"hello").unwrap();
@@ -393,6 +433,28 @@ fn forwarded_ports_lead_into_the_guest() {
     host.set_nonblocking(true).unwrap();
     rig.tcp(&mut inner, |_| host.read_exact(&mut answer).is_ok());
     assert_eq!(&answer, b"welcome");
+    // Over, and remembered.
+    drop(host);
+    rig.tcp(&mut inner, |i| {
+        i.socket().close();
+        rig.user(|s| s.tcp.len()) == (0, 0)
+    });
+    let key = |from: u16| Key { guest: SocketAddr::new(GUEST, 22), remote: SocketAddr::new(HOST, from) };
+    assert!(rig.user(|s| s.tcp.recent().contains(&key(s_port))));
+    // A port from which one came that the guest may still know is not used: the guest would take the next one for a part of the old.
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let kind = rustix::net::SocketType::STREAM;
+    let again = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, flags, None).unwrap();
+    rustix::net::bind(&again, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let from = SocketAddr::try_from(rustix::net::getsockname(&again).unwrap()).unwrap().port();
+    rig.user(|s| s.tcp.recent().add(key(from), Instant::now()));
+    rig.frames();
+    rustix::net::connect(&again, &SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    let source = rig.wait(|f| {
+        let p = wire::parse_v4(f.get(14..)?).filter(|p| p.proto == wire::TCP)?;
+        wire::segment(p.payload).filter(|s| s.flags == flag::SYN).map(|s| s.src_port)
+    });
+    assert!(source != from && source != s_port, "{source} after {from} and {s_port}");
 }
 
 /// Frames of any length and content: nothing panics, nothing piles up, nothing leaves, and the network still works.

@@ -23,6 +23,8 @@ struct Session {
     file: File,
     size: u64,
     block: usize,
+    /// The last block that was sent, counted from 1. On the wire numbers have 16 bits and begin again at 0.
+    sent: u64,
 }
 
 /// The transfers.
@@ -46,7 +48,13 @@ fn open(root: &Path, name: &str) -> Option<File> {
 }
 
 impl Session {
-    /// Block `n`, from 1, counted as far as 16 bits go: `after` is where the file was when it wrapped.
+    /// Which block `number` is: one of the 32,768 up to the last that was sent. `None`: none that was sent.
+    fn acknowledged(&self, number: u16) -> Option<u64> {
+        let back = (self.sent as u16).wrapping_sub(number);
+        self.sent.checked_sub(back.into()).filter(|_| back < 0x8000)
+    }
+
+    /// Block `n`, from 1.
     fn data(&self, n: u64) -> Option<Vec<u8>> {
         let at = (n.checked_sub(1)?).checked_mul(self.block as u64)?;
         let len = usize::try_from(self.size.checked_sub(at)?.min(self.block as u64)).ok()?;
@@ -63,11 +71,13 @@ impl Tftp {
             RRQ => self.start(root, peer, request.get(2..)?),
             ACK => {
                 let n = word(request, 2)?;
-                let s = self.0.iter().find(|s| s.peer == peer)?;
-                // Block numbers wrap in long files; a client acknowledges the one that was sent last, which the file's size bounds.
-                let next = u64::from(n) + 1;
+                let s = self.0.iter_mut().find(|s| s.peer == peer)?;
+                let next = s.acknowledged(n)? + 1;
                 match s.data(next) {
-                    Some(data) => Some(data),
+                    Some(data) => {
+                        s.sent = s.sent.max(next);
+                        Some(data)
+                    }
                     None => {
                         self.0.retain(|s| s.peer != peer);
                         None
@@ -103,10 +113,8 @@ impl Tftp {
                 _ => {}
             }
         }
-        if size / block as u64 >= 0xffff {
-            return Some(error(0, "File too long for this block size"));
-        }
-        let session = Session { peer, file, size, block };
+        let sent = u64::from(accepted.is_empty());
+        let session = Session { peer, file, size, block, sent };
         let first =
             if accepted.is_empty() { session.data(1) } else { Some([&OACK.to_be_bytes()[..], &accepted].concat()) };
         if self.0.len() >= SESSIONS {
@@ -120,6 +128,26 @@ impl Tftp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn block_numbers_begin_again_in_long_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..70_000 * 8 + 3u32).map(|n| (n / 8 * 7 + n) as u8).collect();
+        std::fs::write(dir.path().join("f"), &content).unwrap();
+        let (mut t, peer) = (Tftp::default(), SocketAddr::from(([10, 0, 2, 15], 2000)));
+        let ack = |n: u16| [&ACK.to_be_bytes()[..], &n.to_be_bytes()].concat();
+        assert!(t.answer(Some(dir.path()), peer, b"\0\x01f\0octet\0blksize\x008\0").unwrap().starts_with(&[0, 6]));
+        let (mut got, mut n) = (Vec::<u8>::new(), 0u16);
+        while let Some(data) = t.answer(Some(dir.path()), peer, &ack(n)) {
+            n = n.wrapping_add(1);
+            assert_eq!(data[2..4], n.to_be_bytes());
+            got.extend(&data[4..]);
+            // One that is not there yet is nothing, the one before is what it was.
+            assert_eq!(t.answer(Some(dir.path()), peer, &ack(n.wrapping_add(1))), None);
+            assert_eq!(t.answer(Some(dir.path()), peer, &ack(n.wrapping_sub(1))), Some(data));
+        }
+        assert!(got == content, "{} of {}", got.len(), content.len());
+    }
 
     #[test]
     fn files_are_sent_block_by_block_and_others_are_not_there() {

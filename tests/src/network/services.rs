@@ -8,9 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -63,6 +65,26 @@ impl Drop for Iperf {
     }
 }
 
+/// A server that says what it hears in capitals, and at the end what it heard; its port. It takes one connection.
+fn shouter() -> Result<(JoinHandle<std::io::Result<String>>, u16)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let port = listener.local_addr()?.port();
+    let serve = move || {
+        let (mut stream, _) = listener.accept()?;
+        let (mut heard, mut buf) = (String::new(), [0; 100]);
+        loop {
+            let n = stream.read(&mut buf)?;
+            if n == 0 {
+                return Ok(heard);
+            }
+            let text = String::from_utf8_lossy(&buf[..n]);
+            stream.write_all(text.to_uppercase().as_bytes())?;
+            heard.push_str(&text);
+        }
+    };
+    Ok((std::thread::spawn(serve), port))
+}
+
 /// What the host's name server says of a name: its IPv4 addresses; none: there is no such name.
 fn resolve(name: &str) -> Result<BTreeSet<Ipv4Addr>> {
     let text = fs::read_to_string("/etc/resolv.conf").context("/etc/resolv.conf")?;
@@ -104,6 +126,7 @@ pub fn services(qomet: &Path, mebibytes: usize, mut say: impl FnMut(&str)) -> Re
         [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|ip| serve((ip, 0).into(), data.clone()));
     let (four, six, port) = (four?, six?, free_port()?);
     let _iperf = Iperf::start(&root, port)?;
+    let (shouter, device) = shouter()?;
     let folder = tempfile::tempdir()?;
     // Block numbers have 16 bits, blocks 512 bytes unless something else is agreed on.
     let file = noise(if mebibytes >= 64 { 65_540 * 512 + 7 } else { 30_000 * 512 / 8 + 7 });
@@ -120,6 +143,7 @@ pub fn services(qomet: &Path, mebibytes: usize, mut say: impl FnMut(&str)) -> Re
          {look_up}\
          tftp -g -r boot.img -l /tmp/boot 10.0.2.2 || echo NO tftp\n\
          echo TFTP $(md5sum < /tmp/boot); rm -f /tmp/boot\n\
+         echo CHARDEV $( (echo one; sleep 1) | nc 10.0.2.100 7) $( (echo two; sleep 1) | nc 10.0.2.100 7)\n\
          echo WGET4 $({wget} -q -O - http://10.0.2.2:{four}/ | md5sum)\n\
          echo WGET6 $({wget} -q -O - 'http://[fec0::2]:{six}/' | md5sum)\n\
          {iperf} -c 10.0.2.2 -p {port} -t 2 > /tmp/up || echo NO iperf up: $(cat /tmp/up)\n\
@@ -131,13 +155,20 @@ pub fn services(qomet: &Path, mebibytes: usize, mut say: impl FnMut(&str)) -> Re
         lease_commands()
     );
     let linux = busybox("soak-services.cpio", &script, &programs(&root, &["iperf3", "wget"])?)?;
-    let netdev = format!("user,id=n,hostname=box,tftp={}", folder.path().display());
+    let netdev = format!(
+        "user,id=n,hostname=box,tftp={},guestfwd=tcp:10.0.2.100:7-tcp:127.0.0.1:{device}",
+        folder.path().display()
+    );
     let mut guest = start(qomet, &linux, &netdev, "52:54:00:ab:cd:ef")?;
     let end = guest.find_line(LIMIT, |l| l.starts_with("UDP"));
     end.with_context(|| format!("the guest said last:\n{}", guest.last_lines(20)))?;
     let (code, console) = guest.finish(LIMIT);
     ensure!(code == Some(0) && !console.contains("NO "), "{console}");
     ensure!(said(&console, "LEASE ")? == "10.0.2.15 10.0.2.2 10.0.2.3 box", "{console}");
+    // Connections that lead to a character device: one device for all of them.
+    ensure!(said(&console, "CHARDEV ")? == "ONE TWO", "{console}");
+    let heard = shouter.join().map_err(|_| anyhow::anyhow!("the device's server failed"))??;
+    ensure!(heard == "one\ntwo\n", "the device heard {heard:?}");
     for ping in ["PING4 ", "PING6 "] {
         ensure!(said(&console, ping)?.starts_with("3 packets transmitted, 3 packets received"), "{console}");
     }

@@ -21,6 +21,8 @@ const PIECE: usize = 64 << 10;
 /// The host gives no port.
 pub fn start() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("a port for the network workloads")?;
+    // (The standard library's queue has room for 128: of thousands at once most would try again a second later.)
+    rustix::net::listen(&listener, 4096)?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
         for stream in listener.incoming() {

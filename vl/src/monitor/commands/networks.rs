@@ -43,6 +43,43 @@ const USER: &[Member] = &[
     opt("tftp-server-name", Ty::Str),
 ];
 
+const PASST: &[Member] = &[
+    opt("path", Ty::Str),
+    opt("quiet", Ty::Bool),
+    opt("vhost-user", Ty::Bool),
+    opt("mtu", Ty::Int),
+    opt("address", Ty::Str),
+    opt("netmask", Ty::Str),
+    opt("mac", Ty::Str),
+    opt("gateway", Ty::Str),
+    opt("interface", Ty::Str),
+    opt("outbound", Ty::Str),
+    opt("outbound-if4", Ty::Str),
+    opt("outbound-if6", Ty::Str),
+    opt("dns", Ty::Str),
+    opt("search", TEXTS),
+    opt("fqdn", Ty::Str),
+    opt("dhcp-dns", Ty::Bool),
+    opt("dhcp-search", Ty::Bool),
+    opt("map-host-loopback", Ty::Str),
+    opt("map-guest-addr", Ty::Str),
+    opt("dns-forward", Ty::Str),
+    opt("dns-host", Ty::Str),
+    opt("tcp", Ty::Bool),
+    opt("udp", Ty::Bool),
+    opt("icmp", Ty::Bool),
+    opt("dhcp", Ty::Bool),
+    opt("ndp", Ty::Bool),
+    opt("dhcpv6", Ty::Bool),
+    opt("ra", Ty::Bool),
+    opt("freebind", Ty::Bool),
+    opt("ipv4", Ty::Bool),
+    opt("ipv6", Ty::Bool),
+    opt("tcp-ports", TEXTS),
+    opt("udp-ports", TEXTS),
+    opt("param", TEXTS),
+];
+
 /// Names of the kinds of backend.
 fn kinds() -> Vec<&'static str> {
     net::backend::all().iter().map(|d| d.name).collect()
@@ -54,6 +91,7 @@ static ADD: Union = Union {
     variants: &[
         ("dgram", &[opt("local", ADDRESS), opt("remote", ADDRESS)]),
         ("hubport", &[req("hubid", Ty::Int), opt("netdev", Ty::Str)]),
+        ("passt", PASST),
         (
             "socket",
             &[
