@@ -605,7 +605,7 @@ impl<T: Target> Vcpu<T> {
         }
         n.counters.decoded += 1;
         let group = n.group.clone();
-        let len = p.decode(&group, host, n.mode, off, fetch);
+        let len = p.decode(&group, host, n.mode, off, fetch, |i| jc_forget(env, i));
         if p.is_large(&group) {
             self.owner.shared().ask(request::SHED)
         }

@@ -549,8 +549,7 @@ impl<T: Target> Pages<T> {
         }
     }
 
-    /// Decodes a run at `off` of the page at `host`; `fetch` as for [`attach`](Self::attach). Bytes of its instructions. (No jump cache entry
-    /// knows a page that is new.)
+    /// Decodes a run at `off` of the page at `host`; `fetch` and `forget` as for [`attach`](Self::attach). Bytes of its instructions.
     pub fn decode(
         &mut self,
         group: &Group,
@@ -558,6 +557,7 @@ impl<T: Target> Pages<T> {
         mode: u32,
         off: u16,
         fetch: impl Fn(usize, usize, &mut [u8]),
+        mut forget: impl FnMut(usize),
     ) -> usize {
         let start = off as usize;
         let mut buf = [0; BYTES];
@@ -581,9 +581,10 @@ impl<T: Target> Pages<T> {
         let new = !self.map.contains_key(&(host, mode));
         self.build(host, mode, off, items, end);
         if new && let Some(j) = self.jit() {
-            // What was compiled for it before, by other vCPUs or before its page was overwritten.
+            // What was compiled for it before, by other vCPUs or before its page was overwritten. (Some of it begins in the page before,
+            // of which there may be jump cache entries.)
             for r in j.regions(host, mode) {
-                self.attach(group, &r, &fetch, |_| ())
+                self.attach(group, &r, &fetch, &mut forget)
             }
         }
         len

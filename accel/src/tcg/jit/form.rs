@@ -250,10 +250,14 @@ impl<T: Target> Plan<T> {
         post.reverse();
         post
     }
-    /// By block, whether ways meet there that all come from blocks before it, in that order, and none from outside.
-    pub fn joins(&self) -> Vec<bool> {
+    /// By block, its place in [`order`](Self::order): each way round has an edge that does not lead to a later place.
+    pub fn places(&self) -> Vec<usize> {
         let mut place = vec![usize::MAX; self.blocks.len()];
         self.order().into_iter().enumerate().for_each(|(i, b)| place[b] = i);
+        place
+    }
+    /// By block, whether ways meet there that all come from earlier places, and none from outside.
+    pub fn joins(&self, place: &[usize]) -> Vec<bool> {
         let mut joins: Vec<_> = self.blocks.iter().map(|s| !s.entry).collect();
         for (b, s) in self.blocks.iter().enumerate() {
             for e in [s.taken, s.next] {

@@ -26,7 +26,6 @@ use std::{
 struct Way {
     block: Block,
     from: State,
-    off: u16,
     to: Edge,
     /// Control always goes this way at its end of the block.
     always: bool,
@@ -50,6 +49,8 @@ struct Lower<'a, 'b, T: Target> {
     blocks: Vec<Block>,
     /// What blocks with one edge go on with.
     states: HashMap<usize, State>,
+    /// Places of blocks in the order they are lowered in.
+    place: Vec<usize>,
     /// Which blocks can be joins, and what has come to those so far.
     joins: Vec<bool>,
     joined: HashMap<usize, Join>,
@@ -117,6 +118,8 @@ pub(super) fn lower<T: Target>(
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
         !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
     });
+    let place = plan.places();
+    let joins = plan.joins(&place);
     let mut l = Lower {
         c,
         plan,
@@ -124,7 +127,8 @@ pub(super) fn lower<T: Target>(
         stubs,
         blocks,
         states: HashMap::new(),
-        joins: plan.joins(),
+        place,
+        joins,
         joined: HashMap::new(),
         kinds: HashMap::new(),
         ways: Vec::new(),
@@ -182,9 +186,8 @@ impl<T: Target> Lower<'_, '_, T> {
         }
         if open && let Some(to) = shape.next {
             // (Falls into another block, or leaves.)
-            let off = self.c.off;
             self.c.compare_now(None);
-            let t = self.edge(to, off, true);
+            let t = self.edge(to, true);
             self.c.b.ins().jump(t, &[]);
         }
         self.ways_out();
@@ -233,13 +236,13 @@ impl<T: Target> Lower<'_, '_, T> {
             }
             Flow::Goto => {
                 c.s.done += 1;
-                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off, true);
+                let t = self.edge(shape.taken.expect("a direct branch has a target"), true);
                 self.c.b.ins().jump(t, &[]);
             }
             Flow::If(cond) => {
                 c.s.done += 1;
-                let t = self.edge(shape.taken.expect("a direct branch has a target"), i.off, false);
-                let n = self.edge(shape.next.expect("a conditional branch may go on"), i.off, false);
+                let t = self.edge(shape.taken.expect("a direct branch has a target"), false);
+                let n = self.edge(shape.next.expect("a conditional branch may go on"), false);
                 self.c.b.ins().brif(cond, t, &[], n, &[]);
             }
             Flow::To(to) => {
@@ -308,7 +311,7 @@ impl<T: Target> Lower<'_, '_, T> {
     }
 
     /// The CLIF block an edge leads to.
-    fn edge(&mut self, to: Edge, off: u16, always: bool) -> Block {
+    fn edge(&mut self, to: Edge, always: bool) -> Block {
         let mut crosses = false;
         if let Edge::In(n) = to {
             let shape = &self.plan.blocks[n];
@@ -331,7 +334,7 @@ impl<T: Target> Lower<'_, '_, T> {
         if matches!(to, Edge::Out(_)) && !always {
             self.c.b.set_cold_block(block)
         }
-        self.ways.push(Way { block, from: self.c.s.clone(), off, to, always, crosses });
+        self.ways.push(Way { block, from: self.c.s.clone(), to, always, crosses });
         block
     }
     /// Code of the edges of a block.
@@ -400,7 +403,7 @@ impl<T: Target> Lower<'_, '_, T> {
                             }
                             Entry::Vacant(e) => _ = e.insert(Join { known: c.s.clone(), ways: vec![way] }),
                         }
-                    } else if head <= w.off {
+                    } else if self.place[n] <= self.place[c.block] {
                         self.back_edge(n, head, pending)
                     } else {
                         c.b.ins().jump(self.blocks[n], &[]);

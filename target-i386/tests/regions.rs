@@ -1,0 +1,133 @@
+//! Regions of two pages: how they are left, and what becomes of the jump cache when one takes another's place.
+
+use accel::tcg::{Exit, FlatBus, Group, JitConfig, Vcpu};
+use iced_x86::code_asm::*;
+use std::sync::Arc;
+use target_i386::{EXIT_CAUGHT, X86, testing::*};
+
+/// A page of code and the one behind it.
+const FIRST: u64 = 0x1_0000;
+const SECOND: u64 = FIRST + 0x1000;
+/// Code that is in no region with those.
+const OTHER: u64 = 0x2_0000;
+const STACK: u64 = 0x8_0000;
+/// Executions after which a block is compiled, at once.
+const HOT: u16 = 20;
+
+fn group() -> Arc<Group> {
+    let group = Group::new();
+    group.set_jit(JitConfig { quick: 0, threshold: HOT, cache: 1 << 20, synchronous: true, ..JitConfig::default() });
+    group
+}
+/// Puts code at an address; the addresses of the labels it returns.
+fn put(bus: &FlatBus, at: u64, f: impl FnOnce(&mut CodeAssembler) -> Vec<CodeLabel>) -> Vec<u64> {
+    let mut a = CodeAssembler::new(64).expect("64-bit");
+    let labels = f(&mut a);
+    let options = iced_x86::BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
+    let r = a.assemble_options(at, options).expect("assembles");
+    assert!(bus.poke(at, &r.inner.code_buffer));
+    labels.iter().map(|l| r.label_ip(l).expect("a label of this code")).collect()
+}
+/// Runs from an address to a UD2, with what a loop there counts down in RCX.
+fn run(v: &mut Vcpu<X86>, at: u64, rounds: u64) {
+    let hot = v.hot();
+    (hot.regs[1], hot.regs[4]) = (rounds, STACK);
+    v.set_pc(at);
+    assert_eq!(v.run(1_000_000), Exit::Target(EXIT_CAUGHT));
+}
+
+#[test]
+fn a_loop_in_the_second_page_that_begins_at_its_end_is_left() {
+    let bus = Arc::new(FlatBus::new(1 << 20));
+    // (Control falls from one page into the other.)
+    let top = SECOND - 3;
+    put(&bus, top, |a| {
+        let (mut body, mut end) = (a.create_label(), a.create_label());
+        a.mov(rdx, rbx).unwrap();
+        a.test(rdx, rdx).unwrap();
+        a.jne(end).unwrap();
+        a.set_label(&mut body).unwrap();
+        a.inc(rax).unwrap();
+        a.set_label(&mut end).unwrap();
+        a.dec(rdx).unwrap();
+        a.jne(body).unwrap();
+        a.dec(rcx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+    let mut v = bare_vcpu(&group(), bus);
+    v.hot().regs[3] = 3;
+    run(&mut v, top, 1000);
+    let entered = v.counters().entered;
+    assert!(entered > 0, "no region was made");
+    // Rounds that take a second or two, should nothing stop them.
+    v.hot().regs[3] = 1 << 30;
+    (v.hot().regs[0], v.hot().regs[1]) = (0, 1);
+    v.set_pc(top);
+    assert_eq!(v.run(10_000), Exit::Budget);
+    assert!(v.hot().regs[0] <= 5000, "{} rounds in 10000 instructions", v.hot().regs[0]);
+}
+
+#[test]
+fn a_region_attached_with_its_second_page_is_known_to_the_jump_cache() {
+    let bus = Arc::new(FlatBus::new(1 << 20));
+    let [top, back, called]: [u64; 3] = put(&bus, FIRST, |a| {
+        let [mut top, mut back, mut called] = [(); 3].map(|()| a.create_label());
+        a.set_label(&mut top).unwrap();
+        a.call(called).unwrap();
+        a.set_label(&mut back).unwrap();
+        a.test(edi, edi).unwrap();
+        a.jne(SECOND).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut called).unwrap();
+        a.mov(ebx, 5).unwrap();
+        a.ret().unwrap();
+        vec![top, back, called]
+    })
+    .try_into()
+    .expect("three labels");
+    put(&bus, SECOND, |a| {
+        for _ in 0..20 {
+            a.inc(edx).unwrap();
+        }
+        a.xor(edi, esi).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(back).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+    let [overwrite, jump]: [u64; 2] = put(&bus, OTHER, |a| {
+        let [mut overwrite, mut jump] = [(); 2].map(|()| a.create_label());
+        a.set_label(&mut overwrite).unwrap();
+        a.mov(byte_ptr(called + 1), 6).unwrap();
+        a.ud2().unwrap();
+        a.set_label(&mut jump).unwrap();
+        a.mov(eax, back as u32).unwrap();
+        a.jmp(rax).unwrap();
+        vec![overwrite, jump]
+    })
+    .try_into()
+    .expect("two labels");
+    let group = group();
+    let [mut one, mut two] = [(); 2].map(|()| bare_vcpu(&group, bus.clone()));
+    // The second vCPU makes a region of both pages that begins where the call comes back.
+    two.hot().regs[7] = 1;
+    run(&mut two, back, 4 * u64::from(HOT));
+    assert!(two.counters().entered > 0, "the second vCPU made no region");
+    // The first makes one of the first page only, which is entered there as well,
+    run(&mut one, top, 4 * u64::from(HOT));
+    assert!(one.counters().entered > 0, "the first vCPU made no region");
+    // remembers that in its jump cache,
+    run(&mut one, jump, 1);
+    // meets the second page, and gets the other's region,
+    run(&mut one, SECOND, 2);
+    // and loses what it has of the first page.
+    run(&mut one, overwrite, 1);
+    assert!(one.counters().dropped > 0, "{:?}", one.counters());
+    run(&mut one, jump, 1);
+    run(&mut one, top, 1);
+    assert_eq!(one.hot().regs[3], 6, "the new code is run");
+}
