@@ -441,6 +441,11 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
         self.s.flags = Flags::Env(None)
     }
     fn defer_partly(&mut self, p: Partly<Term>) -> bool {
+        if p.kept & self.live_out == 0 {
+            // What stays is not read.
+            self.s.flags = Flags::Pending(p.new);
+            return true;
+        }
         // (Of two on end, the first is completed.)
         if let Flags::Partly(..) = self.s.flags {
             self.flags();

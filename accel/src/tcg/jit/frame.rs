@@ -175,6 +175,8 @@ pub struct Clif<'a, 'b, T: Target> {
     // The instruction.
     pub(super) d: Decoded<T::Form>,
     pub(super) off: u16,
+    /// Flags somebody may read after it, and whether any are of those it makes.
+    pub(super) live_out: u32,
     pub(super) wanted: bool,
     /// Its lowering has met something that has to be called.
     pub(super) give_up: bool,
@@ -248,6 +250,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             block: 0,
             d,
             off: 0,
+            live_out: 0,
             wanted: false,
             give_up: false,
             consumed: Vec::new(),
@@ -539,6 +542,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         // What always writes nothing may still write now and then: a shift by CL.
         let wanted = if d.writes == 0 { live_out != 0 } else { live_out & d.writes != 0 };
         (self.d, self.off, self.wanted, self.stub, self.give_up) = (d, off, wanted, None, false);
+        self.live_out = live_out;
         self.consumed.clear();
         self.fresh = None;
         // (A branch may make it.)
