@@ -124,6 +124,8 @@ pub struct Group {
     vcpus: Mutex<Vec<Weak<dyn Reach>>>,
     /// How many there are, and bytes that what they decoded may take.
     members: AtomicUsize,
+    /// How often pages were made clean.
+    cleaned: AtomicU64,
     decoded_limit: AtomicUsize,
     /// Told about pages that begin to hold code.
     on_code: OnceLock<Box<dyn Fn(usize) + Send + Sync>>,
@@ -150,6 +152,7 @@ impl Group {
             code: CodeMap::new(),
             vcpus: Mutex::default(),
             members: AtomicUsize::new(0),
+            cleaned: AtomicU64::new(0),
             decoded_limit: AtomicUsize::new(JitConfig::default().cache),
             on_code: OnceLock::new(),
             locked: Mutex::new(()),
@@ -265,7 +268,12 @@ impl Group {
     }
     /// Stores to these host pages go through [`Bus::mark_dirty`](super::Bus::mark_dirty) again.
     pub fn made_clean(&self, host: usize, len: usize) {
+        self.cleaned.fetch_add(1, SeqCst);
         self.each(|v| v.protect(host, len))
+    }
+    /// How often pages were made clean.
+    pub(crate) fn cleaned(&self) -> u64 {
+        self.cleaned.load(SeqCst)
     }
     /// Bytes of guest memory, given by their host address inside one page, were written by somebody that is not a vCPU
     /// (DMA): code decoded from them is dropped.

@@ -225,6 +225,8 @@ pub(crate) struct Inner {
     /// Op and first-level entry of the last miss that was filled: a second one in a row means that two operands of one
     /// instruction want the same entry.
     pub last_miss: (usize, usize),
+    /// The page beside whose code something was stored last, which is marked dirty, and how often pages had been made clean by then.
+    marked: (usize, u64),
     /// The running vCPU's code may have been overwritten: leave before the next op.
     pub stale: bool,
     /// Mode salts of this epoch.
@@ -305,6 +307,7 @@ impl Inner {
             places: [Place { la: 0, spot: [Spot::NONE; 2] }; 4],
             n_places: 0,
             last_miss: (0, 0),
+            marked: (0, 0),
             stale: false,
             salts: Vec::new(),
             next_salt: 0,
@@ -628,6 +631,16 @@ unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize,
     }
 }
 
+/// The spot of the page of `la` for writing, without a walk, if that is known.
+/// # Safety
+/// As for [`find`].
+pub(crate) unsafe fn writable<T: Target>(env: NonNull<Env<T>>, la: u64) -> Option<Spot> {
+    // SAFETY: as demanded of the caller; distinct cells.
+    let (n, st) = unsafe { (&mut *inner(env), &*super::env::state(env)) };
+    let key = la & !0xfff | (T::regime(st, Who::Current) % REGIMES) as u64;
+    let s = *n.spot(key);
+    (s.key == key && n.valid(&s) && s.flags & spot::WRITE != 0).then_some(s)
+}
 /// Makes the entry for one access that of a spot, if `len` bytes at `la` can be written there although the page holds code.
 /// # Safety
 /// As for [`find`].
@@ -641,8 +654,11 @@ pub(crate) unsafe fn once<T: Target>(env: NonNull<Env<T>>, s: &Spot, la: u64, le
     if !n.group.code.beside(s.host as usize, off, len) {
         return false;
     }
-    if s.flags & spot::LOG != 0 {
-        n.bus.mark_dirty(n.view, s.pa)
+    // (Pages that were made clean since are marked anew.)
+    let marked = (s.host as usize, n.group.cleaned());
+    if s.flags & spot::LOG != 0 && n.marked != marked {
+        n.bus.mark_dirty(n.view, s.pa);
+        n.marked = marked
     }
     e.addend.store((s.host as u64).wrapping_sub(page), Relaxed);
     e.write.store(page, Relaxed);

@@ -116,20 +116,18 @@ unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>) {
 }
 unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
     unsafe {
-        fill(env, la, Kind::Read);
+        aside(env, || look_up(env, la, Kind::Read));
         let e = entry(env, la);
         place(env, e, (*e).read.load(Relaxed) ^ la <= limit)
     }
 }
 unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
     unsafe {
-        let found = fill(env, la, Kind::Write);
         let len = 0x1000_u64.saturating_sub(limit) as usize;
-        let e = match found {
-            // (Code does not change by a store beside it, which need not leave the region.)
-            Some(s) if tlb::once(env, &s, la, len) => &raw const (*env.as_ptr()).once,
-            _ => entry(env, la),
-        };
+        // (Code does not change by a store beside it, which need not leave the region. Many follow one another in a page that is known.)
+        let beside = |s: Option<tlb::Spot>| s.is_some_and(|s| tlb::once(env, &s, la, len));
+        let beside = aside(env, || beside(tlb::writable(env, la)) || beside(look_up(env, la, Kind::Write)));
+        let e = if beside { &raw const (*env.as_ptr()).once } else { entry(env, la) };
         place(env, e, (*e).write.load(Relaxed) ^ la <= limit)
     }
 }
@@ -142,19 +140,23 @@ unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry, found: bool
         (*hot(env)).place = if found { at } else { NOWHERE }
     }
 }
-/// Looks for a page; a fault is not this one's to report, but the instruction's, when it is run by its own handler.
-unsafe fn fill<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) -> Option<tlb::Spot> {
+/// Runs something with the host's own floating-point control.
+unsafe fn aside<T: Target, R>(env: NonNull<Env<T>>, f: impl FnOnce() -> R) -> R {
     unsafe {
         let h = hot(env);
         let mut fp = Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host };
         let loaded = *fp.host != 0;
         fp.leave();
-        let found = tlb::find(env, &mut *state(env), la, Access { kind, who: Who::Current, stack: false });
+        let r = f();
         if loaded {
-            fp.enter()
+            Fpcr { guest: &mut (*h).fpcr, host: &mut (*h).fpcr_host }.enter()
         }
-        found.ok()
+        r
     }
+}
+/// Looks for a page; a fault is not this one's to report, but the instruction's, when it is run by its own handler.
+unsafe fn look_up<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) -> Option<tlb::Spot> {
+    unsafe { tlb::find(env, &mut *state(env), la, Access { kind, who: Who::Current, stack: false }).ok() }
 }
 /// What a piece of quick code wants looked for: eight bytes behind the call.
 #[cfg(target_arch = "x86_64")]
@@ -186,7 +188,7 @@ unsafe extern "C" fn look_for<T: Target>(env: NonNull<Env<T>>, regs: *const Regs
     unsafe {
         let l = at.read_unaligned();
         let la = (*regs)[l.root as usize].wrapping_add(l.min as i64 as u64);
-        fill(env, la, if l.write != 0 { Kind::Write } else { Kind::Read });
+        aside(env, || look_up(env, la, if l.write != 0 { Kind::Write } else { Kind::Read }));
         let e = entry(env, la);
         let tag = if l.write != 0 { &(*e).write } else { &(*e).read }.load(Relaxed);
         if tag ^ la > 0x1000 - l.bytes as u64 { NOT } else { FOUND }
