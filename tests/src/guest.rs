@@ -161,21 +161,25 @@ impl Guest {
         }
     }
 
-    /// Waits for `text`, which need not be the end of a line, such as a prompt. What comes after it is yet to be found.
+    /// Waits for `text`, which need not be the end of a line, such as a prompt: when it came. What comes after it is yet to be found.
     ///
     /// # Errors
     /// It does not come `within` this time, or the process ends; with what the guest said last.
-    pub fn prompt(&mut self, text: &str, within: Duration) -> Result<()> {
+    pub fn prompt(&mut self, text: &str, within: Duration) -> Result<Instant> {
         let end = Instant::now() + within;
+        let mut at = Instant::now();
         loop {
             if let Some(from) = self.pending.windows(text.len()).position(|w| w == text.as_bytes()) {
                 let found: Vec<u8> = self.pending.drain(..from + text.len()).collect();
                 self.transcript += &String::from_utf8_lossy(&found).replace('\r', "");
-                return Ok(());
+                return Ok(at);
             }
-            if let Err(e) = self.more(end, within) {
-                self.transcript += &String::from_utf8_lossy(&self.pending);
-                bail!("no '{text}': {e} after:\n{}", self.last_lines(40));
+            match self.more(end, within) {
+                Ok(more) => at = more,
+                Err(e) => {
+                    self.transcript += &String::from_utf8_lossy(&self.pending);
+                    bail!("no '{text}': {e} after:\n{}", self.last_lines(40));
+                }
             }
         }
     }

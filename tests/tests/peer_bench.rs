@@ -7,7 +7,7 @@ use tests::{
     peer_bench::{
         BOOTS, Options,
         devices::{self, Devices},
-        image,
+        image, installed,
         plan::{Machine, Plan},
         report::{Report, Row, geomean, median},
         server,
@@ -37,6 +37,7 @@ fn floors_toml_names_exactly_the_workloads_there_are() {
     let planned: BTreeSet<String> = plan.works().map(|(_, w)| w.name.clone()).collect();
     let mut there: BTreeSet<String> = native().list().expect("a list").into_iter().collect();
     there.extend(BOOTS.map(str::to_owned));
+    there.insert(installed::NAME.to_owned());
     assert_eq!(planned, there);
 }
 

@@ -8,4 +8,4 @@ mod system;
 
 pub use cycle::cycle;
 pub use image::{image, sparse_copy};
-pub use system::{BUSES, Bus, System, check, copy_as};
+pub use system::{BUSES, Bus, LOGIN, System, check, copy_as, usual_machine};

@@ -4,10 +4,13 @@ use super::image::{FILE_SYSTEM, sparse_copy};
 use crate::{guest::Guest, packages, tools::Tools};
 use anyhow::{Context, Result, ensure};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
+
+/// The prompt at which one logs in.
+pub const LOGIN: &str = "debian login: ";
 
 /// How a disk is connected.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,18 @@ impl Bus {
         let devices = self.devices.iter().flat_map(|d| ["-device".to_owned(), (*d).to_owned()]);
         ["-drive".to_owned(), drive].into_iter().chain(devices).collect()
     }
+}
+
+/// The options of a machine as people have it: memory, a virtio disk (a raw image), a virtio card on the user-mode network with its ROM.
+///
+/// # Errors
+/// Firmware or ROMs cannot be fetched.
+pub fn usual_machine(disk: &Path) -> Result<Vec<String>> {
+    let text = |p: PathBuf| p.to_string_lossy().into_owned();
+    let fixed = ["-m", "1G", "-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"].map(str::to_owned);
+    let folders = ["-L".to_owned(), text(packages::seabios()?), "-L".to_owned(), text(packages::network_roms()?)];
+    let drive = ["-drive".to_owned(), format!("file={},format=raw,if=virtio", disk.display())];
+    Ok([&fixed[..], &folders, &drive].concat())
 }
 
 /// A copy of a raw image in another format; what is zero takes no room.
@@ -98,7 +113,7 @@ impl System {
     /// There is no prompt; what was said last.
     pub fn log_in(&mut self) -> Result<Duration> {
         let from = Instant::now();
-        self.guest.prompt("debian login: ", self.within)?;
+        self.guest.prompt(LOGIN, self.within)?;
         let took = from.elapsed();
         self.guest.say("root")?;
         self.guest.prompt("root@debian:~# ", self.within)?;

@@ -1,14 +1,16 @@
 //! `cargo bench-peer`: our binary and the peer run the same guests in turn, command lines equal but for the binary. [`plan`] is
-//! `floors.toml`, [`image`] makes the guests, [`side`] runs workloads in them and natively, [`report`] compares.
+//! `floors.toml`, [`image`] makes the guests, [`side`] runs workloads in them and natively, [`installed`] boots a Debian, [`report`] compares.
 
 pub mod devices;
 pub mod image;
+pub mod installed;
 pub mod plan;
 pub mod report;
 pub mod server;
 pub mod side;
 
 use crate::{
+    debian,
     guest::Linux,
     packages::{self, Peer},
 };
@@ -116,6 +118,8 @@ struct Bench<'a> {
     with_devices: Linux,
     /// Port of the server for network workloads.
     server: u16,
+    /// A Debian's disk, if one is booted.
+    debian: Option<PathBuf>,
     /// Command lines that were printed already.
     shown: Vec<(usize, u32, Boots)>,
 }
@@ -129,6 +133,8 @@ enum Boots {
     Full,
     /// With drivers for disks and a network card.
     Devices,
+    /// A Debian's disk.
+    Debian,
 }
 
 /// Runs the bench. False: something failed, or is below its floor and `--check` was given.
@@ -163,7 +169,10 @@ pub fn run(options: &Options, ours: &Path) -> Result<bool> {
     println!("{} runs{}", options.runs, if options.quick { ", a tenth of the work" } else { "" });
     let with_devices = Linux::amd64_from(devices::image()?)?;
     let server = server::start()?;
-    let mut bench = Bench { options, ours, peer, program, programs, small, full, with_devices, server, shown: vec![] };
+    let installed = wanted.iter().any(|(g, _)| g.machine == Machine::Debian);
+    let debian = installed.then(debian::image).transpose()?;
+    let shown = vec![];
+    let mut bench = Bench { options, ours, peer, program, programs, small, full, with_devices, server, debian, shown };
     let mut rows: Vec<Row> = wanted.iter().map(|_| Row::default()).collect();
     for round in 0..options.runs {
         bench.boots(round, &wanted, &mut rows)?;
@@ -171,7 +180,10 @@ pub fn run(options: &Options, ours: &Path) -> Result<bool> {
         machines.sort_unstable();
         machines.dedup();
         for machine in machines {
-            bench.guests(round, machine, &wanted, &mut rows)?;
+            match machine.0 {
+                Machine::Debian => bench.installed(round, &wanted, &mut rows)?,
+                _ => bench.guests(round, machine, &wanted, &mut rows)?,
+            }
         }
     }
     rows.iter_mut().for_each(compare);
@@ -210,20 +222,26 @@ impl Bench<'_> {
         order.into_iter().filter(|s| self.options.side.is_none_or(|only| only == *s)).collect()
     }
 
-    fn command(&mut self, side: usize, cpus: u32, boots: Boots, devices: Option<&Devices>) -> Command {
-        let mut command = if side == 0 { Command::new(self.ours) } else { self.peer.command("qemu-system-x86_64") };
+    /// A side's program, and its accelerator.
+    fn program(&self, side: usize) -> (Command, String) {
+        let command = if side == 0 { Command::new(self.ours) } else { self.peer.command("qemu-system-x86_64") };
         let accel = match &self.options.tier {
             Some(tier) if side == 0 => format!("tcg,tier={tier}"),
             _ => "tcg".to_owned(),
         };
-        let linux = match boots {
-            Boots::Small => &self.small,
-            Boots::Full => &self.full,
-            Boots::Devices => &self.with_devices,
-        };
+        (command, accel)
+    }
+
+    fn command(&mut self, side: usize, cpus: u32, linux: &Linux, boots: Boots, devices: Option<&Devices>) -> Command {
+        let (mut command, accel) = self.program(side);
         let settings = devices.map(Devices::settings).unwrap_or_default();
         command.args(guest_args(linux, &settings, cpus, &accel));
         command.args(devices.map(Devices::args).unwrap_or_default());
+        self.show(side, cpus, boots, command)
+    }
+
+    /// Prints a command line, once for each kind.
+    fn show(&mut self, side: usize, cpus: u32, boots: Boots, command: Command) -> Command {
         if !self.shown.contains(&(side, cpus, boots)) {
             self.shown.push((side, cpus, boots));
             let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
@@ -243,7 +261,7 @@ impl Bench<'_> {
             return Ok(());
         }
         for side in self.sides(round) {
-            let command = self.command(side, 1, Boots::Small, None);
+            let command = self.command(side, 1, &self.small.clone(), Boots::Small, None);
             let runs = Booted::start(command).and_then(|(booted, up)| Ok([up, booted.off()?]));
             for (i, at) in at.iter().enumerate() {
                 let Some(row) = at.and_then(|at| rows.get_mut(at)) else { continue };
@@ -251,6 +269,29 @@ impl Bench<'_> {
                     Ok(runs) => {
                         progress(BOOTS[i], SIDES[side], &runs[i]);
                         row.guest[side].push(runs[i].clone());
+                    }
+                    Err(e) => row.failures.push(format!("{}: {e:#}", SIDES[side])),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Boots of the installed Debian.
+    fn installed(&mut self, round: usize, wanted: &[(&Group, &Work)], rows: &mut [Row]) -> Result<()> {
+        let image = self.debian.clone().context("a Debian's disk")?;
+        for ((_, work), row) in wanted.iter().zip(rows).filter(|((g, _), _)| g.machine == Machine::Debian) {
+            ensure!(work.name == installed::NAME, "nothing installed boots as {}", work.name);
+            for side in self.sides(round) {
+                let start = |args: &[String]| {
+                    let (mut command, accel) = self.program(side);
+                    command.args(args).args(["-accel", &accel]);
+                    self.show(side, 1, Boots::Debian, command)
+                };
+                match installed::boot(&image, start) {
+                    Ok(run) => {
+                        progress(&work.name, SIDES[side], &run);
+                        row.guest[side].push(run);
                     }
                     Err(e) => row.failures.push(format!("{}: {e:#}", SIDES[side])),
                 }
@@ -288,14 +329,13 @@ impl Bench<'_> {
             }
             for side in self.sides(round + i) {
                 if booted[side].is_none() {
-                    let boots = match machine.0 {
-                        Machine::Plain => Boots::Full,
-                        Machine::Devices => {
-                            devices[side] = Some(Devices::new(&self.peer, self.server)?);
-                            Boots::Devices
-                        }
+                    let (linux, boots) = if machine.0 == Machine::Devices {
+                        devices[side] = Some(Devices::new(&self.peer, self.server)?);
+                        (self.with_devices.clone(), Boots::Devices)
+                    } else {
+                        (self.full.clone(), Boots::Full)
                     };
-                    match Booted::start(self.command(side, machine.1, boots, devices[side].as_ref())) {
+                    match Booted::start(self.command(side, machine.1, &linux, boots, devices[side].as_ref())) {
                         Ok((guest, _)) => booted[side] = Some(guest),
                         Err(e) => row.failures.push(format!("{}: {e:#}", SIDES[side])),
                     }

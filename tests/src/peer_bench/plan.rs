@@ -22,6 +22,8 @@ pub enum Machine {
     Plain,
     /// Disks and a network card: [`super::devices`].
     Devices,
+    /// A Debian on its disk: [`super::installed`].
+    Debian,
 }
 
 /// One workload: a line of a group.
@@ -128,6 +130,7 @@ fn group(name: String, value: Value) -> Result<Group> {
     let machine = match t.remove("machine") {
         None => Machine::Plain,
         Some(Value::String(s)) if s == "devices" => Machine::Devices,
+        Some(Value::String(s)) if s == "debian" => Machine::Debian,
         Some(other) => bail!("group.{name}: machine = {other:?}"),
     };
     let most = if t.contains_key("most") { Some(number(&mut t, "most")?) } else { None };

@@ -66,9 +66,7 @@ fn run_debian(extra: &[&str]) -> Result<()> {
     eprintln!("demo: booting Debian from {}, which keeps what you do in it", disk.display());
     eprintln!("demo: log in as root, no password; `poweroff` ends it, Ctrl-A X ends the emulator");
     let mut cmd = Command::new(qomet);
-    cmd.args(["-nographic", "-m", "1G", "-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"]);
-    cmd.arg("-L").arg(packages::seabios()?).arg("-L").arg(packages::network_roms()?);
-    cmd.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
+    cmd.arg("-nographic").args(debian::usual_machine(&disk)?);
     let status = cmd.args(extra).status().context("cannot start qomet")?;
     exit(status.code().unwrap_or(1))
 }
