@@ -199,6 +199,13 @@ impl Client {
         self.takes.load(Ordering::Relaxed) & bit != 0
     }
 
+    /// Which segments may go to the peer joined: bits of [`takes`]. (Filters see what a wire would carry.)
+    pub(crate) fn peer_joins(&self) -> u8 {
+        let filtered = |c: &Client| c.filtered.load(Ordering::Relaxed);
+        let peer = self.peer().filter(|peer| !filtered(self) && !filtered(peer));
+        peer.map_or(0, |p| p.takes.load(Ordering::Relaxed))
+    }
+
     /// Sends a frame to the peer; false: pause until [`End::peer_ready`]. A frame that cannot go anywhere is lost; one that is unfinished
     /// goes as it is to a peer that takes it, and is finished for others. From any thread, with or without the machine lock.
     pub fn send(&self, parcel: impl Into<Parcel>) -> bool {

@@ -18,6 +18,7 @@ pub mod client;
 pub mod filter;
 pub mod guest_port;
 mod hostfd;
+mod join;
 mod mac;
 mod nets;
 mod nic;

@@ -1,30 +1,52 @@
-//! Frames as datagrams: `dgram`, and `socket` with `udp=` or `mcast=`. Also the choice among the forms of `socket`.
+//! Frames as datagrams: `dgram`, and `socket` with `udp=` or `mcast=`. Also the choice among the forms of `socket`. What the host does not take
+//! now waits, and the sender with it: a local socket holds as few as ten datagrams (unix(7), `max_dgram_qlen`), fewer than a guest sends at once.
 
 use super::address::{Address, datagram, host_port, inherited, plain};
 use super::stream;
 use crate::backend::BackendDef;
 use crate::client::{Client, End, MAX_FRAME, Parcel};
+use crate::join::Batch;
 use crate::nets::Nets;
-use hw_core::event_loop::{Ready, Watch};
+use hw_core::event_loop::{EventLoop, HostTimer, Ready, Watch};
 use hw_core::opts::Opts;
 use parking_lot::Mutex;
 use qom::{Error, Result};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send, sendto, sockopt};
+use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, recv, send, sendto, sockopt};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// When the receiver is asked again where the host does not say when it has room.
+const SOON: Duration = Duration::from_millis(1);
+
+/// What is waited for.
+#[derive(Default)]
+struct Waits {
+    socket: Option<Watch>,
+    /// No frames are read, because nobody takes them.
+    paused: bool,
+    /// Frames could not be sent.
+    full: bool,
+    /// Says when the receiver at a path has room: the host tells that of connected sockets alone, and ours is not, so that anybody may
+    /// send to it. This one is, and nothing else.
+    receiver: Option<Watch>,
+    soon: Option<HostTimer>,
+}
 
 struct Dgram {
     client: Weak<Client>,
+    me: Weak<Dgram>,
+    events: EventLoop,
     fd: Arc<OwnedFd>,
     to: Option<Address>,
     /// Removed at the end.
     path: Option<String>,
-    watch: Mutex<Option<Watch>>,
+    waits: Mutex<Waits>,
     /// Nothing more can be received.
     gone: AtomicBool,
 }
@@ -42,78 +64,153 @@ impl Dgram {
             _ => None,
         };
         let client = Arc::downgrade(client);
-        let gone = AtomicBool::new(false);
-        let new = Arc::new(Self { client, fd: Arc::new(fd), to, path, watch: Mutex::default(), gone });
-        let me = Arc::downgrade(&new);
-        let watch = nets.events()?.watch(new.fd.clone(), Ready::READ, move |_| {
-            if let Some(d) = me.upgrade() {
-                d.read();
+        let (gone, events) = (AtomicBool::new(false), nets.events()?.clone());
+        let fd = Arc::new(fd);
+        let new =
+            Arc::new_cyclic(|me| Self { client, me: me.clone(), events, fd, to, path, waits: Mutex::default(), gone });
+        let me = new.me.clone();
+        let watch = new.events.watch(new.fd.clone(), Ready::READ, move |found| {
+            let Some(d) = me.upgrade() else { return };
+            if found.contains(Ready::WRITE) {
+                d.has_room();
             }
+            d.read();
         });
-        *new.watch.lock() = Some(watch);
+        new.waits.lock().socket = Some(watch);
         Ok(new)
     }
 
+    /// Has the loop look for what there is to wait for.
+    fn choose_interest(&self, waits: &Waits) {
+        if let Some(watch) = &waits.socket {
+            let mut interest = Ready::empty();
+            interest.set(Ready::READ, !waits.paused && !self.gone.load(Ordering::Relaxed));
+            interest.set(Ready::WRITE, waits.full && waits.receiver.is_none() && waits.soon.is_none());
+            watch.set_interest(interest);
+        }
+    }
+
+    /// A datagram, or an error of the host's.
+    fn send(&self, frame: &[u8]) -> std::result::Result<(), Errno> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match &self.to {
+            Some(Address::Inet(a)) => sendto(&self.fd, frame, flags, a).map(drop),
+            Some(Address::Unix(path)) => sendto(&self.fd, frame, flags, &SocketAddrUnix::new(path.as_str())?).map(drop),
+            Some(Address::Fd(_)) | None => send(&self.fd, frame, flags).map(drop),
+        }
+    }
+
+    /// Goes on when the host takes datagrams again. `progress`: it took some since it said so the last time.
+    fn wait(&self, progress: bool) {
+        let mut waits = self.waits.lock();
+        waits.full = true;
+        if let Some(Address::Unix(path)) = &self.to {
+            if !progress {
+                // (It says so of a receiver that is not there any more.)
+                waits.receiver = None;
+            }
+            match &waits.receiver {
+                Some(watch) => watch.set_interest(Ready::WRITE),
+                None => waits.receiver = self.watch_receiver(path).ok(),
+            }
+            if waits.receiver.is_none() || !progress {
+                let me = self.me.clone();
+                waits.soon = Some(self.events.after(SOON, move || {
+                    if let Some(d) = me.upgrade() {
+                        d.has_room();
+                    }
+                }));
+            }
+        }
+        self.choose_interest(&waits);
+    }
+
+    fn watch_receiver(&self, path: &str) -> std::result::Result<Watch, io::Error> {
+        let fd = datagram(None, self.to.as_ref())?;
+        rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+        let me = self.me.clone();
+        Ok(self.events.watch(Arc::new(fd), Ready::WRITE, move |_| {
+            if let Some(d) = me.upgrade() {
+                d.has_room();
+            }
+        }))
+    }
+
+    fn has_room(&self) {
+        {
+            let mut waits = self.waits.lock();
+            waits.full = false;
+            waits.soon = None;
+            if let Some(watch) = &waits.receiver {
+                watch.set_interest(Ready::empty());
+            }
+            self.choose_interest(&waits);
+        }
+        if let Some(client) = self.client.upgrade() {
+            client.flush();
+        }
+    }
+
     fn read(&self) {
-        let Some(client) = self.client.upgrade() else { return };
+        let Some(client) = self.client.upgrade().filter(|_| !self.waits.lock().paused) else { return };
         let mut buf = vec![0; MAX_FRAME];
+        let mut batch = Batch::new(&client);
         let mut failed = None;
         for _ in 0..256 {
-            if failed.is_some() {
-                break;
-            }
             match recv(&self.fd, &mut buf[..], RecvFlags::DONTWAIT) {
                 Ok((n, _)) => {
-                    if !client.send(buf.get(..n).unwrap_or_default().to_vec()) {
-                        if let Some(watch) = &*self.watch.lock() {
-                            watch.set_interest(Ready::empty());
-                        }
-                        return;
+                    if !batch.send(buf.get(..n).unwrap_or_default().to_vec()) {
+                        break;
                     }
                 }
-                Err(Errno::AGAIN | Errno::INTR) => return,
+                Err(Errno::AGAIN | Errno::INTR) => break,
                 // An error of an earlier datagram, which is over once it was reported, or one of the socket, which is not.
-                Err(e) => failed = Some(e),
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
             }
+        }
+        if !batch.end() {
+            let mut waits = self.waits.lock();
+            waits.paused = true;
+            self.choose_interest(&waits);
         }
         let Some(e) = failed else { return };
         if !matches!(e, Errno::CONNREFUSED | Errno::CONNRESET | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NOBUFS)
         {
             tracing::warn!("{}: {e}; nothing more is received", client.name());
-            if let Some(watch) = &*self.watch.lock() {
-                watch.set_interest(Ready::empty());
-            }
             self.gone.store(true, Ordering::Relaxed);
+            self.choose_interest(&self.waits.lock());
         }
     }
 }
 
 impl End for Dgram {
     fn receive(&self, frames: &mut VecDeque<Parcel>) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // What the host does not take is lost, as datagrams are.
-        for frame in frames.drain(..) {
-            _ = match &self.to {
-                Some(Address::Inet(a)) => sendto(&self.fd, &frame, flags, a).map(drop),
-                Some(Address::Unix(path)) => rustix::net::SocketAddrUnix::new(path.as_str())
-                    .and_then(|a| sendto(&self.fd, &frame, flags, &a))
-                    .map(drop),
-                Some(Address::Fd(_)) | None => send(&self.fd, &frame, flags).map(drop),
-            };
+        if self.waits.lock().full {
+            return;
+        }
+        let mut progress = false;
+        while let Some(frame) = frames.front() {
+            if self.send(frame) == Err(Errno::AGAIN) {
+                return self.wait(progress);
+            }
+            // (What nobody can receive is lost.)
+            frames.pop_front();
+            progress = true;
         }
     }
 
     fn peer_ready(&self) {
-        if self.gone.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Some(watch) = &*self.watch.lock() {
-            watch.set_interest(Ready::READ);
-        }
+        let mut waits = self.waits.lock();
+        waits.paused = false;
+        self.choose_interest(&waits);
     }
 
     fn close(&self) {
-        drop(self.watch.lock().take());
+        let old = std::mem::take(&mut *self.waits.lock());
+        drop(old);
         if let Some(path) = &self.path {
             _ = std::fs::remove_file(path);
         }
@@ -234,3 +331,60 @@ fn open_socket(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Resul
 
 inventory::submit! { BackendDef { name: "dgram", open } }
 inventory::submit! { BackendDef { name: "socket", open: open_socket } }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hw_core::Core;
+    use serde_json::json;
+    use std::os::unix::net::UnixDatagram;
+
+    struct Card;
+
+    impl End for Card {
+        fn receive(&self, frames: &mut VecDeque<Parcel>) {
+            frames.clear();
+        }
+    }
+
+    /// What arrives at `far` of many frames that a card sends at once.
+    fn sent_to(far: &UnixDatagram, connected: bool) -> Vec<usize> {
+        const FRAMES: usize = 900;
+        let core = Core::new();
+        let (nets, events) = (Nets::of(&core), EventLoop::new().unwrap());
+        nets.set_events(events.clone());
+        let at = far.local_addr().unwrap().as_pathname().unwrap().to_owned();
+        let own = at.with_extension("own");
+        let address = |p: &std::path::Path| json!({"type": "unix", "path": p.to_str()});
+        let opts = json!({"type": "dgram", "id": "n", "local": address(&own), "remote": address(&at)});
+        let dgram = nets.netdev_add(Opts::json(opts.as_object().cloned().unwrap())).unwrap();
+        let card = Client::new(&nets, "nic", "card".into());
+        nets.add(&card, Arc::new(Card));
+        nets.connect(&card, &dgram);
+        if connected {
+            far.connect(&own).unwrap();
+        }
+        for n in 0..FRAMES {
+            card.send(vec![n as u8; 60 + n]);
+        }
+        far.set_nonblocking(true).unwrap();
+        let (mut got, mut buf, end) = (vec![], [0; 1000], std::time::Instant::now() + Duration::from_secs(20));
+        while got.len() < FRAMES && std::time::Instant::now() < end {
+            events.run_once(Some(Duration::from_millis(20)));
+            while let Ok(n) = far.recv(&mut buf) {
+                got.push(n);
+            }
+        }
+        nets.close();
+        got
+    }
+
+    #[test]
+    fn what_the_receiver_has_no_room_for_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        for connected in [false, true] {
+            let far = UnixDatagram::bind(folder.path().join(format!("far{connected}"))).unwrap();
+            assert_eq!(sent_to(&far, connected), (60..960).collect::<Vec<_>>(), "connected: {connected}");
+        }
+    }
+}

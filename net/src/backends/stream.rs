@@ -1,11 +1,12 @@
 //! Frames over a stream socket, each after its length in four bytes, the most significant first: `stream`, `socket` with `connect=`,
 //! `listen=` or a stream's `fd=`, and what a program does that is started for it (`passt`). One peer at a time, as on QEMU. Frames that
-//! the host does not take at once wait in memory up to a limit; beyond it they are lost.
+//! the host does not take at once wait in memory up to a limit; beyond it the sender waits (until there is a connection: they are lost).
 
 use super::address::{Address, connect_stream, listen_stream, plain};
 use super::passt::Program;
 use crate::backend::BackendDef;
 use crate::client::{Client, End, Frame, MAX_FRAME, Parcel};
+use crate::join::Batch;
 use crate::nets::Nets;
 use hw_core::event_loop::{EventLoop, HostTimer, Ready, Watch};
 use hw_core::opts::Opts;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Most bytes that wait for the host.
-const UNSENT: usize = 4 << 20;
+const UNSENT: usize = 1 << 20;
 /// When a server is asked again whose queue of connections is full.
 const SOON: Duration = Duration::from_millis(10);
 /// How long nobody is taken while the host has no descriptors left.
@@ -90,6 +91,8 @@ struct Conn {
     watch: Watch,
     input: Splitter,
     output: VecDeque<u8>,
+    /// There was no room in `output` for what came next.
+    full: bool,
 }
 
 #[derive(Default)]
@@ -267,7 +270,7 @@ impl Stream {
                 s.ready();
             }
         });
-        let conn = Conn { fd, pending, watch, input: Splitter::default(), output: VecDeque::new() };
+        let conn = Conn { fd, pending, watch, input: Splitter::default(), output: VecDeque::new(), full: false };
         let (old, closed) = {
             let mut s = self.state.lock();
             // (Closed while a program was starting: nobody would end that one.)
@@ -302,6 +305,8 @@ impl Stream {
         drop(old);
         self.end_program();
         if let Some(client) = self.client.upgrade() {
+            // (What waited for room is lost.)
+            client.flush();
             let shown = self.far.show();
             client.set_info(if self.server { format!("listening on {shown}") } else { "disconnected".into() });
             if let (true, true, Some(nets)) = (self.modern, was_there, self.nets.upgrade()) {
@@ -326,7 +331,9 @@ impl Stream {
             Some(false) => {}
         }
         self.write();
-        self.read();
+        if !self.state.lock().paused {
+            self.read();
+        }
         self.choose_interest();
     }
 
@@ -341,7 +348,7 @@ impl Stream {
     }
 
     fn write(&self) {
-        let mut gone = false;
+        let (mut gone, mut room) = (false, false);
         if let Some(c) = &mut self.state.lock().conn {
             while !c.pending && !c.output.is_empty() {
                 let (front, _) = c.output.as_slices();
@@ -355,6 +362,11 @@ impl Stream {
                     }
                 }
             }
+            room = c.full && c.output.len() <= UNSENT / 2;
+            c.full &= !room;
+        }
+        if room && let Some(client) = self.client.upgrade() {
+            client.flush();
         }
         if gone {
             self.lost();
@@ -364,44 +376,54 @@ impl Stream {
     fn read(&self) {
         let Some(client) = self.client.upgrade() else { return };
         let mut buf = vec![0; CHUNK];
+        let mut batch = Batch::new(&client);
+        let mut gone = false;
         // A fast peer must not keep the loop for itself.
         for _ in 0..16 {
             let frames = {
                 let mut s = self.state.lock();
-                if s.paused {
-                    return;
-                }
-                let Some(c) = &mut s.conn else { return };
+                let Some(c) = s.conn.as_mut() else { break };
                 match recv(&c.fd, &mut buf[..], RecvFlags::DONTWAIT) {
                     Ok((0, _)) => None,
                     Ok((n, _)) => c.input.add(buf.get(..n).unwrap_or_default()),
-                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
                     Err(_) => None,
                 }
             };
-            let Some(frames) = frames else { return self.lost() };
-            let mut room = true;
-            for frame in frames {
-                room &= client.send(frame);
+            let Some(frames) = frames else {
+                gone = true;
+                break;
+            };
+            if !frames.into_iter().fold(true, |_, frame| batch.send(frame)) {
+                break;
             }
-            if !room {
-                self.state.lock().paused = true;
-            }
+        }
+        if !batch.end() {
+            self.state.lock().paused = true;
+        }
+        if gone {
+            self.lost();
         }
     }
 }
 
 impl End for Stream {
     fn receive(&self, frames: &mut VecDeque<Parcel>) {
-        if let Some(c) = &mut self.state.lock().conn {
-            for frame in frames.drain(..) {
-                if c.output.len() + frame.len() <= UNSENT {
-                    c.output.extend((frame.len() as u32).to_be_bytes());
-                    c.output.extend(frame.frame);
+        match &mut self.state.lock().conn {
+            None => frames.clear(),
+            Some(c) => {
+                while let Some(frame) = frames.pop_front() {
+                    if c.output.len() + frame.len() <= UNSENT {
+                        c.output.extend((frame.len() as u32).to_be_bytes());
+                        c.output.extend(frame.frame);
+                    } else if !c.pending {
+                        frames.push_front(frame);
+                        c.full = true;
+                        break;
+                    }
                 }
             }
         }
-        frames.clear();
         self.write();
         self.choose_interest();
     }
@@ -460,5 +482,53 @@ mod tests {
             assert_eq!(frames, [vec![7, 8], vec![], vec![9]]);
         }
         assert!(Splitter::default().add(&[0xff; 4]).is_none());
+    }
+
+    struct Card;
+
+    impl End for Card {
+        fn receive(&self, frames: &mut VecDeque<Parcel>) {
+            frames.clear();
+        }
+    }
+
+    #[test]
+    fn what_the_peer_has_no_room_for_waits() {
+        const FRAMES: usize = 200;
+        let (core, folder) = (hw_core::Core::new(), tempfile::tempdir().unwrap());
+        let (nets, events) = (Nets::of(&core), EventLoop::new().unwrap());
+        nets.set_events(events.clone());
+        let at = folder.path().join("far");
+        let server = std::os::unix::net::UnixListener::bind(&at).unwrap();
+        let opts = json!({"type": "stream", "id": "n", "addr": {"type": "unix", "path": at.to_str()}});
+        let stream = nets.netdev_add(Opts::json(opts.as_object().cloned().unwrap())).unwrap();
+        let card = Client::new(&nets, "nic", "card".into());
+        nets.add(&card, Arc::new(Card));
+        nets.connect(&card, &stream);
+        let (mut far, _) = server.accept().unwrap();
+        // (The connection is there.)
+        events.run_once(Some(Duration::from_millis(20)));
+        for n in 0..FRAMES {
+            card.send(vec![n as u8; 60_000]);
+        }
+        for _ in 0..3 {
+            events.run_once(Some(Duration::from_millis(20)));
+        }
+        let reader = std::thread::spawn(move || {
+            far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let (mut splitter, mut buf, mut got) = (Splitter::default(), [0; 65536], vec![]);
+            while got.len() < FRAMES {
+                let Ok(n @ 1..) = io::Read::read(&mut far, &mut buf) else { break };
+                got.extend(splitter.add(&buf[..n]).unwrap());
+            }
+            got
+        });
+        while !reader.is_finished() {
+            events.run_once(Some(Duration::from_millis(20)));
+        }
+        let got = reader.join().unwrap();
+        assert_eq!(got.len(), FRAMES);
+        assert!(got.iter().enumerate().all(|(n, f)| *f == vec![n as u8; 60_000]));
+        nets.close();
     }
 }

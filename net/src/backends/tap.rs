@@ -4,6 +4,7 @@
 use super::address::{inherited, plain};
 use crate::backend::BackendDef;
 use crate::client::{Client, End, MAX_FRAME, Parcel};
+use crate::join::Batch;
 use crate::nets::Nets;
 use hw_core::event_loop::{Ready, Watch};
 use hw_core::opts::Opts;
@@ -27,17 +28,15 @@ impl Tap {
     fn read(&self) {
         let Some(client) = self.client.upgrade() else { return };
         let mut buf = vec![0; MAX_FRAME];
+        let mut batch = Batch::new(&client);
         for _ in 0..256 {
             match rustix::io::read(&self.fd, &mut buf[..]) {
                 Ok(n) if n > 0 => {
-                    if !client.send(buf.get(..n).unwrap_or_default().to_vec()) {
-                        if let Some(watch) = &*self.watch.lock() {
-                            watch.set_interest(Ready::empty());
-                        }
-                        return;
+                    if !batch.send(buf.get(..n).unwrap_or_default().to_vec()) {
+                        break;
                     }
                 }
-                Err(Errno::AGAIN | Errno::INTR) => return,
+                Err(Errno::AGAIN | Errno::INTR) => break,
                 // The interface is gone; being told of it again and again helps nobody.
                 other => {
                     let why = other.err().map_or_else(|| "end of file".to_owned(), |e| e.to_string());
@@ -46,9 +45,14 @@ impl Tap {
                         watch.set_interest(Ready::empty());
                     }
                     self.gone.store(true, Ordering::Relaxed);
-                    return;
+                    break;
                 }
             }
+        }
+        if !batch.end()
+            && let Some(watch) = &*self.watch.lock()
+        {
+            watch.set_interest(Ready::empty());
         }
     }
 }
