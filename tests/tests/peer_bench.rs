@@ -5,7 +5,7 @@ use tests::{
     guest::Linux,
     packages,
     peer_bench::{
-        BOOTS, Options,
+        BOOTS, LINKS, Options,
         devices::{self, Devices},
         image, installed,
         plan::{Machine, Plan},
@@ -38,6 +38,7 @@ fn floors_toml_names_exactly_the_workloads_there_are() {
     let mut there: BTreeSet<String> = native().list().expect("a list").into_iter().collect();
     there.extend(BOOTS.map(str::to_owned));
     there.insert(installed::NAME.to_owned());
+    there.extend(LINKS.map(|(name, _)| name.to_owned()));
     assert_eq!(planned, there);
 }
 

@@ -130,7 +130,11 @@ fn build(source: &Source, to: &Path) -> Result<()> {
         "without root it takes user namespaces with 'newuidmap' (package uidmap) and a line for you in /etc/subuid and \
          /etc/subgid, or 'fakechroot' and 'fakeroot' (the packages of these names)"
     );
-    eprintln!("debian: installing {} into an image, once; this takes some minutes", source.release);
+    let log = to.with_extension("log");
+    let (release, shown) = (&source.release, log.display());
+    eprintln!(
+        "debian: installing {release} into an image, once; this takes some minutes (what is done stands in {shown})"
+    );
     // In the system's own folder for temporary files: what is root in a user namespace reaches that, and is nobody in ours.
     let folder = tempfile::tempdir().context("a folder for the system's files")?;
     let out = folder.path().join("out");
@@ -152,7 +156,6 @@ fn build(source: &Source, to: &Path) -> Result<()> {
     // Whether what is made here outlives the host's next crash does not matter, nor how small the initramfs is.
     cmd.arg("--dpkgopt=force-unsafe-io").arg(format!("--essential-hook={BEFORE}"));
     cmd.arg(format!("--customize-hook={values}{FINISH}")).args([&source.release, "/dev/null"]).args(&source.lines);
-    let log = to.with_extension("log");
     let (file, copy) = (File::create(&log)?, File::options().append(true).open(&log)?);
     let status = cmd.env("PATH", path).stdin(Stdio::null()).stdout(file).stderr(copy).status();
     let status = status.context("cannot run mmdebstrap")?;

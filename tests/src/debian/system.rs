@@ -49,11 +49,22 @@ impl Bus {
 /// # Errors
 /// Firmware or ROMs cannot be fetched.
 pub fn usual_machine(disk: &Path) -> Result<Vec<String>> {
-    let text = |p: PathBuf| p.to_string_lossy().into_owned();
-    let fixed = ["-m", "1G", "-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"].map(str::to_owned);
-    let folders = ["-L".to_owned(), text(packages::seabios()?), "-L".to_owned(), text(packages::network_roms()?)];
+    let card = ["-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"].map(str::to_owned);
+    let roms = ["-L".to_owned(), text(packages::network_roms()?)];
     let drive = ["-drive".to_owned(), format!("file={},format=raw,if=virtio", disk.display())];
-    Ok([&fixed[..], &folders, &drive].concat())
+    Ok([&bare_machine()?[..], &card, &roms, &drive].concat())
+}
+
+/// The options of a machine with SeaBIOS and a gibibyte of memory.
+///
+/// # Errors
+/// The firmware cannot be fetched.
+pub fn bare_machine() -> Result<Vec<String>> {
+    Ok(["-m".to_owned(), "1G".to_owned(), "-L".to_owned(), text(packages::seabios()?)].to_vec())
+}
+
+fn text(path: PathBuf) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// A copy of a raw image in another format; what is zero takes no room.
@@ -95,15 +106,13 @@ pub struct System {
 }
 
 impl System {
-    /// Starts `qomet` with SeaBIOS, a gibibyte of memory, the serial console and `args`. Nothing may take longer than `within`.
+    /// Starts `qomet` with the serial console and `args`, such as [`usual_machine`]'s. Nothing may take longer than `within`.
     ///
     /// # Errors
-    /// The firmware cannot be fetched, or the process does not start.
+    /// The process does not start.
     pub fn start(qomet: &Path, args: &[String], within: Duration) -> Result<System> {
         let mut cmd = Command::new(qomet);
-        cmd.args(["-display", "none", "-no-user-config", "-m", "1G", "-serial", "stdio", "-L"])
-            .arg(packages::seabios()?);
-        cmd.args(args);
+        cmd.args(["-display", "none", "-no-user-config", "-serial", "stdio"]).args(args);
         Ok(System { guest: Guest::start(cmd)?, within })
     }
 

@@ -1,8 +1,11 @@
 //! Two machines whose cards are joined by sockets of the host's.
 
-use super::{LIMIT, busybox, free_port, said, start};
+use super::services::{by_loader, net_programs, programs};
+use super::{LIMIT, busybox, free_port, machine_args, said, start};
+use crate::guest::Guest;
+use crate::peer_bench::side::Run;
 use anyhow::{Context, Result, bail, ensure};
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 /// Kinds of links between machines.
 pub const TRANSPORTS: [&str; 2] = ["socket", "dgram"];
@@ -23,12 +26,47 @@ fn backends(transport: &str, folder: &Path) -> Result<[String; 2]> {
     }
 }
 
+/// Shell commands by which machine `n` gets its address.
+fn own(n: u32) -> String {
+    format!("ip link set lo up; ip link set eth0 up; ip addr add 192.168.7.{n}/24 dev eth0\n")
+}
+
+/// How long iperf3 takes to send `mebibytes` from one machine to another; processor time is that of both. `command` makes a machine's command
+/// of its options.
+///
+/// # Errors
+/// What went wrong, or is missing on this machine.
+pub fn speed(mut command: impl FnMut(&[String]) -> Command, transport: &str, mebibytes: u64) -> Result<Run> {
+    let (root, iperf) = (net_programs()?, by_loader("iperf3"));
+    let first = format!("{}{iperf} -s -1 > /dev/null & sleep 1; echo READY; wait\n", own(1));
+    let second = format!(
+        "{}ping -c 2 192.168.7.1 > /dev/null; echo BEGINS\n\
+         {iperf} -c 192.168.7.1 -n {mebibytes}M > /tmp/out || echo NO iperf: $(cat /tmp/out)\necho ENDS\n",
+        own(2)
+    );
+    let folder = tempfile::tempdir()?;
+    let [a, b] = backends(transport, folder.path())?;
+    let mut machine = |name, script: &str, netdev: &str, mac| -> Result<Guest> {
+        let linux = busybox(name, script, &programs(&root, &["iperf3"])?)?;
+        Guest::start(command(&machine_args(&linux, netdev, mac)))
+    };
+    let mut one = machine("speed-first.cpio", &first, &a, "52:54:00:00:00:01")?;
+    one.find_line(LIMIT, |l| l == "READY")?;
+    let mut two = machine("speed-second.cpio", &second, &b, "52:54:00:00:00:02")?;
+    let (from, _) = two.find_line(LIMIT, |l| l == "BEGINS").with_context(|| two.last_lines(20))?;
+    let cpu = |two: &Guest| -> Result<f64> { Ok((one.cpu_time()? + two.cpu_time()?).as_secs_f64()) };
+    let before = cpu(&two)?;
+    let (to, _) = two.find_line(LIMIT, |l| l == "ENDS").with_context(|| two.last_lines(20))?;
+    let cpu = cpu(&two)? - before;
+    ensure!(!two.last_lines(20).contains("NO iperf"), "{}", two.last_lines(20));
+    Ok(Run { cpu, wall: (to - from).as_secs_f64(), inside: 0.0, digest: "sent".to_owned() })
+}
+
 /// Two machines on a link send each other `mebibytes` of random bytes, one after the other: each gets what the other has sent.
 ///
 /// # Errors
 /// What went wrong, or is missing on this machine.
 pub fn two_machines(qomet: &Path, transport: &str, mebibytes: u64) -> Result<()> {
-    let own = |n: u32| format!("ip link set lo up; ip link set eth0 up; ip addr add 192.168.7.{n}/24 dev eth0\n");
     let send = |to: u32, port: u32| {
         format!(
             "rm -f /tmp/f; mkfifo /tmp/f; md5sum < /tmp/f > /tmp/sum & SUM=$!\n\

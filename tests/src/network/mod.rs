@@ -5,7 +5,7 @@ mod link;
 mod services;
 
 pub use host::{lease_commands, md5, noise, serve};
-pub use link::{TRANSPORTS, two_machines};
+pub use link::{TRANSPORTS, speed, two_machines};
 pub use services::services;
 
 use crate::guest::{Guest, Linux};
@@ -123,9 +123,15 @@ fn busybox(name: &str, script: &str, programs: &[(String, Vec<u8>)]) -> Result<L
 /// Starts `qomet` with such a guest and a card on `netdev`.
 fn start(qomet: &Path, linux: &Linux, netdev: &str, mac: &str) -> Result<Guest> {
     let mut command = Command::new(qomet);
-    command.args(linux.args("no_timer_check")).args(["-m", "512", "-no-reboot", "-netdev", netdev, "-device"]);
-    command.arg(format!("virtio-net-pci,netdev=n,romfile=,mac={mac}"));
+    command.args(machine_args(linux, netdev, mac));
     Guest::start(command)
+}
+
+/// Its options.
+fn machine_args(linux: &Linux, netdev: &str, mac: &str) -> Vec<String> {
+    let card = format!("virtio-net-pci,netdev=n,romfile=,mac={mac}");
+    let more = ["-m", "512", "-no-reboot", "-netdev", netdev, "-device", &card];
+    [linux.args("no_timer_check"), more.map(str::to_owned).to_vec()].concat()
 }
 
 /// What a guest said behind `key` at the start of a line.

@@ -20,7 +20,7 @@ use std::{
 const NAMES: [&str; 2] = ["deb.debian.org", "no-such-name.invalid"];
 
 /// Programs of packages with their libraries, as files of one folder of the guest's, where [`by_loader`] runs them.
-fn programs(root: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn programs(root: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = vec![];
     for name in names {
         let program = program(root, name)?;
@@ -35,13 +35,18 @@ fn programs(root: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
+/// The folder with the programs.
+pub(super) fn net_programs() -> Result<PathBuf> {
+    packages::together("net-programs", &["iperf3", "wget"], Needs::All)
+}
+
 fn program(root: &Path, name: &str) -> Result<PathBuf> {
     let places = ["usr/bin", "bin"].map(|d| root.join(d).join(name));
     places.into_iter().find(|p| p.exists()).with_context(|| format!("the packages hold no {name}"))
 }
 
 /// The command that runs such a program in the guest.
-fn by_loader(name: &str) -> String {
+pub(super) fn by_loader(name: &str) -> String {
     format!("/bin/ld-linux-x86-64.so.2 --library-path /bin /bin/{name}.bin")
 }
 
@@ -120,7 +125,7 @@ fn resolve(name: &str) -> Result<BTreeSet<Ipv4Addr>> {
 /// # Errors
 /// What went wrong, or is missing on this machine.
 pub fn services(qomet: &Path, mebibytes: usize, mut say: impl FnMut(&str)) -> Result<()> {
-    let root = packages::together("net-programs", &["iperf3", "wget"], Needs::All)?;
+    let root = net_programs()?;
     let data = noise(mebibytes << 20);
     let [four, six] =
         [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|ip| serve((ip, 0).into(), data.clone()));

@@ -12,6 +12,7 @@ pub mod side;
 use crate::{
     debian,
     guest::Linux,
+    network,
     packages::{self, Peer},
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -106,6 +107,9 @@ impl Options {
 /// Rows of `floors.toml` that are measured by booting.
 pub const BOOTS: [&str; 2] = ["boot-user-space", "boot-power-off"];
 
+/// Rows that are measured between two machines, each with its kind of link.
+pub const LINKS: [(&str, &str); 2] = [("link-socket", "socket"), ("link-dgram", "dgram")];
+
 /// What both sides run.
 struct Bench<'a> {
     options: &'a Options,
@@ -135,6 +139,8 @@ enum Boots {
     Devices,
     /// A Debian's disk.
     Debian,
+    /// With a card on a link to another machine.
+    Linked,
 }
 
 /// Runs the bench. False: something failed, or is below its floor and `--check` was given.
@@ -181,7 +187,7 @@ pub fn run(options: &Options, ours: &Path) -> Result<bool> {
         machines.dedup();
         for machine in machines {
             match machine.0 {
-                Machine::Debian => bench.installed(round, &wanted, &mut rows)?,
+                Machine::Debian | Machine::Pair => bench.alone(round, machine.0, &wanted, &mut rows)?,
                 _ => bench.guests(round, machine, &wanted, &mut rows)?,
             }
         }
@@ -277,18 +283,24 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Boots of the installed Debian.
-    fn installed(&mut self, round: usize, wanted: &[(&Group, &Work)], rows: &mut [Row]) -> Result<()> {
-        let image = self.debian.clone().context("a Debian's disk")?;
-        for ((_, work), row) in wanted.iter().zip(rows).filter(|((g, _), _)| g.machine == Machine::Debian) {
-            ensure!(work.name == installed::NAME, "nothing installed boots as {}", work.name);
+    /// Workloads that have machines of their own.
+    fn alone(&mut self, round: usize, machine: Machine, wanted: &[(&Group, &Work)], rows: &mut [Row]) -> Result<()> {
+        for ((_, work), row) in wanted.iter().zip(rows).filter(|((g, _), _)| g.machine == machine) {
+            let link = LINKS.iter().find(|(name, _)| *name == work.name).map(|(_, transport)| *transport);
+            let (image, count) = (self.debian.clone(), self.options.count(work));
             for side in self.sides(round) {
+                let boots = if link.is_some() { Boots::Linked } else { Boots::Debian };
                 let start = |args: &[String]| {
                     let (mut command, accel) = self.program(side);
                     command.args(args).args(["-accel", &accel]);
-                    self.show(side, 1, Boots::Debian, command)
+                    self.show(side, 1, boots, command)
                 };
-                match installed::boot(&image, start) {
+                let run = match (link, &image) {
+                    (Some(transport), _) => network::speed(start, transport, count),
+                    (None, Some(image)) if work.name == installed::NAME => installed::boot(image, start),
+                    _ => bail!("nobody knows how to run {}", work.name),
+                };
+                match run {
                     Ok(run) => {
                         progress(&work.name, SIDES[side], &run);
                         row.guest[side].push(run);

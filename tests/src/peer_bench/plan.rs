@@ -24,6 +24,8 @@ pub enum Machine {
     Devices,
     /// A Debian on its disk: [`super::installed`].
     Debian,
+    /// Two machines whose cards are joined: [`crate::network::speed`].
+    Pair,
 }
 
 /// One workload: a line of a group.
@@ -131,6 +133,7 @@ fn group(name: String, value: Value) -> Result<Group> {
         None => Machine::Plain,
         Some(Value::String(s)) if s == "devices" => Machine::Devices,
         Some(Value::String(s)) if s == "debian" => Machine::Debian,
+        Some(Value::String(s)) if s == "pair" => Machine::Pair,
         Some(other) => bail!("group.{name}: machine = {other:?}"),
     };
     let most = if t.contains_key("most") { Some(number(&mut t, "most")?) } else { None };

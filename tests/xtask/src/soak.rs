@@ -24,6 +24,9 @@ const ROUNDS: usize = 50;
 /// What the process may grow by over them, in KiB: 20 a reset.
 const GROWTH: u64 = 1024;
 
+/// Formats of disks.
+const FORMATS: [&str; 2] = ["raw", "qcow2"];
+
 /// Kills: a multiple of the six ways to write.
 const KILLS: u64 = 204;
 /// Kills in the midst of a job: a multiple of the three jobs and three sizes of clusters.
@@ -31,18 +34,19 @@ const JOB_KILLS: u64 = 90;
 /// Sequences on images.
 const SEQUENCES: u64 = 500;
 
-/// `--seed=N` and `--seconds=N`, for runs that are random; `--bus=NAME` and `--data=MEBIBYTES`, for those with disks.
+/// `--seed=N` and `--seconds=N`, for runs that are random; `--bus=NAME`, `--format=NAME` and `--data=MEBIBYTES`, for those with disks.
 struct Options {
     seed: u64,
     time: Duration,
     bus: Option<Bus>,
+    format: Option<String>,
     data: u32,
 }
 
 /// Name, what it shows, how.
 type Run = (&'static str, &'static str, fn(&Options) -> Result<()>);
 /// All runs.
-const RUNS: [Run; 11] = [
+const RUNS: [Run; 12] = [
     ("resets", "every way to reset comes back, 50 times in a row, without growth", resets),
     ("sleep", "`sleep 10` in the guest lasts 10 s within 1 % while both host cores are busy", sleep),
     ("tiers", "every tier boots with 1, 2 and 4 CPUs; two runs by -icount are the same", tiers),
@@ -53,9 +57,10 @@ const RUNS: [Run; 11] = [
     ("crashes", "1000 crashes of the host, 5000 spoiled images (--seed=N)", crashes),
     (
         "debian",
-        "a Debian with 1 GiB of data lives on every kind of disk, raw and qcow2 (--bus=NAME, --data=MEBIBYTES)",
+        "a Debian with 1 GiB of data lives on every kind of disk, raw and qcow2 (--bus=NAME, --format=NAME, --data=MEBIBYTES)",
         debian_lives,
     ),
+    ("update", "an installed Debian reads its package lists from the mirror, over the user-mode network", update),
     ("network", "10,000 connections each way, 1 GiB each way, services, two machines on each kind of link", network),
     ("accesses", "random accesses to every register, seed after seed (--seed=N, --seconds=N)", accesses),
 ];
@@ -63,13 +68,18 @@ const RUNS: [Run; 11] = [
 /// Runs those named, or all.
 pub fn run(args: &[&str]) -> Result<()> {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let mut options = Options { seed: clock.as_secs(), time: Duration::from_secs(60), bus: None, data: 1024 };
+    let mut options =
+        Options { seed: clock.as_secs(), time: Duration::from_secs(60), bus: None, format: None, data: 1024 };
     let mut names = vec![];
     for arg in args {
         match arg.strip_prefix("--").and_then(|a| a.split_once('=')) {
             Some(("seed", n)) => options.seed = n.parse().context("--seed=NUMBER")?,
             Some(("seconds", n)) => options.time = Duration::from_secs(n.parse().context("--seconds=NUMBER")?),
             Some(("bus", name)) => options.bus = Some(Bus::named(name).context("--bus=NAME of a kind of disk")?),
+            Some(("format", name)) => {
+                ensure!(FORMATS.contains(&name), "--format={name}, where there are {}", FORMATS.join(", "));
+                options.format = Some(name.to_owned());
+            }
             Some(("data", n)) => options.data = n.parse().context("--data=MEBIBYTES")?,
             _ => names.push(*arg),
         }
@@ -241,7 +251,7 @@ fn accesses(options: &Options) -> Result<()> {
 fn debian_lives(options: &Options) -> Result<()> {
     let qomet = crate::release_binary()?;
     for bus in BUSES.into_iter().filter(|b| options.bus.is_none_or(|o| o.name == b.name)) {
-        for format in ["raw", "qcow2"] {
+        for format in FORMATS.into_iter().filter(|f| options.format.as_ref().is_none_or(|o| o == f)) {
             let started = Instant::now();
             let [first, second] = debian::cycle(&qomet, bus, format, options.data, Duration::from_secs(900))?;
             println!(
@@ -254,6 +264,11 @@ fn debian_lives(options: &Options) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+fn update(_: &Options) -> Result<()> {
+    println!("  {}", debian::update(&crate::release_binary()?, Duration::from_secs(900))?);
     Ok(())
 }
 
