@@ -1,10 +1,18 @@
 //! Memory of the guest's that a request moves bytes to or from without a copy between.
 
 use crate::node::Node;
+use crate::request::Request;
 use hw_core::memory::RamRanges;
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+
+/// Bytes that one request moves at a time by way of a buffer: bounds what a guest can make us hold.
+pub const CHUNK: u64 = 1 << 20;
+/// Bytes that one request moves at a time of memory that is lent to it. Fewer and larger ones cost less, but with a single one the guest and
+/// the medium would take turns: of what guests have in flight (some 4 MiB) this leaves two.
+pub const LENT: u64 = 2 << 20;
 
 /// Where the bytes are.
 enum Place {
@@ -103,5 +111,57 @@ impl Eq for GuestMemory {}
 impl std::fmt::Debug for GuestMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("GuestMemory").field(&self.len).finish()
+    }
+}
+
+/// What a device has lent of the guest's memory to its requests under way, by its own names for these. Whatever makes the device forget a request,
+/// such as a reset, takes that memory back first: nothing is moved to or from it afterwards.
+pub struct Loans<K>(Mutex<BTreeMap<K, Loan>>);
+
+struct Loan {
+    writes: bool,
+    memory: Arc<GuestMemory>,
+}
+
+impl<K: Ord> Loans<K> {
+    /// A request that reads from `offset` on into `ranges`.
+    pub fn read(&self, key: K, offset: u64, ranges: RamRanges) -> Request {
+        let memory = GuestMemory::new(ranges);
+        let request = Request::read_into(offset, &memory);
+        self.0.lock().insert(key, Loan { writes: false, memory });
+        request
+    }
+
+    /// A request that writes `ranges` from `offset` on; `fua`: stable before it is acknowledged.
+    pub fn write(&self, key: K, offset: u64, ranges: RamRanges, fua: bool) -> Request {
+        let memory = GuestMemory::new(ranges);
+        let request = Request::write_from(offset, &memory, fua);
+        self.0.lock().insert(key, Loan { writes: true, memory });
+        request
+    }
+
+    /// The request has ended.
+    pub fn end(&self, key: &K) {
+        self.0.lock().remove(key);
+    }
+
+    /// The guest has its memory back of the requests that `which` says. Waits while their bytes are moved.
+    pub fn take_back(&self, mut which: impl FnMut(&K) -> bool) {
+        let taken: Vec<Loan> = {
+            let mut all = self.0.lock();
+            all.extract_if(.., |k, _| which(k)).map(|l| l.1).collect()
+        };
+        taken.iter().for_each(|l| l.memory.take_back(l.writes));
+    }
+
+    /// [`Loans::take_back`] of all.
+    pub fn take_all_back(&self) {
+        self.take_back(|_| true);
+    }
+}
+
+impl<K> Default for Loans<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }

@@ -41,7 +41,7 @@ pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
 pub use blocks::{Blocks, DriveConfig, Interface, on_error};
 pub use data::Data;
 pub use drivers::probe;
-pub use guest::GuestMemory;
+pub use guest::{CHUNK, GuestMemory, LENT, Loans};
 pub use hw_core::opts::Opts;
 pub use job::{JobOptions, Verb};
 pub use node::{Cache, Common, DetectZeroes, Edge, Node, Owner, Perm};

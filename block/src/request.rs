@@ -72,9 +72,9 @@ impl Request {
         Self { op: Op::ReadInto(memory.clone()), offset, data: Data::default() }
     }
 
-    /// Writes what is in `memory`.
-    pub fn write_from(offset: u64, memory: &Arc<GuestMemory>) -> Self {
-        Self { op: Op::WriteFrom { memory: memory.clone(), fua: false }, offset, data: Data::default() }
+    /// Writes what is in `memory`; `fua`: stable before it is acknowledged.
+    pub fn write_from(offset: u64, memory: &Arc<GuestMemory>, fua: bool) -> Self {
+        Self { op: Op::WriteFrom { memory: memory.clone(), fua }, offset, data: Data::default() }
     }
 
     /// Discards a range.

@@ -140,7 +140,7 @@ fn guest_memory_is_read_into_and_written_from_whatever_its_alignment() {
                 let (_block, ranges) = guest(parts);
                 let bytes: Vec<u8> = (0..8192).map(|i| (i / 100) as u8 ^ n as u8).collect();
                 ranges.copy_in(&bytes);
-                let o = run(&blocks, &b, Request::write_from(at, &GuestMemory::new(ranges.clone())));
+                let o = run(&blocks, &b, Request::write_from(at, &GuestMemory::new(ranges.clone()), false));
                 assert!(o.result.is_ok() && o.data.is_empty(), "{cache} {driver} {n} {at}: {o:?}");
                 want[at as usize..at as usize + 8192].copy_from_slice(&bytes);
                 assert_eq!(std::fs::read(f.path()).unwrap(), want);
@@ -176,7 +176,7 @@ fn memory_that_was_taken_back_is_left_alone() {
     reads.take_back(false);
     writes.take_back(true);
     ranges.copy_in(&[2; 512]);
-    assert!(run(&blocks, &b, Request::write_from(0, &writes)).result.is_ok());
+    assert!(run(&blocks, &b, Request::write_from(0, &writes, false)).result.is_ok());
     assert!(run(&blocks, &b, Request::read_into(512, &reads)).result.is_ok());
     assert_eq!((ranges.to_vec(), &std::fs::read(f.path()).unwrap()[..512]), (vec![2; 512], &[1; 512][..]));
 }

@@ -265,6 +265,18 @@ fn queued_commands_end_in_any_order() {
     a.put(CI, 1 << 5);
     assert_eq!((a.interrupt(), a.q.read(FIS + 0x58, 8)), (SDBS, vec![0xa1, 0x40, 0x50, 0, 0x20, 0, 0, 0]));
     assert_eq!(std::fs::read(&path).unwrap()[20 * 512..22 * 512], [0x5a; 1024]);
+    // Two pieces, one of which is told of, and pieces that are not all memory
+    a.lay_out(6, &command(0x60, 30, 6 << 3, 2), &[(DATA + 2, 1 << 31 | 510), (DATA + 0x1000, 514)]);
+    a.put(SACT, 1 << 6);
+    a.put(CI, 1 << 6);
+    assert_eq!((a.interrupt(), a.word(DATA + 2), a.word(DATA + 0x1200)), (SDBS | DPS, 30, 31));
+    a.lay_out(7, &command(0x61, 40, 7 << 3, 2), &[(DATA + 2, 510), (0xf_fe00, 1 << 31 | 514)]);
+    let rom = a.q.read(0xf_fe00, 512);
+    a.put(SACT, 1 << 7);
+    a.put(CI, 1 << 7);
+    assert_eq!(a.interrupt(), SDBS | DPS);
+    let written = std::fs::read(&path).unwrap();
+    assert_eq!((written[40 * 512], &written[40 * 512 + 510..41 * 512 + 510]), (30, &rom[..]));
     // One that fails: the log says which. It is forgotten when it was read.
     a.lay_out(3, &command(0x60, 4095, 3 << 3, 2), &[(DATA, 1024)]);
     a.put(SACT, 1 << 3);
@@ -532,17 +544,18 @@ fn commands_in_flight_are_saved_and_made_again() {
         let m = &mut core.lock();
         let mut get = |at: u64| core.memory.load(m, at, 4).unwrap();
         let data = LIST + 0x4_0000;
-        [get(port + CI), get(port + SACT), get(port + IS), get(data) & 0xffff, get(data + 0x1_0000) & 0xffff]
+        let registers = [get(port + CI), get(port + SACT), get(port + IS)];
+        (registers, [get(data) & 0xffff, get(data + 0x1_0000) & 0xffff])
     };
-    // One that is not queued, then two that are.
+    // One that is not queued, then two that are. (What is read may be in memory before the disk says that it is.)
     for (issued, sact, begun, ended) in
-        [(1, 0, [1, 0, 0, 0, 0], [0, 0, DHRS, 10, 0]), (6, 6, [0, 6, DHRS, 10, 0], [0, 0, DHRS | SDBS, 10, 20])]
+        [(1, 0, [1, 0, 0], ([0, 0, DHRS], [10, 0])), (6, 6, [0, 6, DHRS], ([0, 0, DHRS | SDBS], [10, 20]))]
     {
         locked(&|m| {
             store(m, port + SACT, sact);
             store(m, port + CI, issued);
         });
-        assert_eq!(state(), begun);
+        assert_eq!(state().0, begun);
         let saved = board.snapshot().unwrap();
         blocks.drain();
         assert_eq!(state(), ended);
@@ -552,12 +565,12 @@ fn commands_in_flight_are_saved_and_made_again() {
             std::fs::write(&path, vec![0x11; file.len()]).unwrap();
         }
         board.restore(&saved).unwrap();
-        assert_eq!(state(), begun, "the disk has not answered");
+        assert_eq!(state().0, begun, "the disk has not answered");
         blocks.drain();
         if sact == 0 {
             assert_eq!(state(), ended);
         } else {
-            assert_eq!(state(), [0, 0, DHRS | SDBS, 10, 0x1111]);
+            assert_eq!(state(), ([0, 0, DHRS | SDBS], [10, 0x1111]));
             assert_eq!(std::fs::read(&path).unwrap()[30 * 512..32 * 512], [0x77; 1024]);
         }
     }
@@ -579,6 +592,55 @@ fn a_port_takes_one_drive() {
     assert!(slave.contains("Can't create IDE unit 1, bus supports only 1 units"), "{slave}");
     let none = run(&["ide-hd,drive=d,bus=a.6"]);
     assert!(none.contains("Bus 'a.6' not found"), "{none}");
+}
+
+#[test]
+fn a_read_under_way_leaves_memory_alone_when_it_is_given_up() {
+    let (_dir, path) = image(64);
+    let mut a = Ahci::new(&devices(&path, "ide-hd", ",format=raw,throttling.iops-total=1"));
+    a.start();
+    // READ FPDMA QUEUED, then READ DMA EXT; the controller is reset, or the port's engine stops and its drive is reset.
+    for (code, count, features) in [(0x60, 0, 1), (0x25, 1, 0)] {
+        for controller in [true, false] {
+            let read = |a: &mut Ahci, sector: u64, at: u64| {
+                a.lay_out(0, &command(code, sector, count, features), &[(at, 512)]);
+                if code == 0x60 {
+                    a.put(SACT, 1);
+                }
+                a.put(CI, 1);
+            };
+            let slowly = |a: &mut Ahci| {
+                until("a read", || {
+                    a.q.clock_step(100_000_000);
+                    a.get(CI) | a.get(SACT) == 0
+                });
+            };
+            let other = DATA + 0x1000;
+            read(&mut a, 1, other);
+            slowly(&mut a);
+            read(&mut a, 2, DATA);
+            assert_ne!(a.get(CI) | a.get(SACT), 0, "the second of a second waits");
+            if controller {
+                a.q.store(BAR + 4, 4, 1);
+                a.start();
+            } else {
+                a.put(CMD, 0x16);
+                a.q.write(DATA, &[0x44; 512]);
+                a.put(SCTL, 1);
+                a.put(SCTL, 0);
+                a.again();
+            }
+            a.q.write(DATA, &[0x44; 512]);
+            a.q.clock_step(10_000_000_000);
+            read(&mut a, 3, other);
+            slowly(&mut a);
+            assert_eq!((a.word(other), a.get(TFD) & 0xff), (3, 0x50));
+            a.q.clock_step(10_000_000_000);
+            assert_eq!(a.q.read(DATA, 512), [0x44; 512], "{code:#x} {controller}");
+            let is = a.get(IS);
+            a.put(IS, is);
+        }
+    }
 }
 
 #[test]

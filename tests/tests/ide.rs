@@ -3,6 +3,7 @@
 use iced_x86::{IcedError, code_asm::*};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use tests::process::until;
 use tests::qmp::Qmp;
 use tests::qtest::Qtest;
 use tests::{packages, process, rom};
@@ -250,6 +251,77 @@ fn the_bus_master_moves_sectors() {
     assert_eq!(d.command(0xea), 0x50);
     let file = std::fs::read(&path).unwrap();
     assert_eq!((&file[7 * 512..9 * 512], file[9 * 512]), (&[0x5a; 1024][..], 9));
+}
+
+#[test]
+fn pieces_of_memory_may_lie_anywhere() {
+    let (_dir, path) = image(64);
+    let mut d = Ide::disk(&path, "");
+    // Between those in memory one that nobody answers at, and one that cannot be written
+    let pieces = [(0x20_0002, 510), (0xe000_0000, 512), (0xf_fe00, 512), (0x30_0000, 2), (0x20_0200, 512)];
+    d.q.write(0x20_0000, &[0xee; 0x402]);
+    let rom = d.q.read(0xf_fe00, 512);
+    let number = |n: u16| n.to_le_bytes().repeat(256);
+    d.lba28(10, 4);
+    d.command(0xc8);
+    d.dma(&pieces, true);
+    assert_eq!(d.done(), 0x50);
+    d.q.outb(BMDMA, 0);
+    let (first, second) = (d.q.read(0x20_0000, 512), d.q.read(0x20_0200, 514));
+    assert_eq!((&first[..2], &first[2..]), (&[0xee; 2][..], &number(10)[..510]));
+    assert_eq!((&second[..512], &second[512..]), (&number(13)[..], &[0xee; 2][..]));
+    assert_eq!((d.q.load(0x30_0000, 2), d.q.read(0xf_fe00, 512)), (12, rom.clone()));
+    // Written: ones where nobody answers
+    d.lba28(20, 4);
+    d.command(0xca);
+    d.dma(&pieces, false);
+    assert_eq!(d.done(), 0x50);
+    let want = [&number(10)[..510], &[0xff; 512], &rom, &12u16.to_le_bytes(), &number(13)].concat();
+    assert_eq!(std::fs::read(&path).unwrap()[20 * 512..24 * 512], want);
+}
+
+#[test]
+fn memory_is_the_guests_again_when_a_transfer_is_given_up() {
+    let (_dir, path) = image(64);
+    let mut d = Ide::disk(&path, ",throttling.iops-total=1");
+    let (code, other) = ([0xc8, 0xca], 0x30_0000);
+    // Ways to give up: the bus master stops, the channel is reset.
+    for (n, (write, reset)) in [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate() {
+        let sector = 8 + 4 * n as u32;
+        let begin = |d: &mut Ide, write: bool, sector: u32, at: u64| {
+            d.q.outb(BMDMA, 0);
+            d.lba28(sector, 1);
+            d.put(7, code[usize::from(write)]);
+            d.dma(&[(at as u32, 512)], !write);
+        };
+        let slowly = |d: &mut Ide| {
+            until("a transfer", || {
+                d.q.clock_step(100_000_000);
+                d.q.inb(d.control) & 0x88 == 0
+            });
+        };
+        begin(&mut d, false, 1, other);
+        slowly(&mut d);
+        // The second of a second waits.
+        d.q.write(0x20_0000, &[0x22; 512]);
+        begin(&mut d, write, sector, 0x20_0000);
+        assert_ne!(d.q.inb(d.control) & 0x88, 0);
+        if reset {
+            d.q.outb(d.control, 4);
+            d.q.outb(d.control, 0);
+        } else {
+            d.q.outb(BMDMA, 0);
+        }
+        d.q.write(0x20_0000, &[0x44; 512]);
+        d.q.clock_step(10_000_000_000);
+        begin(&mut d, false, 2, other);
+        slowly(&mut d);
+        d.q.clock_step(10_000_000_000);
+        assert_eq!(d.q.read(0x20_0000, 512), [0x44; 512], "{write} {reset}");
+        let there = &std::fs::read(&path).unwrap()[sector as usize * 512..][..512];
+        let want = if write { vec![0x22; 512] } else { (sector as u16).to_le_bytes().repeat(256) };
+        assert_eq!(there, want, "{write} {reset}");
+    }
 }
 
 #[test]

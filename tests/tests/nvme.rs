@@ -249,6 +249,55 @@ fn blocks_are_read_written_compared_and_given_back() {
 }
 
 #[test]
+fn a_read_under_way_leaves_memory_alone_when_it_is_given_up() {
+    let (_dir, path) = image(64);
+    // The controller is reset; the queue goes; the command is given up.
+    for way in 0..3 {
+        let mut n = Nvme::limited(&path, ",throttling.iops-total=1", "");
+        n.start();
+        let read = |n: &mut Nvme, sector: u32, at: u64| {
+            let mut io = n.io;
+            n.begin(&mut io, (2, 0), 1, (at, 0), [sector, 0, 0]);
+            n.io = io;
+        };
+        let other = DATA + 0x1000;
+        read(&mut n, 1, other);
+        let at = n.io;
+        assert!((0..PATIENCE).any(|_| n.came(&at)), "the first read");
+        read(&mut n, 2, DATA);
+        match way {
+            0 => {
+                n.q.store(BAR + 0x14, 4, 0);
+                n.start();
+            }
+            1 => {
+                assert_eq!(n.admin(0x00, 0, 0, [1, 0, 0]), (0, 0));
+                assert_eq!(n.admin(0x04, 0, 0, [1, 0, 0]), (0, 0));
+                let size = (SIZE - 1) << 16 | 1;
+                n.q.write(IO, &[0; 0x2000]);
+                n.io = queue(IO, 1);
+                assert_eq!(n.admin(0x05, 0, IO + 0x1000, [size, 3, 0]), (0, 0));
+                assert_eq!(n.admin(0x01, 0, IO, [size, 1 << 16 | 1, 0]), (0, 0));
+            }
+            _ => {
+                assert_eq!(n.admin(0x08, 0, 0, [0x1234 << 16 | 1, 0, 0]), (0, 0));
+                (n.io.head, n.io.tail) = (2, 2);
+            }
+        }
+        n.q.write(DATA, &[0x44; 512]);
+        n.q.clock_step(10_000_000_000);
+        read(&mut n, 3, other);
+        let at = n.io;
+        let came = (0..PATIENCE).any(|_| {
+            n.q.clock_step(100_000_000);
+            n.came(&at)
+        });
+        assert!(came, "a read afterwards");
+        assert_eq!((n.q.load(other, 2), n.q.read(DATA, 512)), (3, vec![0x44; 512]), "{way}");
+    }
+}
+
+#[test]
 fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
     let (_dir, path) = image(64);
     let mut n = Nvme::limited(&path, ",throttling.iops-total=1", "");

@@ -415,3 +415,56 @@ fn the_driver_hears_of_changes() {
     assert_eq!(event(&mut s), [1, 0, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
     assert_eq!(s.ask(&[0; 6], &[], 0).sense, [6, 0x3f, 14]);
 }
+
+#[test]
+fn memory_is_the_drivers_again_when_a_command_is_given_up() {
+    let (_dir, path) = image(64);
+    let mut s = Scsi::disk(&path, ",throttling.iops-total=1", "");
+    let other = DATA + 0x1000;
+    // READ(10) or WRITE(10) of one sector at `at`, not waited for
+    let begin = |s: &mut Scsi, write: bool, sector: u8, at: u64| {
+        let mut head = vec![1, 0, 0, 0, 0, 0, 0, 0];
+        head.extend(77u64.to_le_bytes());
+        head.extend([0; 3]);
+        head.extend([if write { 0x2a } else { 0x28 }, 0, 0, 0, 0, sector, 0, 0, 1, 0]);
+        head.resize(51, 0);
+        s.v.q.write(REQUEST + 0x800, &head);
+        let request = (REQUEST + 0x800, 51, 0);
+        let parts = match write {
+            true => [request, (at, 512, 0), (ANSWER, 108, WRITE)],
+            false => [request, (ANSWER, 108, WRITE), (at, 512, WRITE)],
+        };
+        s.requests.offer(&mut s.v, &parts);
+    };
+    let slowly = |s: &mut Scsi| {
+        let ring = &mut s.requests;
+        s.v.until("a command", |v| {
+            v.q.clock_step(100_000_000);
+            ring.is_used(v)
+        });
+        ring.wait(&mut s.v);
+    };
+    // ABORT TASK and LOGICAL UNIT RESET
+    for (n, (write, function)) in [(false, 0), (false, 5), (true, 0), (true, 5)].into_iter().enumerate() {
+        let sector = 8 + 4 * n as u8;
+        begin(&mut s, false, 1, other);
+        slowly(&mut s);
+        s.v.q.write(DATA, &[0x22; 512]);
+        begin(&mut s, write, sector, DATA);
+        assert!(!s.requests.is_used(&mut s.v), "the second of a second waits");
+        assert_eq!(s.manage(function), 0);
+        s.requests.wait(&mut s.v);
+        s.v.q.write(DATA, &[0x44; 512]);
+        s.v.q.clock_step(10_000_000_000);
+        if function == 5 {
+            assert_eq!(s.ask(&[0; 6], &[], 0).sense, [6, 0x29, 0]);
+        }
+        begin(&mut s, false, 2, other);
+        slowly(&mut s);
+        assert_eq!((s.v.q.load(other, 2), s.v.q.read(DATA, 512)), (2, vec![0x44; 512]), "{write} {function}");
+        let there = &std::fs::read(&path).unwrap()[usize::from(sector) * 512..][..512];
+        let want = if write { vec![0x22; 512] } else { u16::from(sector).to_le_bytes().repeat(256) };
+        assert_eq!(there, want, "{write} {function}");
+        s.v.q.clock_step(10_000_000_000);
+    }
+}

@@ -1,10 +1,11 @@
 //! Packet commands of CD drives. Source: SFF-8020i and MMC-3 (commands), ATA/ATAPI-7 volume 2 §9.9 (packet protocol). What the drive
 //! says of tray and medium: [`crate::scsi::mmc`]. DVD structures are not there: illegal operation code.
 
-use super::drive::{CD_SECTOR, CHUNK, DriveInfo, DriveRegs, Job, Then, status};
+use super::drive::{CD_SECTOR, DriveInfo, DriveRegs, Job, Then, status};
 use crate::scsi::cdb::{Cdb, op};
 use crate::scsi::mmc::{self, Tray};
 use crate::scsi::sense::{Sense, key};
+use block::CHUNK;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a packet.

@@ -6,7 +6,7 @@ use super::atapi::Cd;
 use super::drive::{DriveInfo, DriveRegs, Kind, SECTOR};
 use super::transfer::IdeChannel;
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
-use block::{Backend, Blocks, Media};
+use block::{Backend, Blocks, Loans, Media};
 use hw_core::{
     Bus, BusClass, BusImpl, Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, RunState,
 };
@@ -115,6 +115,8 @@ pub struct IdeDevice {
     /// Number of the job at work; a completion of another is stale.
     ticket: AtomicU64,
     running: AtomicBool,
+    /// Guest memory that the job at work moves bytes of.
+    pub(super) loans: Loans<()>,
     /// The job failed and waits for the machine to go on.
     held: AtomicBool,
 }
@@ -175,11 +177,13 @@ impl IdeDevice {
 
     /// The job at work has ended.
     pub(super) fn end(&self) {
+        self.loans.end(&());
         self.running.store(false, Ordering::Relaxed);
     }
 
     /// Forgets the job at work.
     pub(super) fn forget(&self) {
+        self.loans.take_all_back();
         self.ticket.fetch_add(1, Ordering::Relaxed);
         self.running.store(false, Ordering::Relaxed);
         self.held.store(false, Ordering::Relaxed);

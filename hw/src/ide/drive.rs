@@ -2,14 +2,13 @@
 //! Source: ATA/ATAPI-7 volume 1 §5 (registers) and volume 2 §9 (protocols). Commands: [`super::ata`], [`super::atapi`].
 
 use super::atapi::Cd;
+use block::CHUNK;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an ATA sector.
 pub const SECTOR: u64 = 512;
 /// Bytes of a CD's sector.
 pub const CD_SECTOR: u64 = 2048;
-/// Most bytes of one job.
-pub const CHUNK: u64 = 1 << 20;
 
 /// Status register.
 pub mod status {

@@ -6,7 +6,8 @@ use super::bmdma_regs::{BmdmaRegs, Engine};
 use super::bus::{IdeBus, IdeDevice};
 use super::transfer::{IdeChannel, Piece};
 use hw_core::{
-    Category, DeviceClass, DeviceImpl, IrqOut, IsaBus, Line, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    AddressSpace, Category, DeviceClass, DeviceImpl, IrqOut, IsaBus, Line, Locked, MachineCell, MemoryRegion, Ops,
+    Phase, Sizes,
     pci::{BarKind, PciDevice, PciDeviceClass},
 };
 use parking_lot::RwLock;
@@ -20,6 +21,9 @@ const CHANNELS: [(u64, u64); 2] = [(0x1f0, 0x3f6), (0x170, 0x376)];
 const STATUS: u16 = 0x0280;
 /// Most descriptors of a table: it does not cross 64 KiB.
 const MAX_PRDS: u32 = 8192;
+/// Bytes of a descriptor, and of a page of memory.
+const PRD: u64 = 8;
+const PAGE: u64 = 4096;
 
 /// ISA interrupts of the channels.
 const IRQS: [usize; 2] = [14, 15];
@@ -119,28 +123,34 @@ impl PciIde {
     /// The descriptors of bytes `skip` to `skip + want` of a channel's table; fewer if it ends before.
     fn pieces(&self, m: &mut Locked, channel: usize, skip: u64, want: u64) -> Vec<Piece> {
         let mut at = u64::from(self.bmdma(channel).ro(m).table());
+        let end = at + u64::from(MAX_PRDS) * PRD;
         let (mut seen, mut got, mut out) = (0u64, 0u64, vec![]);
-        for _ in 0..MAX_PRDS {
-            let mut prd = [0; 8];
-            if got >= want || self.dma_read(m, at, &mut prd).is_err() {
+        while got < want && at < end {
+            // Up to the end of a page, behind which there may be nothing: but one at least, which may lie across.
+            let mut part = [0; 16 * PRD as usize];
+            let n = (PAGE - at % PAGE) / PRD * PRD;
+            let n = n.clamp(PRD, part.len() as u64) as usize;
+            let part = part.get_mut(..n).unwrap_or_default();
+            if self.dma_read(m, at, part).is_err() {
                 break;
             }
-            let [a0, a1, a2, a3, c0, c1, _, flags] = prd;
-            let addr = u64::from(u32::from_le_bytes([a0, a1, a2, a3]) & !1);
-            let len = match u64::from(u16::from_le_bytes([c0, c1]) & !1) {
-                0 => 0x1_0000,
-                n => n,
-            };
-            let from = skip.saturating_sub(seen).min(len);
-            let n = (len - from).min(want - got);
-            if n > 0 {
-                out.push(Piece { addr: addr + from, len: n, tell: false });
-                got += n;
-            }
-            seen += len;
-            at += 8;
-            if flags & 0x80 != 0 {
-                break;
+            at += n as u64;
+            for [a0, a1, a2, a3, c0, c1, _, flags] in part.as_chunks::<{ PRD as usize }>().0 {
+                let addr = u64::from(u32::from_le_bytes([*a0, *a1, *a2, *a3]) & !1);
+                let len = match u64::from(u16::from_le_bytes([*c0, *c1]) & !1) {
+                    0 => 0x1_0000,
+                    n => n,
+                };
+                let from = skip.saturating_sub(seen).min(len);
+                let n = (len - from).min(want - got);
+                if n > 0 {
+                    out.push(Piece { addr: addr + from, len: n, tell: false });
+                    got += n;
+                }
+                seen += len;
+                if flags & 0x80 != 0 || got == want {
+                    return out;
+                }
             }
         }
         out
@@ -321,7 +331,11 @@ impl IdeChannel for Cable {
         self.with(|c| c.pieces(m, self.channel, skip, want))
     }
 
-    /// What nobody answers reads as zeros.
+    fn dma_space(&self) -> Option<AddressSpace> {
+        self.controller.with(|c| c.dma_space())
+    }
+
+    /// What nobody answers reads as ones.
     fn dma_read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> bool {
         self.with(|c| _ = c.dma_read(m, addr, buf));
         true

@@ -5,9 +5,10 @@
 //! machine goes on, and one that was in flight when state was saved is made again where it is loaded.
 
 use super::bus::{IDE_UNITS, IdeDevice};
-use super::drive::{CHUNK, Job, SECTOR};
-use block::{Action, Backend, Outcome, Request};
-use hw_core::{Core, Locked, events::VmState};
+use super::drive::{Job, SECTOR};
+use block::{Action, Backend, CHUNK, LENT, Outcome, Request};
+use hw_core::memory::RamRanges;
+use hw_core::{AddressSpace, Core, Locked, events::VmState};
 use qom::{Handle, Level, Ref};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +33,10 @@ pub trait IdeChannel: Send + Sync {
     /// The guest memory of bytes `skip` to `skip + want` of the transfer at work; fewer if its table ends before.
     fn pieces(&self, m: &mut Locked, skip: u64, want: u64) -> Vec<Piece>;
 
-    /// Copies from guest memory; bytes of nobody stay as they are. False: the transfer cannot go on.
+    /// What the addresses of pieces mean; `None`: nothing.
+    fn dma_space(&self) -> Option<AddressSpace>;
+
+    /// Copies from guest memory. False: the transfer cannot go on.
     fn dma_read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> bool;
 
     /// Copies into guest memory; bytes for nobody are lost.
@@ -90,25 +94,36 @@ pub(super) fn scatter(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece], data
     (data.len() - rest.len()) as u64
 }
 
-/// Bytes of `pieces` of guest memory, as far as `data` has room; false: the transfer cannot go on. Bytes of nobody are zero.
-pub(super) fn gather_into(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece], data: &mut [u8]) -> bool {
-    data.fill(0);
-    let mut rest = data;
-    for p in pieces {
-        let (now, later) = rest.split_at_mut(rest.len().min(p.len as usize));
-        if !c.dma_read(m, p.addr, now) {
-            return false;
-        }
-        rest = later;
-    }
-    tell(c, m, pieces);
-    true
-}
-
 /// The bytes of `pieces` of guest memory; `None`: the transfer cannot go on.
 pub(super) fn gather(c: &dyn IdeChannel, m: &mut Locked, pieces: &[Piece]) -> Option<Vec<u8>> {
-    let mut data = vec![0; pieces.iter().map(|p| p.len as usize).sum()];
-    gather_into(c, m, pieces, &mut data).then_some(data)
+    let mut data = vec![];
+    for p in pieces {
+        let at = data.len();
+        data.resize(at + p.len as usize, 0);
+        if !c.dma_read(m, p.addr, data.get_mut(at..).unwrap_or_default()) {
+            return None;
+        }
+    }
+    tell(c, m, pieces);
+    Some(data)
+}
+
+/// The first `len` bytes of `pieces`, which a request reads or writes (`write`) by itself: if all of them are memory that lies on the host.
+pub(super) fn memory_of(c: &dyn IdeChannel, pieces: &[Piece], len: u64, write: bool) -> Option<RamRanges> {
+    let space = c.dma_space()?;
+    let (mut all, mut left) = (RamRanges::default(), len);
+    let there = pieces.iter().all(|p| {
+        let n = p.len.min(left);
+        left -= n;
+        space.ranges(p.addr, n, write, &mut all)
+    });
+    (there && left == 0).then_some(all)
+}
+
+/// Bytes of whole sectors that pieces have.
+fn whole(pieces: &[Piece]) -> u64 {
+    let have: u64 = pieces.iter().map(|p| p.len).sum();
+    have - have % SECTOR
 }
 
 impl IdeDevice {
@@ -169,32 +184,34 @@ impl IdeDevice {
         }
         let Some(backend) = self.backend() else { return };
         match job {
-            Job::Read { at, len } => self.submit(&backend, vec![Request::read(at, len as usize)]),
+            Job::Read { at, len } => self.submit(&backend, vec![Request::read(at, len as usize)], false),
             Job::Write { at, len } => {
                 let data: Vec<u8> = self.regs().ro(m).buffer.iter().take(len as usize).copied().collect();
-                self.submit(&backend, vec![Request::write(at, data)]);
+                self.submit(&backend, vec![Request::write(at, data)], false);
             }
-            Job::Flush => self.submit(&backend, vec![Request::flush()]),
-            Job::DmaRead { at, len, done } => {
-                let want = (len - done).min(CHUNK);
-                let have: u64 = c.pieces(m, done, want).iter().map(|p| p.len).sum();
-                match have - have % SECTOR {
-                    0 => self.table_ends(m, c, done),
-                    n => self.submit(&backend, vec![Request::read(at + done, n as usize)]),
+            Job::Flush => self.submit(&backend, vec![Request::flush()], false),
+            Job::DmaRead { at, len, done } | Job::DmaWrite { at, len, done } => {
+                let reads = job.reads();
+                let pieces = c.pieces(m, done, (len - done).min(LENT));
+                let have = whole(&pieces);
+                if have == 0 {
+                    return self.table_ends(m, c, done);
                 }
-            }
-            Job::DmaWrite { at, len, done } => {
+                if let Some(ranges) = memory_of(c, &pieces, have, reads) {
+                    let request = match reads {
+                        true => self.loans.read((), at + done, ranges),
+                        false => self.loans.write((), at + done, ranges, false),
+                    };
+                    return self.submit(&backend, vec![request], pieces.iter().any(|p| p.tell));
+                }
                 let pieces = c.pieces(m, done, (len - done).min(CHUNK));
-                let have: u64 = pieces.iter().map(|p| p.len).sum();
-                let mut data = backend.buffer((have - have % SECTOR) as usize);
-                if !gather_into(c, m, &pieces, &mut data) {
-                    return self.give_up(m, &job);
+                let have = whole(&pieces);
+                if reads {
+                    return self.submit(&backend, vec![Request::read(at + done, have as usize)], false);
                 }
-                if data.is_empty() {
-                    self.table_ends(m, c, done);
-                } else {
-                    self.submit(&backend, vec![Request::write(at + done, data)]);
-                }
+                let Some(mut data) = gather(c, m, &pieces) else { return self.give_up(m, &job) };
+                data.truncate(have as usize);
+                self.submit(&backend, vec![Request::write(at + done, data)], false);
             }
             Job::DmaReply => {
                 let data = self.regs().ro(m).buffer.clone();
@@ -211,20 +228,22 @@ impl IdeDevice {
                     return self.give_up(m, &job);
                 }
                 let requests = trim_ranges(&list).map(|(at, len)| Request::discard(at, len)).collect();
-                self.submit(&backend, requests);
+                self.submit(&backend, requests, false);
             }
         }
     }
 
-    /// Submits requests; the job goes on when all have ended, with the first error there is.
-    fn submit(&self, backend: &Arc<Backend>, requests: Vec<Request>) {
+    /// Submits requests; the job goes on when all have ended, with the first error there is. `tell`: they move pieces of memory themselves, of
+    /// one of which whoever made the table wants to hear.
+    fn submit(&self, backend: &Arc<Backend>, requests: Vec<Request>, tell: bool) {
         let asked = requests.iter().map(Request::len).fold(0, u64::saturating_add);
-        let step = Step { drive: self.this(), ticket: self.begin(), asked };
+        let step = Step { drive: self.this(), ticket: self.begin(), asked, tell };
         step.run(backend.clone(), requests.into());
     }
 
-    /// All requests of the job at work have ended, or one has failed; `moved` bytes were asked for.
-    fn ended(&self, m: &mut Locked, moved: u64, outcome: Outcome) {
+    /// All requests of the job at work have ended, or one has failed.
+    fn ended(&self, m: &mut Locked, step: &Step, outcome: Outcome) {
+        let moved = step.asked;
         let Some(job) = self.regs().ro(m).job.clone() else { return };
         if let Err(e) = &outcome.result {
             let action = self.backend().map_or(Action::Report, |b| b.failed(self.core(), job.reads(), e));
@@ -234,9 +253,12 @@ impl IdeDevice {
                 Action::Report => return self.give_up(m, &job),
             }
         }
+        if let Some(c) = self.channel().filter(|_| step.tell) {
+            c.piece_done(m);
+        }
         match job {
             Job::DmaRead { at, len, done } => {
-                if let Some(channel) = self.channel() {
+                if let Some(channel) = self.channel().filter(|_| !outcome.data.is_empty()) {
                     let pieces = channel.pieces(m, done, outcome.data.len() as u64);
                     scatter(&*channel, m, &pieces, &outcome.data);
                 }
@@ -324,7 +346,10 @@ impl IdeDevice {
 struct Step {
     drive: Handle<IdeDevice>,
     ticket: u64,
+    /// Bytes asked for.
     asked: u64,
+    /// The channel is told when they were moved.
+    tell: bool,
 }
 impl Step {
     /// With the machine locked.
@@ -343,7 +368,7 @@ impl Step {
                 }
                 if requests.is_empty() || outcome.result.is_err() {
                     d.end();
-                    d.ended(m, self.asked, outcome);
+                    d.ended(m, &self, outcome);
                 } else {
                     self.run(next, requests);
                 }

@@ -8,7 +8,7 @@ use super::queues::{Cq, Queues, Sq};
 use super::spec::{CQE, Command, Completion, SQE, reg};
 use crate::block::conf::{DiskConf, HasDisk};
 use crate::virtio::dma::Dma;
-use block::Action;
+use block::{Action, Loans};
 use hw_core::memory::Attrs;
 use hw_core::pci::{BarKind, MsixPlace};
 use hw_core::{
@@ -161,6 +161,8 @@ pub struct Nvme {
     pub(super) namespaces: RwLock<BTreeMap<u32, Namespace>>,
     /// Jobs that failed and wait for the machine to go on.
     pub(super) held: Mutex<BTreeSet<u64>>,
+    /// The driver's memory that requests under way move bytes of, by ticket.
+    pub(super) loans: Loans<u64>,
     /// Counts resets and loads: what was submitted before has no job any more.
     pub(super) epoch: AtomicU64,
 }
@@ -370,6 +372,7 @@ impl Nvme {
 
     /// Queues and jobs are forgotten.
     fn stop(&self, m: &mut Locked) {
+        self.loans.take_all_back();
         let r = self.regs.rw(m);
         *r = NvmeRegs { cc: r.cc, csts: r.csts, aqa: r.aqa, asq: r.asq, acq: r.acq, ..NvmeRegs::default() };
         self.held.lock().clear();
@@ -675,6 +678,7 @@ impl DeviceImpl for Nvme {
             return Err(Error::generic("nvme: impossible state"));
         }
         self.parent_post_load(m)?;
+        self.loans.take_all_back();
         self.epoch.fetch_add(1, Ordering::Relaxed);
         let cache = self.regs.ro(m).write_cache;
         self.set_write_cache(m, cache);

@@ -4,15 +4,14 @@ use super::ctrl::Nvme;
 use super::data::segments;
 use super::ns::Namespace;
 use super::spec::{ALL_NAMESPACES, Command, Completion, Status, nvm};
+use crate::virtio::dma::memory_of;
 use crate::virtio::ring::{Segment, gather, scatter};
-use block::{Action, Data, Op, Outcome, Request};
+use block::{Action, CHUNK, Data, LENT, Op, Outcome, Request};
 use hw_core::Locked;
 use qom::{Handle, Level};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
-/// Bytes that one job moves at a time: bounds what a guest can make us hold.
-const CHUNK: u64 = 1 << 20;
 /// Bytes of a range of DATASET MANAGEMENT.
 const RANGE: usize = 16;
 
@@ -170,6 +169,7 @@ impl Nvme {
 
     /// Forgets a job.
     pub(super) fn forget(&self, m: &mut Locked, ticket: u64) {
+        self.loans.take_back(|t| *t == ticket);
         self.regs.rw(m).pending.remove(&ticket);
         self.held.lock().remove(&ticket);
     }
@@ -193,7 +193,16 @@ impl Nvme {
         };
         let Some(ns) = self.namespace(nsid) else { return self.finish(m, ticket, Status::INVALID_NAMESPACE) };
         let piece = |len: u64| len.saturating_sub(done).min(CHUNK) as usize;
+        let memory = |len: u64, write: bool| {
+            memory_of(&self.dma_space(), &p.data, done, len.saturating_sub(done).min(LENT), write)
+        };
         let request = match p.work {
+            Work::Read { offset, len } if let Some(ranges) = memory(len, true) => {
+                self.loans.read(ticket, offset.saturating_add(done), ranges)
+            }
+            Work::Write { offset, len, fua } if let Some(ranges) = memory(len, false) => {
+                self.loans.write(ticket, offset.saturating_add(done), ranges, fua)
+            }
             Work::Read { offset, len } | Work::Compare { offset, len } | Work::Verify { offset, len } => {
                 Request::read(offset.saturating_add(done), piece(len))
             }
@@ -226,6 +235,7 @@ impl Nvme {
                 if d.epoch.load(Ordering::Relaxed) != epoch {
                     return;
                 }
+                d.loans.end(&ticket);
                 let sqid = d.regs.ro(m).pending.get(&ticket).map(|p| p.sqid);
                 d.ended(m, ticket, &ns, moved, outcome);
                 // There is room for another one.

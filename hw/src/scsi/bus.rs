@@ -8,6 +8,7 @@ use super::cdb::{Cdb, op};
 use super::sense::Sense;
 use super::target;
 pub use super::target::lun_bytes;
+use hw_core::memory::RamRanges;
 use hw_core::{Bus, BusClass, BusImpl, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase};
 use parking_lot::RwLock;
 use qom::{Class, Error, Level, Object, Prop, Ref, Result, of_class};
@@ -69,6 +70,9 @@ pub trait ScsiHba: Send + Sync {
     fn data_out(&self, m: &mut Locked, tag: u64, skip: u64, buf: &mut [u8]) -> usize;
     /// Copies data to the initiator's memory from byte `skip` on.
     fn data_in(&self, m: &mut Locked, tag: u64, skip: u64, data: &[u8]);
+    /// The memory of `len` bytes from byte `skip` on of what the initiator offers, or takes (`write`: the unit writes it), which the unit reaches
+    /// with the machine unlocked; `None`: it is to be copied.
+    fn memory(&self, m: &Locked, tag: u64, skip: u64, len: u64, write: bool) -> Option<RamRanges>;
     /// A command has ended; `moved` bytes of data were transferred.
     fn complete(&self, m: &mut Locked, tag: u64, end: End, moved: u64);
     /// A unit has changed.

@@ -9,7 +9,7 @@ use super::disk_commands::{DiskInfo, Reply, Work, execute, parameters};
 use super::mmc::Tray;
 use super::sense::Sense;
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
-use block::{Action, Backend, Data, Media, Op, Outcome, Request};
+use block::{Action, Backend, CHUNK, Data, LENT, Loans, Media, Op, Outcome, Request};
 use hw_core::{Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, RunState, events::VmState};
 use parking_lot::{Mutex, RwLock};
 use qom::{Class, Error, Handle, Level, Object, Prop, Result};
@@ -18,9 +18,6 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Bytes that one job moves at a time: bounds what an initiator can make us hold.
-const CHUNK: u64 = 1 << 20;
 
 /// A command at work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +76,8 @@ pub struct ScsiDisk {
     info: RwLock<DiskInfo>,
     /// Jobs that failed and wait for the machine to go on.
     held: Mutex<BTreeSet<u64>>,
+    /// Memory of initiators that requests under way move bytes of, by tag.
+    loans: Loans<u64>,
     /// Write cache as it was before an initiator changed it.
     original_wce: AtomicBool,
     /// Counts resets and loads: what was submitted before has no job any more.
@@ -148,12 +147,21 @@ impl ScsiDisk {
         let (Some(backend), Some(hba)) = (self.conf.backend(), self.hba()) else { return };
         let done = job.done;
         let piece = |len: u64| len.saturating_sub(done).min(CHUNK);
-        let request = match job.work {
-            Work::Read { flush: true, .. } | Work::Flush => Request::flush(),
-            Work::Read { offset, len, .. } | Work::Compare { offset, len } => {
+        let lent = match job.work {
+            Work::Read { len, flush: false, .. } => hba.memory(m, tag, done, len.saturating_sub(done).min(LENT), true),
+            Work::Write { len, .. } => hba.memory(m, tag, done, len.saturating_sub(done).min(LENT), false),
+            _ => None,
+        };
+        let request = match (job.work, lent) {
+            (Work::Read { flush: true, .. } | Work::Flush, _) => Request::flush(),
+            (Work::Read { offset, .. }, Some(ranges)) => self.loans.read(tag, offset.saturating_add(done), ranges),
+            (Work::Write { offset, fua, .. }, Some(ranges)) => {
+                self.loans.write(tag, offset.saturating_add(done), ranges, fua)
+            }
+            (Work::Read { offset, len, .. } | Work::Compare { offset, len }, _) => {
                 Request::read(offset.saturating_add(done), piece(len) as usize)
             }
-            Work::Write { offset, len, fua } => {
+            (Work::Write { offset, len, fua }, None) => {
                 let mut data = backend.buffer(piece(len) as usize);
                 if hba.data_out(m, tag, done, &mut data) < data.len() {
                     // What the initiator took away is not written as zeros.
@@ -161,14 +169,14 @@ impl ScsiDisk {
                 }
                 Request { op: Op::Write { fua }, offset: offset.saturating_add(done), data }
             }
-            Work::Unmap { ranges } => match ranges.get(usize::try_from(done).unwrap_or(usize::MAX)) {
+            (Work::Unmap { ranges }, _) => match ranges.get(usize::try_from(done).unwrap_or(usize::MAX)) {
                 Some((offset, len)) => Request::discard(*offset, *len),
                 None => Request::flush(),
             },
-            Work::Zeroes { offset, len, unmap } => {
+            (Work::Zeroes { offset, len, unmap }, _) => {
                 Request { op: Op::WriteZeroes { len, unmap, fua: false }, offset, data: Data::default() }
             }
-            Work::Same { offset, len, block } => {
+            (Work::Same { offset, len, block }, _) => {
                 let n = piece(len) as usize;
                 let data: Vec<u8> = block.iter().copied().cycle().take(n).collect();
                 Request::write(offset.saturating_add(done), data)
@@ -183,6 +191,7 @@ impl ScsiDisk {
                 let Some(d) = me.upgrade() else { return };
                 let m = &mut d.core().lock();
                 if d.epoch.load(Ordering::Relaxed) == epoch {
+                    d.loans.end(&tag);
                     d.ended(m, tag, moved, outcome);
                 }
             }),
@@ -204,7 +213,9 @@ impl ScsiDisk {
             return;
         }
         match (&job.work, self.hba()) {
-            (Work::Read { flush: false, .. }, Some(hba)) => hba.data_in(m, tag, job.done, &outcome.data),
+            (Work::Read { flush: false, .. }, Some(hba)) if !outcome.data.is_empty() => {
+                hba.data_in(m, tag, job.done, &outcome.data)
+            }
             (Work::Compare { .. }, Some(hba)) => {
                 let mut theirs = vec![0; outcome.data.len()];
                 if hba.data_out(m, tag, job.done, &mut theirs) < theirs.len() || theirs != *outcome.data {
@@ -249,6 +260,7 @@ impl ScsiDisk {
 
     /// Forgets all jobs.
     fn forget_all(&self, m: &mut Locked) {
+        self.loans.take_all_back();
         self.regs.rw(m).jobs.clear();
         self.held.lock().clear();
         self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -304,6 +316,7 @@ impl ScsiImpl for ScsiDisk {
     }
 
     fn cancel(&self, m: &mut Locked, tag: u64) -> bool {
+        self.loans.take_back(|t| *t == tag);
         self.held.lock().remove(&tag);
         self.regs.rw(m).jobs.remove(&tag).is_some()
     }
@@ -443,6 +456,7 @@ impl DeviceImpl for ScsiDisk {
     }
 
     fn unrealize(&self, m: &mut Locked) {
+        self.loans.take_all_back();
         let tags: Vec<u64> = self.regs.ro(m).jobs.keys().copied().collect();
         tags.into_iter().for_each(|tag| self.finish(m, tag, End::Aborted, 0));
         self.forget_all(m);
@@ -452,6 +466,7 @@ impl DeviceImpl for ScsiDisk {
 
     fn post_load(&self, m: &mut Locked) -> Result<()> {
         self.parent_post_load(m)?;
+        self.loans.take_all_back();
         self.epoch.fetch_add(1, Ordering::Relaxed);
         let cache = self.regs.ro(m).write_cache;
         self.set_write_cache(m, cache);

@@ -8,7 +8,7 @@ use super::blk_request::{HEADER, ID, Limits, RANGE, SECTOR, Status, Work, parse}
 use super::device::{VirtioDevice, VirtioDeviceClass, VirtioImpl, status};
 use super::ring::{Chain, MAX_SIZE, total};
 use crate::block::conf::{DiskConf, HasDisk, guessed_geometry};
-use block::{Action, Backend, Data, GuestMemory, Media, Op, Outcome, Request};
+use block::{Action, Backend, CHUNK, Data, LENT, Loans, Media, Op, Outcome, Request};
 use hw_core::memory::RamRanges;
 use hw_core::{Category, DeviceClass, DeviceImpl, Locked, Machine, MachineCell, RunState, events::VmState};
 use parking_lot::Mutex;
@@ -42,11 +42,6 @@ const WCE: usize = 32;
 const AUTO_QUEUES: u16 = u16::MAX;
 /// Most sectors of a request, as QEMU's block layer has it.
 const MAX_SECTORS: u32 = 0x3f_ffff;
-/// Bytes that one request moves at a time: bounds what a guest can make us hold.
-const CHUNK: u64 = 1 << 20;
-/// Bytes that one request moves at a time where it does so by itself. Fewer and larger ones cost less, but with a single one the guest and the
-/// medium would take turns: of what guests have in flight (some 4 MiB) this leaves two.
-const LENT: u64 = 2 << 20;
 /// Longest request that is done at once, while the machine is locked, if its medium takes no time.
 const INSTANT: u64 = 128 << 10;
 
@@ -58,13 +53,6 @@ struct Pending {
     work: Work,
     /// Bytes done.
     done: u64,
-}
-
-/// Guest memory of a request under way.
-struct Lent {
-    queue: usize,
-    reads: bool,
-    memory: Arc<GuestMemory>,
 }
 
 /// The requests at work, by the order they came.
@@ -117,8 +105,8 @@ pub struct VirtioBlk {
     requests: MachineCell<Requests>,
     /// Requests that failed and wait for the machine to go on.
     held: Mutex<BTreeSet<u64>>,
-    /// Guest memory that requests under way move bytes of, by the first request's number.
-    lent: Mutex<BTreeMap<u64, Lent>>,
+    /// What requests under way move bytes of, by the queue and the first request's number.
+    loans: Loans<(usize, u64)>,
     /// Write cache as it was before a driver changed it.
     original_wce: AtomicBool,
     /// Counts resets and loads: what was submitted before has no request any more.
@@ -302,9 +290,9 @@ impl VirtioBlk {
             memory.append(&part);
         }
         let Some(first) = group.first().copied() else { return false };
-        let request = self.lend(first, queue, reads, offset, memory);
+        let request = self.lend((queue, first), reads, offset, memory);
         let group = group.to_vec();
-        self.submit(first, request, move |d, m, outcome| {
+        self.submit((queue, first), request, move |d, m, outcome| {
             let Some(backend) = d.conf.backend() else { return };
             if outcome.result.is_err() {
                 // One by one, so that only what cannot be done fails, and counts as failed.
@@ -332,24 +320,17 @@ impl VirtioBlk {
     }
 
     /// A request that moves bytes of the guest's memory by itself, until it has ended or the memory is taken back.
-    fn lend(&self, ticket: u64, queue: usize, reads: bool, offset: u64, ranges: RamRanges) -> Request {
-        let memory = GuestMemory::new(ranges);
-        let request = if reads { Request::read_into(offset, &memory) } else { Request::write_from(offset, &memory) };
-        self.lent.lock().insert(ticket, Lent { queue, reads, memory });
-        request
-    }
-
-    /// The guest has its memory back: of a queue's requests, or of all.
-    fn take_back(&self, queue: Option<usize>) {
-        let all: Vec<Lent> = {
-            let mut lent = self.lent.lock();
-            lent.extract_if(.., |_, l| queue.is_none_or(|n| l.queue == n)).map(|l| l.1).collect()
-        };
-        all.iter().for_each(|l| l.memory.take_back(!l.reads));
+    fn lend(&self, key: (usize, u64), reads: bool, offset: u64, ranges: RamRanges) -> Request {
+        if reads { self.loans.read(key, offset, ranges) } else { self.loans.write(key, offset, ranges, false) }
     }
 
     /// Starts a request of the medium's; `done` is called with the machine locked, unless a reset or a load comes first.
-    fn submit(&self, ticket: u64, request: Request, done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static) {
+    fn submit(
+        &self,
+        key: (usize, u64),
+        request: Request,
+        done: impl FnOnce(&Self, &mut Locked, Outcome) + Send + 'static,
+    ) {
         let Some(backend) = self.conf.backend() else { return };
         let epoch = self.epoch.load(Ordering::Relaxed);
         let me: Handle<VirtioBlk> = self.this();
@@ -359,7 +340,7 @@ impl VirtioBlk {
                 let Some(d) = me.upgrade() else { return };
                 let m = &mut d.core().lock();
                 if d.epoch.load(Ordering::Relaxed) == epoch {
-                    d.lent.lock().remove(&ticket);
+                    d.loans.end(&key);
                     done(&d, m, outcome);
                 }
             }),
@@ -370,13 +351,13 @@ impl VirtioBlk {
     fn run(&self, m: &mut Locked, ticket: u64) {
         let Some(p) = self.requests.ro(m).pending.get(&ticket).cloned() else { return };
         let Some(backend) = self.conf.backend() else { return };
-        let done = p.done;
+        let (key, done) = ((p.queue, ticket), p.done);
         let left = p.work.len().saturating_sub(done);
         let lent = self.memory(m, &p, left.min(LENT));
         let piece = left.min(CHUNK);
         let request = match p.work {
             Work::Read { offset, .. } | Work::Write { offset, .. } if let Some(ranges) = lent => {
-                self.lend(ticket, p.queue, p.work.reads(), offset.saturating_add(done), ranges)
+                self.lend(key, p.work.reads(), offset.saturating_add(done), ranges)
             }
             Work::Read { offset, .. } => Request::read(offset.saturating_add(done), piece as usize),
             Work::Write { offset, .. } => {
@@ -398,12 +379,12 @@ impl VirtioBlk {
         let whole = p.work.len() <= INSTANT;
         let request = match if whole { backend.do_now(request) } else { Err(request) } {
             Ok(outcome) => {
-                self.lent.lock().remove(&ticket);
+                self.loans.end(&key);
                 return self.ended(m, ticket, moved, outcome);
             }
             Err(request) => request,
         };
-        self.submit(ticket, request, move |d, m, outcome| d.ended(m, ticket, moved, outcome));
+        self.submit(key, request, move |d, m, outcome| d.ended(m, ticket, moved, outcome));
     }
 
     /// A piece of a request has ended.
@@ -560,7 +541,7 @@ impl VirtioImpl for VirtioBlk {
     }
 
     fn stop(&self, m: &mut Locked, queue: Option<usize>) {
-        self.take_back(queue);
+        self.loans.take_back(|(n, _)| queue.is_none_or(|queue| queue == *n));
         match queue {
             None => {
                 *self.requests.rw(m) = Requests::default();
@@ -610,7 +591,7 @@ impl DeviceImpl for VirtioBlk {
         }
         self.parent_post_load(m)?;
         self.epoch.fetch_add(1, Ordering::Relaxed);
-        self.take_back(None);
+        self.loans.take_all_back();
         let cache = self.requests.ro(m).write_cache;
         self.set_write_cache(m, cache);
         self.held.lock().clear();

@@ -5,8 +5,8 @@
 //! [`VirtioDevice::pop`], gives them back with [`VirtioDevice::push`] and ends with [`VirtioDevice::interrupt`]. In-order use of
 //! buffers and notification data are not built.
 
-use super::dma::Dma;
-use super::ring::{Chain, Format, MAX_SIZE, NO_VECTOR, Queue, RingError, Segment, gather, scatter, slice};
+use super::dma::{Dma, memory_of};
+use super::ring::{Chain, Format, MAX_SIZE, NO_VECTOR, Queue, RingError, Segment, gather, scatter};
 use hw_core::memory::{Attrs, RamRanges};
 use hw_core::{AddressSpace, Bus, BusClass, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, Timer};
 use parking_lot::RwLock;
@@ -537,13 +537,10 @@ impl VirtioDevice {
         scatter(&mut Dma { m, space: &space, attrs }, segments, skip, data)
     }
 
-    /// The memory behind `len` bytes of segments from byte `skip` on, to be read or written (`write`) while the machine is not locked: if all
-    /// of it is memory that lies on the host.
+    /// See [`memory_of`].
     pub fn memory_of(&self, m: &Locked, segments: &[Segment], skip: u64, len: u64, write: bool) -> Option<RamRanges> {
         let (space, _) = self.dma(m)?;
-        let mut all = RamRanges::default();
-        let there = slice(segments, skip, len).all(|s| space.ranges(s.addr, s.len.into(), write, &mut all));
-        (there && all.len() == len).then_some(all)
+        memory_of(&space, segments, skip, len, write)
     }
 
     /// The configuration space has changed: tells the driver, if it drives the device.

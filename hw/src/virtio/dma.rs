@@ -1,7 +1,7 @@
 //! Guest memory as a virtio device reaches it.
 
-use super::ring::Memory;
-use hw_core::memory::Attrs;
+use super::ring::{Memory, Segment, slice};
+use hw_core::memory::{Attrs, RamRanges};
 use hw_core::{AddressSpace, Locked};
 
 /// The memory behind a transport, with the machine locked.
@@ -12,6 +12,14 @@ pub struct Dma<'a> {
     pub space: &'a AddressSpace,
     /// On whose behalf.
     pub attrs: Attrs,
+}
+
+/// The memory behind `len` bytes of segments from byte `skip` on, to be read or written (`write`) while the machine is not locked: if all of it
+/// is memory that lies on the host.
+pub fn memory_of(space: &AddressSpace, segments: &[Segment], skip: u64, len: u64, write: bool) -> Option<RamRanges> {
+    let mut all = RamRanges::default();
+    let there = slice(segments, skip, len).all(|s| space.ranges(s.addr, s.len.into(), write, &mut all));
+    (there && all.len() == len).then_some(all)
 }
 
 impl Memory for Dma<'_> {

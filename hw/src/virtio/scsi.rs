@@ -11,6 +11,7 @@ use super::scsi_request::{
 };
 use crate::scsi::bus::{Change, Command, End, ScsiBus, ScsiDevice, ScsiHba, status as scsi_status};
 use crate::scsi::sense::Sense;
+use hw_core::memory::RamRanges;
 use hw_core::{Category, Device, DeviceClass, DeviceImpl, HotplugHandler, Locked, Machine, MachineCell};
 use parking_lot::RwLock;
 use qom::{Class, Error, Handle, Level, Object, Prop, Ref, Result};
@@ -273,6 +274,13 @@ impl ScsiHba for Adapter {
         let Some(d) = self.0.upgrade() else { return };
         let Some(p) = d.regs.ro(m).pending.get(&tag).cloned() else { return };
         d.write_to(m, &p.chain.writable, p.skip.1.saturating_add(skip), data);
+    }
+
+    fn memory(&self, m: &Locked, tag: u64, skip: u64, len: u64, write: bool) -> Option<RamRanges> {
+        let d = self.0.upgrade()?;
+        let p = d.regs.ro(m).pending.get(&tag)?;
+        let (segments, before) = if write { (&p.chain.writable, p.skip.1) } else { (&p.chain.readable, p.skip.0) };
+        d.memory_of(m, segments, before.saturating_add(skip), len, write)
     }
 
     fn complete(&self, m: &mut Locked, tag: u64, end: End, moved: u64) {

@@ -10,6 +10,7 @@ mod port;
 mod regs;
 
 use super::bus::IdeBus;
+use block::Loans;
 use hw_core::pci::{BarKind, PciDevice, PciDeviceClass, cap};
 use hw_core::{
     Category, DeviceClass, DeviceImpl, Line, Locked, MachineCell, MemoryRegion, Ops, Phase, RunState, Sizes,
@@ -61,6 +62,8 @@ pub struct Ich9Ahci {
     epochs: [AtomicU64; PORTS],
     /// Queued commands that failed and wait for the machine to go on: port, tag.
     held: Mutex<BTreeSet<(usize, u8)>>,
+    /// Guest memory that queued commands under way move bytes of: port, tag.
+    loans: Loans<(usize, u8)>,
 }
 
 impl Ich9Ahci {
@@ -135,6 +138,7 @@ impl Ich9Ahci {
     }
 
     fn forget_queued(&self, n: usize) {
+        self.loans.take_back(|(port, _)| *port == n);
         if let Some(e) = self.epochs.get(n) {
             e.fetch_add(1, Ordering::Relaxed);
         }

@@ -9,9 +9,9 @@ use super::fis::{Command, area, set_device_bits};
 use super::port::{Cable, Port};
 use super::regs::{TFD_BSY, TFD_DRQ, Table, pxis};
 use crate::ide::bus::IdeDevice;
-use crate::ide::drive::{CHUNK, QueuedError, SECTOR, error, status};
-use crate::ide::transfer::{gather_into, scatter};
-use block::{Action, Op, Outcome, Request};
+use crate::ide::drive::{QueuedError, SECTOR, error, status};
+use crate::ide::transfer::{IdeChannel, gather, memory_of, scatter};
+use block::{Action, CHUNK, LENT, Op, Outcome, Request};
 use hw_core::Locked;
 use qom::{Handle, Level};
 use serde::{Deserialize, Serialize};
@@ -84,23 +84,28 @@ impl Port<'_> {
     pub(super) fn run(&self, m: &mut Locked, tag: u8) {
         let Some(mut q) = self.queued(m, tag) else { return };
         let Some(backend) = self.drive().and_then(|d| d.backend()) else { return };
-        let want = (q.len - q.done.min(q.len)).min(CHUNK);
+        let want = (q.len - q.done.min(q.len)).min(LENT);
         let pieces = self.pieces(m, &mut q.table, q.done, want);
         self.edit(m, |r| _ = r.queued.insert(tag, q));
         if pieces.iter().map(|p| p.len).sum::<u64>() < want {
             self.edit(m, |r| r.is |= pxis::OFS);
             return self.fail(m, tag, q, error::ABRT);
         }
-        let offset = q.at.saturating_add(q.done);
-        let request = if q.write {
-            let mut data = backend.buffer(want as usize);
-            if !gather_into(&self.cable(), m, &pieces, &mut data) {
-                return self.fail(m, tag, q, error::ABRT);
+        let (offset, key) = (q.at.saturating_add(q.done), (self.n, tag));
+        let lent = memory_of(&self.cable(), &pieces, want, !q.write);
+        // (What is copied tells of its pieces where that is done.)
+        let tell = lent.is_some() && pieces.iter().any(|p| p.tell);
+        let request = match (q.write, lent) {
+            (true, Some(ranges)) => self.ahci.loans.write(key, offset, ranges, q.fua),
+            (false, Some(ranges)) => self.ahci.loans.read(key, offset, ranges),
+            (true, None) => {
+                let pieces = self.pieces(m, &mut q.table, q.done, want.min(CHUNK));
+                let Some(data) = gather(&self.cable(), m, &pieces) else { return self.fail(m, tag, q, error::ABRT) };
+                Request { op: Op::Write { fua: q.fua }, offset, data: data.into() }
             }
-            Request { op: Op::Write { fua: q.fua }, offset, data }
-        } else {
-            Request::read(offset, want as usize)
+            (false, None) => Request::read(offset, want.min(CHUNK) as usize),
         };
+        let want = request.len();
         let (me, n, epoch): (Handle<Ich9Ahci>, _, _) = (self.ahci.this(), self.n, self.ahci.epoch(self.n));
         backend.submit(
             request,
@@ -108,16 +113,17 @@ impl Port<'_> {
                 let Some(ahci) = me.upgrade() else { return };
                 let m = &mut ahci.core().lock();
                 if ahci.epoch(n) == epoch {
+                    ahci.loans.end(&key);
                     let port = Port { ahci: &ahci, n };
-                    port.piece_ended(m, tag, want, outcome);
+                    port.piece_ended(m, tag, want, tell, outcome);
                     port.issue(m);
                 }
             }),
         );
     }
 
-    /// A piece of a command has ended.
-    fn piece_ended(&self, m: &mut Locked, tag: u8, moved: u64, outcome: Outcome) {
+    /// A piece of a command has ended; `tell`: the guest wants to hear of what it moved by itself.
+    fn piece_ended(&self, m: &mut Locked, tag: u8, moved: u64, tell: bool, outcome: Outcome) {
         let Some(mut q) = self.queued(m, tag) else { return };
         if let Err(e) = &outcome.result {
             let backend = self.drive().and_then(|d| d.backend());
@@ -128,7 +134,10 @@ impl Port<'_> {
                 Action::Report => return self.fail(m, tag, q, if q.write { error::ABRT } else { error::UNC }),
             }
         }
-        if !q.write {
+        if tell {
+            self.cable().piece_done(m);
+        }
+        if !q.write && !outcome.data.is_empty() {
             let pieces = self.pieces(m, &mut q.table, q.done, outcome.data.len() as u64);
             scatter(&self.cable(), m, &pieces, &outcome.data);
         }

@@ -10,7 +10,7 @@ use super::regs::{Current, Effect, PortRegs, TFD_BSY, Table, control, pxis};
 use crate::ide::bus::IdeDevice;
 use crate::ide::drive::{Block, DriveRegs, Kind, status};
 use crate::ide::transfer::{IdeChannel, Piece, gather, scatter};
-use hw_core::Locked;
+use hw_core::{AddressSpace, Locked};
 use qom::{Handle, Ref};
 
 /// Bytes of the table that are read at once.
@@ -377,6 +377,10 @@ impl Cable {
 impl IdeChannel for Cable {
     fn pieces(&self, m: &mut Locked, skip: u64, want: u64) -> Vec<Piece> {
         self.with(|p| p.current_pieces(m, skip, want))
+    }
+
+    fn dma_space(&self) -> Option<AddressSpace> {
+        self.ahci.with(|ahci| ahci.dma_space())
     }
 
     fn dma_read(&self, m: &mut Locked, addr: u64, buf: &mut [u8]) -> bool {
