@@ -8,6 +8,7 @@ use crate::pool::Pool;
 use crate::request::{Done, Op, Outcome, Request};
 use crate::stats::Stats;
 use crate::throttle::Group;
+use crate::transfer::{Bytes, Ended, Transfer, Way};
 use crate::{Interface, SECTOR};
 use hw_core::{Core, Request as MachineRequest, RunState};
 use parking_lot::{Mutex, RwLock};
@@ -157,6 +158,18 @@ fn perform(node: &Arc<Node>, request: &mut Request, copy_on_read: bool, spare: &
         }
         Op::Discard { len } => node.discard(request.offset, len),
         Op::Flush => node.flush(),
+    }
+}
+
+/// A driver that panics has not done its work; whoever waits for it must hear of that.
+fn guarded(f: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
+}
+
+/// Begins a transfer; one that is to be done as always comes back at once.
+fn pass_on(node: &Arc<Node>, transfer: Transfer) {
+    if let Err(t) = node.begin(transfer) {
+        (t.done)(Ended::Again, t.bytes);
     }
 }
 
@@ -527,7 +540,8 @@ impl Backend {
     fn pass(self: &Arc<Self>, mut groups: VecDeque<Arc<Group>>, ticket: u64, work: Work) {
         let this = self.clone();
         match groups.pop_front().filter(|_| work.request.op != Op::Flush) {
-            None => self.pool.run(Box::new(move || this.work(ticket, work))),
+            None if work.node.driver().has_ring() && !self.copy_on_read() => this.begin(ticket, work),
+            None => this.on_worker(ticket, work),
             Some(group) => {
                 let (write, bytes) = (work.request.changes(), work.request.len());
                 let member = Arc::as_ptr(self).addr() as u64;
@@ -536,15 +550,71 @@ impl Backend {
         }
     }
 
+    fn on_worker(self: Arc<Self>, ticket: u64, work: Work) {
+        let pool = self.pool.clone();
+        pool.run(Box::new(move || self.work(ticket, work)));
+    }
+
+    /// Begins what needs no thread that waits for it; a worker does all else.
+    fn begin(self: Arc<Self>, ticket: u64, mut work: Work) {
+        let (way, bytes, busy) = match &work.request.op {
+            Op::Flush => return self.make_stable(ticket, work),
+            Op::WriteZeroes { .. } | Op::Discard { .. } => return self.on_worker(ticket, work),
+            Op::Read { len } => (Way::Read, Bytes::Own(self.pool.spare().take(*len)), None),
+            Op::Write { .. } => (Way::Write, Bytes::Own(std::mem::take(&mut work.request.data)), None),
+            Op::ReadInto(memory) | Op::WriteFrom { memory, .. } => {
+                let way = if work.request.changes() { Way::Write } else { Way::Read };
+                match memory.borrow() {
+                    Some((ranges, busy)) => (way, Bytes::Guest(ranges), Some(busy)),
+                    None => return self.on_worker(ticket, work),
+                }
+            }
+        };
+        let (node, offset) = (work.node.clone(), work.request.offset);
+        let done = move |ended: Ended, bytes: Bytes| {
+            if let Bytes::Own(data) = bytes {
+                work.request.data = data;
+            }
+            // From here on the guest may have its memory back.
+            drop(busy);
+            match (ended, &work.request.op) {
+                (Ended::Again, _) => self.on_worker(ticket, work),
+                (Ended::Done(Ok(())), Op::Write { fua: true } | Op::WriteFrom { fua: true, .. }) => {
+                    self.make_stable(ticket, work)
+                }
+                (Ended::Done(result), _) => self.finish(ticket, work, result),
+            }
+        };
+        pass_on(&node, Transfer::new(way, offset, bytes, done));
+    }
+
+    /// Makes what was written stable, which ends the request.
+    fn make_stable(self: Arc<Self>, ticket: u64, work: Work) {
+        let node = work.node.clone();
+        let done = move |ended: Ended, _: Bytes| match ended {
+            Ended::Done(result) => self.finish(ticket, work, result),
+            Ended::Again => {
+                let pool = self.pool.clone();
+                pool.run(Box::new(move || {
+                    let result = guarded(|| work.node.flush());
+                    self.finish(ticket, work, result);
+                }));
+            }
+        };
+        pass_on(&node, Transfer::new(Way::Sync, 0, Bytes::Own(Data::default()), done));
+    }
+
     fn work(self: Arc<Self>, ticket: u64, mut work: Work) {
         let copy_on_read = self.copy_on_read();
-        // A driver that panics has not done its work; whoever waits for it must hear of that.
-        let result =
-            catch_unwind(AssertUnwindSafe(|| perform(&work.node, &mut work.request, copy_on_read, self.pool.spare())));
-        let result = result.unwrap_or_else(|_| {
-            work.request.data.fill(0);
-            Err(io::Error::from_raw_os_error(libc::EIO))
-        });
+        let result = guarded(|| perform(&work.node, &mut work.request, copy_on_read, self.pool.spare()));
+        self.finish(ticket, work, result);
+    }
+
+    /// A request has ended.
+    fn finish(self: Arc<Self>, ticket: u64, mut work: Work, result: io::Result<()>) {
+        if let (Err(_), Op::Read { .. }) = (&result, &work.request.op) {
+            work.request.data.fill(0); // what was in the memory before is nobody's business
+        }
         self.account(&work.request, &result, work.begun);
         let next = self.tracker.lock().leave(ticket);
         for (ticket, work) in next {

@@ -4,6 +4,7 @@ use crate::blocks::Blocks;
 use crate::drivers::direct;
 use crate::node::{Common, Node, Perm};
 use crate::throttle::Group;
+use crate::transfer::Transfer;
 use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use qom::Result;
@@ -145,6 +146,17 @@ pub trait Driver: Send + Sync {
     /// Whether requests take no time, so that whoever makes one may do it at once.
     fn is_instant(&self) -> bool {
         false
+    }
+    /// Whether it, or the node that it passes requests on to, moves bytes without a thread that waits for it.
+    fn has_ring(&self) -> bool {
+        false
+    }
+    /// Begins to do so.
+    ///
+    /// # Errors
+    /// The transfer, if these bytes are to be moved as always.
+    fn begin(&self, transfer: Transfer) -> std::result::Result<(), Transfer> {
+        Err(transfer)
     }
     /// The group whose limits hold for requests that pass.
     fn limits(&self) -> Option<Arc<Group>> {

@@ -35,9 +35,9 @@ pub struct GuestMemory {
 }
 
 /// Says that bytes are moved, until it is dropped.
-struct Busy<'a>(&'a GuestMemory);
+pub(crate) struct Busy(Arc<GuestMemory>);
 
-impl Drop for Busy<'_> {
+impl Drop for Busy {
     fn drop(&mut self) {
         self.0.state.lock().busy = false;
         self.0.idle.notify_all();
@@ -74,26 +74,30 @@ impl GuestMemory {
     }
 
     /// The guest's memory, which stays so as long as the guard is there; else what was kept of it.
-    fn begin(&self) -> Result<(Arc<RamRanges>, Busy<'_>), Vec<u8>> {
-        let mut s = self.state.lock();
-        match &mut s.place {
-            Place::Own(bytes) => Err(std::mem::take(bytes)),
-            Place::Guest(ranges) => {
-                let ranges = ranges.clone();
-                s.busy = true;
-                Ok((ranges, Busy(self)))
-            }
-        }
+    fn begin(self: &Arc<Self>) -> Result<(Arc<RamRanges>, Busy), Vec<u8>> {
+        self.borrow().ok_or_else(|| match &mut self.state.lock().place {
+            Place::Own(bytes) => std::mem::take(bytes),
+            Place::Guest(_) => vec![], // (what the guest has back stays so)
+        })
     }
 
-    pub(crate) fn read(&self, node: &Node, offset: u64) -> io::Result<()> {
+    /// The guest's memory, while the guard is there; `None`: it has it back.
+    pub(crate) fn borrow(self: &Arc<Self>) -> Option<(Arc<RamRanges>, Busy)> {
+        let mut s = self.state.lock();
+        let Place::Guest(ranges) = &s.place else { return None };
+        let ranges = ranges.clone();
+        s.busy = true;
+        Some((ranges, Busy(self.clone())))
+    }
+
+    pub(crate) fn read(self: &Arc<Self>, node: &Node, offset: u64) -> io::Result<()> {
         match self.begin() {
             Ok((ranges, _busy)) => node.read_into(offset, &ranges),
             Err(_) => Ok(()), // nobody wants it any more
         }
     }
 
-    pub(crate) fn write(&self, node: &Node, offset: u64) -> io::Result<()> {
+    pub(crate) fn write(self: &Arc<Self>, node: &Node, offset: u64) -> io::Result<()> {
         match self.begin() {
             Ok((ranges, _busy)) => node.write_from(offset, &ranges),
             Err(bytes) => node.write(offset, &bytes),

@@ -14,7 +14,7 @@
 //! (`block-stream`, `block-commit`) copy between the layers of a chain while it is used. A node can be opened again with other options; that is
 //! also how the layers of a chain change.
 //!
-//! Not here yet: mirror and backup jobs, io_uring. Images that are recognized as a format without a
+//! Not here yet: mirror and backup jobs, `aio=native`. Images that are recognized as a format without a
 //! driver are refused, never taken for raw.
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
@@ -34,8 +34,10 @@ pub mod pool;
 mod qapi;
 mod reopen;
 mod request;
+mod ring;
 pub mod stats;
 pub mod throttle;
+pub mod transfer;
 
 pub use backend::{Action, Backend, ErrorPolicy, Legacy, Media, OnError};
 pub use blocks::{Blocks, DriveConfig, Interface, on_error};

@@ -1,6 +1,7 @@
 //! Nodes and the edges between them and their users.
 
 use crate::driver::{Driver, DriverDef};
+use crate::transfer::{Transfer, Way};
 use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use parking_lot::{Mutex, RwLock};
@@ -324,7 +325,7 @@ impl Node {
         all.push(watch);
     }
 
-    fn changed(&self, offset: u64, len: u64) {
+    pub(crate) fn changed(&self, offset: u64, len: u64) {
         for watch in self.watches.read().iter().filter_map(Weak::upgrade) {
             watch.changed(offset, len);
         }
@@ -392,6 +393,25 @@ impl Node {
         };
         self.changed(offset, buf.len() as u64);
         done
+    }
+
+    /// Begins a transfer, if what there is to do about it is to pass it on.
+    ///
+    /// # Errors
+    /// The transfer, if it is to be done as always.
+    pub(crate) fn begin(self: &Arc<Self>, mut transfer: Transfer) -> std::result::Result<(), Transfer> {
+        let open = self.opened();
+        let common = &open.common;
+        let passes = match transfer.way {
+            Way::Read => true,
+            Way::Write => !common.read_only && common.detect_zeroes == DetectZeroes::Off,
+            Way::Sync => !common.read_only && !common.cache.no_flush,
+        };
+        if !passes {
+            return Err(transfer);
+        }
+        transfer.passed.push((self.clone(), transfer.offset));
+        open.driver.begin(transfer)
     }
 
     /// Makes a range read as zeros.

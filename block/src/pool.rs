@@ -2,9 +2,11 @@
 
 use crate::data::Spare;
 use crate::request::{Done, Outcome};
+use crate::ring::Ring;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Most threads of a machine.
@@ -41,6 +43,7 @@ pub struct Pool {
     ended: Mutex<Ended>,
     finished: Condvar,
     spare: Arc<Spare>,
+    ring: Mutex<Weak<Ring>>,
 }
 
 impl Pool {
@@ -52,6 +55,20 @@ impl Pool {
     /// Memory for requests.
     pub(crate) fn spare(&self) -> &Arc<Spare> {
         &self.spare
+    }
+
+    /// The ring of all files that want one; it goes with the last of them.
+    ///
+    /// # Errors
+    /// The host gives none.
+    pub(crate) fn ring(&self) -> io::Result<Arc<Ring>> {
+        let mut ring = self.ring.lock();
+        if let Some(there) = ring.upgrade() {
+            return Ok(there);
+        }
+        let new = Ring::new()?;
+        *ring = Arc::downgrade(&new);
+        Ok(new)
     }
 
     /// Runs `job` on a worker; on this thread if the host gives no thread.

@@ -1,6 +1,8 @@
 //! Nodes and drives over real files.
 
-use block::{Backend, Blocks, DriveConfig, GuestMemory, Interface, Opts, Outcome, Perm, Request};
+use block::{
+    Backend, Blocks, Data, DriveConfig, Edge, GuestMemory, Interface, Loans, Op, Opts, Outcome, Perm, Request,
+};
 use hw_core::memory::{RamBlock, RamRanges};
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
@@ -35,6 +37,18 @@ fn text<T>(r: qom::Result<T>) -> String {
     r.err().map_or_else(|| "no error".into(), |e| e.to_string())
 }
 
+/// What `aio` can be on this host, which may refuse to give rings: then opening says so.
+fn ways() -> Vec<&'static str> {
+    let f = image(512);
+    match drive(&Blocks::default(), &path(&f), &[("driver", "raw"), ("file.aio", "io_uring")]) {
+        Ok(_) => vec!["threads", "io_uring"],
+        Err(e) => {
+            assert!(e.to_string().starts_with("Unable to use io_uring: failed to init linux io_uring ring: "), "{e}");
+            vec!["threads"]
+        }
+    }
+}
+
 /// Submits and waits.
 fn run(blocks: &Blocks, b: &Arc<Backend>, request: Request) -> Outcome {
     let slot = Arc::new(Mutex::new(None));
@@ -50,8 +64,12 @@ fn errno(o: &Outcome) -> Option<i32> {
 
 #[test]
 fn what_is_written_is_read_and_in_the_file() {
+    ways().into_iter().for_each(written_and_read);
+}
+
+fn written_and_read(aio: &str) {
     let (blocks, f) = (Blocks::default(), image(4096));
-    let b = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
+    let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("file.aio", aio)]).unwrap();
     assert!(run(&blocks, &b, Request::write(512, vec![7; 1024])).result.is_ok());
     let o = run(&blocks, &b, Request::read(0, 4096));
     assert_eq!((o.data[511], &o.data[512..1536], o.data[1536]), (0xff, &[7; 1024][..], 3));
@@ -67,21 +85,24 @@ fn what_is_written_is_read_and_in_the_file() {
 
 #[test]
 fn overlapping_requests_keep_their_order() {
-    let (blocks, f) = (Blocks::default(), image(1 << 20));
-    let b = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
-    for n in 0..200u8 {
-        b.submit(Request::write(u64::from(n % 3) * 512, vec![n; 64 << 10]), Box::new(|o| o.result.unwrap()));
+    for aio in ways() {
+        let (blocks, f) = (Blocks::default(), image(1 << 20));
+        let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("file.aio", aio)]).unwrap();
+        for n in 0..200u8 {
+            b.submit(Request::write(u64::from(n % 3) * 512, vec![n; 64 << 10]), Box::new(|o| o.result.unwrap()));
+        }
+        let last = run(&blocks, &b, Request::read(1024, 512));
+        assert_eq!(last.data, vec![199; 512]);
+        assert_eq!(blocks.in_flight(), 0);
     }
-    let last = run(&blocks, &b, Request::read(1024, 512));
-    assert_eq!(last.data, vec![199; 512]);
-    assert_eq!(blocks.in_flight(), 0);
 }
 
 #[test]
 fn a_size_that_is_no_multiple_of_a_sector_is_rounded_up() {
-    for cache in ["off", "on"] {
+    for (cache, aio) in ["off", "on"].into_iter().flat_map(|c| ways().into_iter().map(move |w| (c, w))) {
         let (blocks, f) = (Blocks::default(), image(1000));
-        let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("cache.direct", cache)]).unwrap();
+        let pairs = [("driver", "raw"), ("cache.direct", cache), ("file.aio", aio)];
+        let b = drive(&blocks, &path(&f), &pairs).unwrap();
         assert_eq!(b.len(), 1024);
         let o = run(&blocks, &b, Request::read(512, 512));
         assert!(o.data[..488].iter().any(|b| *b != 0) && o.data[488..] == [0; 24]);
@@ -92,15 +113,18 @@ fn a_size_that_is_no_multiple_of_a_sector_is_rounded_up() {
 
 #[test]
 fn direct_access_takes_any_range() {
-    let (blocks, f) = (Blocks::default(), image(20_000));
-    let mut want = std::fs::read(f.path()).unwrap();
-    let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("cache.direct", "on")]).unwrap();
-    for (at, len) in [(0, 512), (4096, 4096), (4000, 200), (512, 9000), (19_968, 32)] {
-        assert!(run(&blocks, &b, Request::write(at, vec![len as u8; len])).result.is_ok());
-        want[at as usize..at as usize + len].fill(len as u8);
-        assert_eq!(run(&blocks, &b, Request::read(at, len)).data, vec![len as u8; len]);
+    for aio in ways() {
+        let (blocks, f) = (Blocks::default(), image(20_000));
+        let mut want = std::fs::read(f.path()).unwrap();
+        let pairs = [("driver", "raw"), ("cache.direct", "on"), ("file.aio", aio)];
+        let b = drive(&blocks, &path(&f), &pairs).unwrap();
+        for (at, len) in [(0, 512), (4096, 4096), (4000, 200), (512, 9000), (19_968, 32)] {
+            assert!(run(&blocks, &b, Request::write(at, vec![len as u8; len])).result.is_ok());
+            want[at as usize..at as usize + len].fill(len as u8);
+            assert_eq!(run(&blocks, &b, Request::read(at, len)).data, vec![len as u8; len]);
+        }
+        assert_eq!(std::fs::read(f.path()).unwrap(), want);
     }
-    assert_eq!(std::fs::read(f.path()).unwrap(), want);
 }
 
 /// Guest memory of 64 KiB, and ranges of it.
@@ -113,12 +137,16 @@ fn guest(parts: &[(u64, u64)]) -> (Arc<RamBlock>, RamRanges) {
 
 #[test]
 fn guest_memory_is_read_into_and_written_from_whatever_its_alignment() {
+    ways().into_iter().for_each(guest_memory_is_moved);
+}
+
+fn guest_memory_is_moved(aio: &str) {
     let shapes: [&[(u64, u64)]; 4] =
         [&[(4096, 8192)], &[(8192, 4096), (0, 4096)], &[(0, 512), (1024, 7680)], &[(5, 8191), (9000, 1)]];
     for (cache, driver) in [("on", "raw"), ("off", "raw"), ("on", "throttle"), ("on", "copy-on-read")] {
         let (blocks, f) = (Blocks::default(), image(20_000));
         let mut want = std::fs::read(f.path()).unwrap();
-        let file = json!({"driver": "file", "filename": path(&f), "cache": {"direct": cache == "on"}});
+        let file = json!({"driver": "file", "filename": path(&f), "aio": aio, "cache": {"direct": cache == "on"}});
         let raw = json!({"driver": "raw", "node-name": "raw", "cache": {"direct": cache == "on"}, "file": file});
         blocks.blockdev_add(opts(raw)).unwrap();
         let mut group = None;
@@ -168,17 +196,57 @@ fn guest_memory_is_read_into_and_written_from_whatever_its_alignment() {
 
 #[test]
 fn memory_that_was_taken_back_is_left_alone() {
+    for aio in ways() {
+        let (blocks, f) = (Blocks::default(), image(16384));
+        let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("file.aio", aio)]).unwrap();
+        let (_block, ranges) = guest(&[(0, 512)]);
+        ranges.copy_in(&[1; 512]);
+        let (reads, writes) = (GuestMemory::new(ranges.clone()), GuestMemory::new(ranges.clone()));
+        reads.take_back(false);
+        writes.take_back(true);
+        ranges.copy_in(&[2; 512]);
+        assert!(run(&blocks, &b, Request::write_from(0, &writes, false)).result.is_ok());
+        assert!(run(&blocks, &b, Request::read_into(512, &reads)).result.is_ok());
+        assert_eq!((ranges.to_vec(), &std::fs::read(f.path()).unwrap()[..512]), (vec![2; 512], &[1; 512][..]));
+    }
+}
+
+#[test]
+fn loans_end_with_their_request_or_are_taken_back_by_name() {
     let (blocks, f) = (Blocks::default(), image(16384));
     let b = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
-    let (_block, ranges) = guest(&[(0, 512)]);
-    ranges.copy_in(&[1; 512]);
-    let (reads, writes) = (GuestMemory::new(ranges.clone()), GuestMemory::new(ranges.clone()));
-    reads.take_back(false);
-    writes.take_back(true);
-    ranges.copy_in(&[2; 512]);
-    assert!(run(&blocks, &b, Request::write_from(0, &writes, false)).result.is_ok());
-    assert!(run(&blocks, &b, Request::read_into(512, &reads)).result.is_ok());
-    assert_eq!((ranges.to_vec(), &std::fs::read(f.path()).unwrap()[..512]), (vec![2; 512], &[1; 512][..]));
+    let (loans, (_block, ranges)) = (Loans::default(), guest(&[(0, 512)]));
+    let want = &std::fs::read(f.path()).unwrap()[512..1024];
+    let (first, second) = (loans.read(1, 512, ranges.clone()), loans.read(2, 1024, ranges.clone()));
+    loans.take_back(|name| *name == 2);
+    assert!(run(&blocks, &b, first).result.is_ok() && run(&blocks, &b, second).result.is_ok());
+    assert_eq!(ranges.to_vec(), want);
+    // What has ended is nobody's: taking it back changes nothing.
+    let write = loans.write(3, 2048, ranges.clone(), true);
+    loans.end(&3);
+    loans.take_all_back();
+    ranges.copy_in(&[5; 512]);
+    assert!(run(&blocks, &b, write).result.is_ok());
+    assert_eq!(std::fs::read(f.path()).unwrap()[2048..2560], [5; 512]);
+}
+
+/// Memory is taken back while its bytes may be moved: it is whole afterwards, read or not, and stays so.
+#[test]
+fn memory_taken_back_in_the_midst_stays_as_it_is() {
+    for aio in ways() {
+        let (blocks, f) = (Blocks::default(), image(64 << 10));
+        let want = std::fs::read(f.path()).unwrap();
+        let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("file.aio", aio)]).unwrap();
+        for _ in 0..200 {
+            let (loans, (_block, ranges)) = (Loans::default(), guest(&[(0, 64 << 10)]));
+            b.submit(loans.read(0, 0, ranges.clone()), Box::new(|o| o.result.unwrap()));
+            loans.take_all_back();
+            let then = ranges.to_vec();
+            assert!(then == want || then.iter().all(|b| *b == 0), "half of it");
+            blocks.drain();
+            assert!(ranges.to_vec() == then, "moved later");
+        }
+    }
 }
 
 #[test]
@@ -231,8 +299,13 @@ fn images_are_locked_against_other_users() {
 
 #[test]
 fn parts_of_a_page_written_at_once_past_the_page_cache_are_all_there() {
+    ways().into_iter().for_each(parts_of_a_page);
+}
+
+fn parts_of_a_page(aio: &str) {
     let (blocks, f) = (Blocks::default(), image(8192));
-    let b = drive(&blocks, &path(&f), &[("driver", "raw"), ("cache.direct", "on")]).unwrap();
+    let pairs = [("driver", "raw"), ("cache.direct", "on"), ("file.aio", aio)];
+    let b = drive(&blocks, &path(&f), &pairs).unwrap();
     for round in 0..200u8 {
         for sector in 0..16u64 {
             b.submit(Request::write(sector * 512, vec![round ^ sector as u8; 512]), Box::new(|o| o.result.unwrap()));
@@ -263,15 +336,74 @@ fn nodes_on_top_of_each_other_are_bounded_and_names_are_unique() {
 
 #[test]
 fn the_end_of_a_request_ends_its_use_of_the_node() {
-    let (blocks, f) = (Blocks::default(), image(512));
-    // The worker is slow to return from the announcement of the end.
-    blocks.set_wake(|| std::thread::sleep(std::time::Duration::from_millis(50)));
-    blocks.blockdev_add(opts(json!({"driver": "file", "filename": path(&f), "node-name": "f"}))).unwrap();
-    let b = blocks.anonymous(blocks.find_node("f").as_ref()).unwrap();
-    assert!(run(&blocks, &b, Request::read(0, 512)).result.is_ok());
-    drop(b);
-    blocks.blockdev_del("f").unwrap();
-    assert!(blocks.nodes().is_empty());
+    for aio in ways() {
+        let (blocks, f) = (Blocks::default(), image(512));
+        // The worker is slow to return from the announcement of the end.
+        blocks.set_wake(|| std::thread::sleep(std::time::Duration::from_millis(50)));
+        let node = json!({"driver": "file", "filename": path(&f), "node-name": "f", "aio": aio});
+        blocks.blockdev_add(opts(node)).unwrap();
+        let b = blocks.anonymous(blocks.find_node("f").as_ref()).unwrap();
+        assert!(run(&blocks, &b, Request::read(0, 512)).result.is_ok());
+        drop(b);
+        blocks.blockdev_del("f").unwrap();
+        assert!(blocks.nodes().is_empty());
+        // Not even its locks are left.
+        let all = json!({"driver": "file", "filename": path(&f), "node-name": "g"});
+        let node = Blocks::default().blockdev_add(opts(all)).unwrap();
+        Edge::new(&node, "alone", Perm::all(), Perm::empty()).unwrap();
+    }
+}
+
+/// The host refuses: what it says comes back, whichever way it was asked, and file and size are what they were.
+#[test]
+fn errors_of_the_host_come_back_with_their_number() {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    for (direct, aio) in ["off", "on"].into_iter().flat_map(|c| ways().into_iter().map(move |w| (c, w))) {
+        let what = format!("cache.direct={direct} aio={aio}");
+        let fd = rustix::fs::memfd_create("image", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        let file = std::fs::File::from(fd);
+        file.write_all_at(&[7; 10_000], 0).unwrap();
+        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let pairs = [("driver", "raw"), ("cache.direct", direct), ("file.aio", aio)];
+        let blocks = Blocks::default();
+        let b = drive(&blocks, &name, &pairs).unwrap();
+        let all = || [file.metadata().unwrap().len() as usize, usize::from(read_all(&file) == [7; 10_000])];
+        // It may not grow: the last sector goes beyond its end. Then it may not be written at all.
+        for (seal, ranges) in
+            [(SealFlags::GROW, &[(9728u64, 512usize)][..]), (SealFlags::WRITE, &[(0, 4096), (512, 700)])]
+        {
+            rustix::fs::fcntl_add_seals(&file, seal).unwrap();
+            for (at, len) in ranges {
+                let write = Request::write(*at, vec![1; *len]);
+                let (_block, memory) = guest(&[(4096, *len as u64)]);
+                let from = Request::write_from(*at, &GuestMemory::new(memory), true);
+                for request in [write, from] {
+                    assert_eq!(errno(&run(&blocks, &b, request)), Some(libc::EPERM), "{what} {at}");
+                    assert_eq!(all(), [10_000, 1], "{what} {at}");
+                }
+            }
+        }
+        // What can be read is read.
+        assert_eq!(run(&blocks, &b, Request::read(4096, 4096)).data, vec![7; 4096], "{what}");
+        assert_eq!(b.stats().wr.failed, 6, "{what}");
+    }
+    // Where there is no memory the host cannot read any; a device that is full.
+    for aio in ways() {
+        let blocks = Blocks::default();
+        let add = |v: Value| blocks.blockdev_add(opts(v)).unwrap();
+        let memory = add(
+            json!({"driver": "file", "filename": "/proc/self/mem", "node-name": "mem", "read-only": true, "aio": aio}),
+        );
+        assert_eq!(memory.read(0, &mut [0; 512]).unwrap_err().raw_os_error(), Some(libc::EIO), "{aio}");
+        let full = add(json!({"driver": "host_device", "filename": "/dev/full", "node-name": "full", "aio": aio}));
+        assert_eq!(full.write(0, &[1; 512]).unwrap_err().raw_os_error(), Some(libc::ENOSPC), "{aio}");
+    }
+}
+
+fn read_all(file: &std::fs::File) -> Vec<u8> {
+    let mut all = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut all, 0).unwrap();
+    all
 }
 
 #[test]
@@ -349,14 +481,68 @@ fn a_snapshot_leaves_the_image_alone() {
 
 #[test]
 fn zeros_are_found_and_given_back() {
-    let (blocks, f) = (Blocks::default(), image(1 << 20));
-    let pairs = [("driver", "raw"), ("discard", "unmap"), ("detect-zeroes", "unmap")];
-    let b = drive(&blocks, &path(&f), &pairs).unwrap();
-    assert!(run(&blocks, &b, Request::write(65_536, vec![0; 65_536])).result.is_ok());
-    assert!(run(&blocks, &b, Request::discard(262_144, 65_536)).result.is_ok());
-    assert_eq!(run(&blocks, &b, Request::read(65_536, 65_536)).data, vec![0; 65_536]);
+    let f = image(1 << 20);
+    for aio in ways() {
+        let (blocks, f) = (Blocks::default(), image(1 << 20));
+        let pairs = [("driver", "raw"), ("discard", "unmap"), ("detect-zeroes", "unmap"), ("file.aio", aio)];
+        let b = drive(&blocks, &path(&f), &pairs).unwrap();
+        assert!(run(&blocks, &b, Request::write(65_536, vec![0; 65_536])).result.is_ok());
+        assert!(run(&blocks, &b, Request::discard(262_144, 65_536)).result.is_ok());
+        assert_eq!(run(&blocks, &b, Request::read(65_536, 65_536)).data, vec![0; 65_536]);
+        let zeroes = Op::WriteZeroes { len: 4096, unmap: false, fua: true };
+        let zeroes = Request { op: zeroes, offset: 512, data: Data::default() };
+        assert!(run(&blocks, &b, zeroes).result.is_ok() && run(&blocks, &b, Request::flush()).result.is_ok());
+        assert_eq!(std::fs::read(f.path()).unwrap()[512..4608], [0; 4096]);
+    }
     let e = text(drive(&Blocks::default(), &path(&f), &[("driver", "raw"), ("detect-zeroes", "unmap")]));
     assert!(e.starts_with("setting detect-zeroes to unmap is not allowed"), "{e}");
+}
+
+/// What takes no time is done where it is asked for; all else comes back untouched.
+#[test]
+fn what_takes_no_time_is_done_at_once() {
+    let (blocks, f) = (Blocks::default(), image(4096));
+    let add = |v: Value| blocks.blockdev_add(opts(v)).unwrap();
+    let null = add(json!({"driver": "null-co", "node-name": "null", "size": 1 << 20}));
+    let b = blocks.anonymous(Some(&null)).unwrap();
+    assert!(b.takes_no_time());
+    let o = b.do_now(Request::read(512, 1024)).unwrap();
+    assert_eq!((o.result.is_ok(), o.data.into_vec()), (true, vec![0; 1024]));
+    let (_block, ranges) = guest(&[(0, 512), (4096, 512)]);
+    ranges.copy_in(&[3; 1024]);
+    let o = b.do_now(Request::write_from(0, &GuestMemory::new(ranges.clone()), false)).unwrap();
+    assert!(o.result.is_ok() && ranges.to_vec() == [3; 1024]);
+    let o = b.do_now(Request::read_into(0, &GuestMemory::new(ranges.clone()))).unwrap();
+    assert!(o.result.is_ok() && ranges.to_vec() == [0; 1024]);
+    assert!(b.do_now(Request::flush()).unwrap().result.is_ok());
+    let s = b.stats();
+    assert_eq!((s.rd.operations, s.rd.bytes, s.wr.bytes, s.flush.operations), (2, 2048, 1024, 1));
+    // Beyond the end: refused as always, which counts it.
+    let beyond = b.do_now(Request::read((1 << 20) - 512, 1024)).unwrap_err();
+    assert_eq!(errno(&run(&blocks, &b, beyond)), Some(libc::EIO));
+    assert_eq!((b.stats().rd.invalid, b.stats().rd.operations), (1, 2));
+    // A request is under way: the next waits its turn.
+    b.submit(Request::write(0, vec![1; 512]), Box::new(|_| ()));
+    while !b.takes_no_time() {
+        std::thread::yield_now();
+    }
+    blocks.drain();
+    // Limits, copying up, a medium that takes time, and none
+    let request = || Request::read(0, 512);
+    b.set_group(Some(blocks.group("g")));
+    assert!(b.do_now(request()).is_err() && !b.takes_no_time());
+    b.set_group(None);
+    b.set_copy_on_read(true);
+    assert!(b.do_now(request()).is_err());
+    b.set_copy_on_read(false);
+    assert!(b.do_now(request()).is_ok());
+    let slow = add(json!({"driver": "null-co", "node-name": "slow", "latency-ns": 1000}));
+    b.set_root(Some(&slow)).unwrap();
+    assert_eq!(b.do_now(Request::write(0, vec![9; 512])).unwrap_err().data, vec![9; 512]);
+    b.set_root(None).unwrap();
+    assert!(b.do_now(request()).is_err());
+    let file = drive(&blocks, &path(&f), &[("driver", "raw")]).unwrap();
+    assert!(file.do_now(request()).is_err());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn around(offset: u64, len: usize) -> (u64, usize, usize) {
 }
 
 /// Whether the host can take a buffer for a range as it is.
-fn fits(offset: u64, buf: &[u8]) -> bool {
+pub(super) fn fits(offset: u64, buf: &[u8]) -> bool {
     is_aligned(offset, buf.len() as u64) && buf.as_ptr().addr().is_multiple_of(ALIGN)
 }
 

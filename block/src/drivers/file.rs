@@ -1,10 +1,13 @@
 //! `file` and `host_device`: a regular file, or a block or character device, of the host.
 
 use super::direct;
+use crate::blocks::Blocks;
 use crate::data::ALIGN;
 use crate::driver::{Driver, DriverDef, read_by_copy, write_by_copy, write_zeros_by_hand};
 use crate::lock::{self, Locks};
 use crate::node::{Common, Perm};
+use crate::ring::{Entry, Ring};
+use crate::transfer::{Bytes, Ended, Transfer, Way};
 use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use parking_lot::{Mutex, MutexGuard};
@@ -12,19 +15,34 @@ use qom::{Error, Result};
 use rustix::fs::FallocateFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 inventory::submit! {
-    DriverDef { name: "file", protocol: true, open: |_, common, opts| open(common, opts, false) }
+    DriverDef { name: "file", protocol: true, open: |blocks, common, opts| open(blocks, common, opts, false) }
 }
 inventory::submit! {
-    DriverDef { name: "host_device", protocol: true, open: |_, common, opts| open(common, opts, true) }
+    DriverDef { name: "host_device", protocol: true, open: |blocks, common, opts| open(blocks, common, opts, true) }
 }
 
+/// A file of the host's. What is begun without a thread keeps it as well.
 struct HostFile {
-    file: File,
+    open: Arc<OpenFile>,
+    ring: Option<Arc<Ring>>,
+}
+
+impl Deref for HostFile {
+    type Target = OpenFile;
+    fn deref(&self) -> &OpenFile {
+        &self.open
+    }
+}
+
+struct OpenFile {
+    file: Arc<File>,
     /// Bytes of a regular file. Whoever has it open for writing is asked to let no others change it, so the host is not asked for each request.
     size: AtomicU64,
     path: String,
@@ -50,13 +68,28 @@ fn open_as(path: &str, common: &Common, writable: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(writable).custom_flags(flags | libc::O_NONBLOCK).open(path)
 }
 
-fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Driver>> {
+/// How requests reach the host: `aio`.
+fn ring(blocks: &Blocks, common: &Common, opts: &mut Opts) -> Result<Option<Arc<Ring>>> {
+    match opts.take_choice("aio", &["threads", "native", "io_uring"])? {
+        Some("io_uring") => match blocks.pool().ring() {
+            Ok(ring) => Ok(Some(ring)),
+            Err(e) => {
+                let why = plain(&e);
+                Err(Error::generic(format!("Unable to use io_uring: failed to init linux io_uring ring: {why}")))
+            }
+        },
+        Some("native") if !common.cache.direct => {
+            Err(Error::generic("aio=native was specified, but it requires cache.direct=on, which was not specified."))
+        }
+        Some("native") => Err(Error::generic("aio=native is not built yet (accepted: threads, io_uring)")),
+        _ => Ok(None),
+    }
+}
+
+fn open(blocks: &Blocks, common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Driver>> {
     let path = opts.require_str("filename")?;
     let locking = opts.take_choice("locking", &["auto", "on", "off"])? != Some("off");
-    match opts.take_choice("aio", &["threads", "native", "io_uring"])? {
-        None | Some("threads") => {}
-        Some(other) => return Err(Error::generic(format!("aio={other} is not built yet (accepted: threads)"))),
-    }
+    let ring = ring(blocks, common, opts)?;
     let failed = |e: io::Error| match e.raw_os_error() {
         Some(libc::EINVAL) if common.cache.direct => {
             Error::generic(format!("Could not open '{path}': filesystem does not support O_DIRECT"))
@@ -84,8 +117,8 @@ fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Dr
     let direct = common.cache.direct;
     common.read_only = read_only;
     let locking = locking && !common.force_share;
-    Ok(Box::new(HostFile {
-        file,
+    let open = OpenFile {
+        file: Arc::new(file),
         size: AtomicU64::new(metadata.len()),
         path,
         direct,
@@ -94,10 +127,53 @@ fn open(common: &mut Common, opts: &mut Opts, device: bool) -> Result<Box<dyn Dr
         locks: Mutex::new(Locks::NONE),
         pages: Mutex::default(),
         lost: AtomicI32::new(0),
-    }))
+    };
+    Ok(Box::new(HostFile { open: Arc::new(open), ring }))
 }
 
-impl HostFile {
+impl OpenFile {
+    /// Asks the host for the size of a regular file.
+    fn look(&self) {
+        if let (false, Ok(metadata)) = (self.device, self.file.metadata()) {
+            self.size.store(metadata.len(), Ordering::Release)
+        }
+    }
+
+    /// After a flush: what the host has given up once is lost.
+    fn flushed(&self, result: io::Result<()>) -> io::Result<()> {
+        result.inspect_err(|e| {
+            if !self.direct {
+                self.lost.store(e.raw_os_error().unwrap_or(libc::EIO), Ordering::Release)
+            }
+        })
+    }
+
+    /// Whether the host takes a transfer as it is.
+    fn takes_transfer(&self, t: &Transfer) -> bool {
+        let placed = match (t.way, &t.bytes) {
+            (Way::Sync, _) => return self.lost.load(Ordering::Acquire) == 0,
+            (_, Bytes::Guest(ranges)) => self.takes(t.offset, ranges),
+            (_, Bytes::Own(data)) => !self.direct || direct::fits(t.offset, data),
+        };
+        placed && !t.bytes.is_empty() && Self::range(t.offset, t.bytes.len()).is_ok()
+    }
+
+    /// A transfer has ended, after so many bytes.
+    fn transferred(&self, way: Way, end: u64, len: u64, moved: io::Result<u64>, bytes: &Bytes) -> Ended {
+        if let (Way::Read, Bytes::Guest(ranges)) = (way, bytes) {
+            ranges.mark_dirty();
+        }
+        match (way, moved) {
+            (Way::Sync, done) => Ended::Done(self.flushed(done.map(|_| ()))),
+            (Way::Read, Ok(n)) if n == len => Ended::Done(Ok(())),
+            (Way::Write, Ok(n)) if n == len => Ended::Done(self.grown(end, Ok(()))),
+            (_, Ok(_)) => Ended::Again,
+            (_, Err(e)) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::EINVAL)) => Ended::Again,
+            (Way::Write, Err(e)) => Ended::Done(self.grown(end, Err(e))),
+            (_, Err(e)) => Ended::Done(Err(e)),
+        }
+    }
+
     /// Keeps others from pages that are not wholly in a range while it changes, where writes go by pages.
     fn edges(&self, offset: u64, len: u64) -> Option<MutexGuard<'_, ()>> {
         (self.direct && !direct::is_aligned(offset, len)).then(|| self.pages.lock())
@@ -147,11 +223,11 @@ impl HostFile {
 
 impl Driver for HostFile {
     fn len(&self) -> io::Result<u64> {
-        if self.device { (&self.file).seek(SeekFrom::End(0)) } else { Ok(self.size.load(Ordering::Acquire)) }
+        if self.device { (&*self.file).seek(SeekFrom::End(0)) } else { Ok(self.size.load(Ordering::Acquire)) }
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        Self::range(offset, buf.len() as u64)?;
+        OpenFile::range(offset, buf.len() as u64)?;
         let mut done = 0;
         if self.direct {
             done = direct::read(&self.file, offset, buf)?;
@@ -172,7 +248,7 @@ impl Driver for HostFile {
     }
 
     fn write(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        Self::range(offset, buf.len() as u64)?;
+        OpenFile::range(offset, buf.len() as u64)?;
         if buf.is_empty() {
             return Ok(());
         }
@@ -185,7 +261,7 @@ impl Driver for HostFile {
     }
 
     fn read_into(&self, offset: u64, to: &RamRanges) -> io::Result<()> {
-        Self::range(offset, to.len())?;
+        OpenFile::range(offset, to.len())?;
         if !self.takes(offset, to) {
             return read_by_copy(self, offset, to);
         }
@@ -196,7 +272,7 @@ impl Driver for HostFile {
     }
 
     fn write_from(&self, offset: u64, from: &RamRanges) -> io::Result<()> {
-        Self::range(offset, from.len())?;
+        OpenFile::range(offset, from.len())?;
         if !self.takes(offset, from) {
             return write_by_copy(self, offset, from);
         }
@@ -206,7 +282,7 @@ impl Driver for HostFile {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        Self::range(offset, len)?;
+        OpenFile::range(offset, len)?;
         if len == 0 {
             return Ok(());
         }
@@ -229,7 +305,7 @@ impl Driver for HostFile {
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        Self::range(offset, len)?;
+        OpenFile::range(offset, len)?;
         if len == 0 {
             return Ok(());
         }
@@ -243,7 +319,7 @@ impl Driver for HostFile {
     }
 
     fn resize(&self, len: u64) -> io::Result<()> {
-        Self::range(0, len)?;
+        OpenFile::range(0, len)?;
         if self.device {
             return Err(io::Error::from_raw_os_error(libc::ENOTSUP));
         }
@@ -257,11 +333,28 @@ impl Driver for HostFile {
             0 => {}
             errno => return Err(io::Error::from_raw_os_error(errno)),
         }
-        self.file.sync_data().inspect_err(|e| {
-            if !self.direct {
-                self.lost.store(e.raw_os_error().unwrap_or(libc::EIO), Ordering::Release)
+        self.flushed(self.file.sync_data())
+    }
+
+    fn has_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    fn begin(&self, t: Transfer) -> std::result::Result<(), Transfer> {
+        let Some(ring) = self.ring.as_ref().filter(|_| self.takes_transfer(&t)) else { return Err(t) };
+        let Transfer { way, offset, bytes, done, passed } = t;
+        let (open, len) = (self.open.clone(), bytes.len());
+        let ended = move |moved: io::Result<u64>, bytes: Bytes| {
+            let ended = open.transferred(way, offset + len, len, moved, &bytes);
+            if way == Way::Write && !matches!(ended, Ended::Again) {
+                passed.iter().for_each(|(node, at)| node.changed(*at, len));
             }
-        })
+            // (Whoever hears of it may delete the node.)
+            drop((open, passed));
+            done(ended, bytes);
+        };
+        ring.begin(Entry { file: self.file.clone(), way, offset, bytes, done: Box::new(ended) });
+        Ok(())
     }
 
     fn set_perms(&self, perm: Perm, shared: Perm) -> Result<()> {
@@ -286,9 +379,7 @@ impl Driver for HostFile {
     }
 
     fn look(&self) {
-        if let (false, Ok(metadata)) = (self.device, self.file.metadata()) {
-            self.size.store(metadata.len(), Ordering::Release)
-        }
+        self.open.look();
     }
 
     fn actual_size(&self) -> Option<u64> {

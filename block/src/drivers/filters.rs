@@ -6,6 +6,7 @@ use crate::driver::{ChildOf, Driver, DriverDef, Status};
 use crate::job::chain;
 use crate::node::{Common, Edge, Node, Perm};
 use crate::throttle::Group;
+use crate::transfer::{Transfer, Way};
 use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use qom::{Error, Result};
@@ -120,6 +121,16 @@ impl Driver for Filter {
     }
     fn populate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.below().populate(offset, len)
+    }
+    fn has_ring(&self) -> bool {
+        self.below().driver().has_ring()
+    }
+    fn begin(&self, t: Transfer) -> std::result::Result<(), Transfer> {
+        // What is to be copied up first is not only passed on.
+        match self.kind {
+            Kind::CopyOnRead { .. } if t.way == Way::Read => Err(t),
+            _ => self.file.node().begin(t),
+        }
     }
     fn filtered(&self) -> Option<Arc<Node>> {
         Some(self.file.node().clone())

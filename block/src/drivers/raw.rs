@@ -4,6 +4,7 @@ use super::probe;
 use crate::blocks::Blocks;
 use crate::driver::{ChildOf, Driver, DriverDef};
 use crate::node::{Common, Edge, Perm};
+use crate::transfer::{Transfer, Way};
 use hw_core::memory::RamRanges;
 use hw_core::opts::Opts;
 use qom::{Error, Result};
@@ -117,6 +118,20 @@ impl Driver for Raw {
     }
     fn filename(&self) -> String {
         self.file.node().driver().filename()
+    }
+    fn has_ring(&self) -> bool {
+        self.file.node().driver().has_ring()
+    }
+    fn begin(&self, mut t: Transfer) -> std::result::Result<(), Transfer> {
+        let looked_at = t.way == Way::Write && self.guarded && t.offset < probe::HEAD as u64;
+        let place = if t.way == Way::Sync { Ok(0) } else { self.at(t.offset, t.bytes.len()) };
+        match place {
+            Ok(at) if !looked_at => {
+                t.offset = at;
+                self.file.node().begin(t)
+            }
+            _ => Err(t),
+        }
     }
     fn is_instant(&self) -> bool {
         self.file.node().driver().is_instant()

@@ -419,6 +419,11 @@ pub(super) fn transfer(parts: &[RamRange], file: BorrowedFd<'_>, at: u64, into: 
     u64::try_from(done).map_err(|_| io::Error::last_os_error())
 }
 
+/// Where ranges are on the host; `None`: there are more than one call takes, or one is not inside its block.
+pub(super) fn vector(parts: &[RamRange]) -> Option<Vec<libc::iovec>> {
+    parts.iter().map(RamRange::iovec).collect::<Option<Vec<_>>>().filter(|v| v.len() <= VECTOR)
+}
+
 impl RamRange {
     fn iovec(&self) -> Option<libc::iovec> {
         let first = self.block.at(self.off, self.len)?;

@@ -99,6 +99,17 @@ impl RamRanges {
         all
     }
 
+    /// Where the bytes are on the host, for one call of its that reads or writes files (preadv(2)); `None`: in more places than such a call takes.
+    /// Whoever uses this keeps the ranges until that call is over, and says afterwards what it changed ([`RamRanges::mark_dirty`]).
+    pub fn vector(&self) -> Option<Vec<libc::iovec>> {
+        ram::vector(&self.parts)
+    }
+
+    /// All bytes have been changed by somebody who has their addresses.
+    pub fn mark_dirty(&self) {
+        self.parts.iter().for_each(|p| p.block.mark_dirty(p.off, p.len));
+    }
+
     /// Makes all bytes zero.
     pub fn clear(&self) {
         for p in &self.parts {
@@ -112,9 +123,7 @@ impl RamRanges {
     /// As the host says.
     pub fn read_file(&self, file: BorrowedFd<'_>, at: u64) -> io::Result<u64> {
         let done = ram::transfer(&self.parts, file, at, true)?;
-        for p in &self.part(0, done).parts {
-            p.block.mark_dirty(p.off, p.len);
-        }
+        self.part(0, done).mark_dirty();
         Ok(done)
     }
 
