@@ -399,7 +399,7 @@ impl Node {
     ///
     /// # Errors
     /// The transfer, if it is to be done as always.
-    pub(crate) fn begin(self: &Arc<Self>, mut transfer: Transfer) -> std::result::Result<(), Transfer> {
+    pub fn begin(self: &Arc<Self>, mut transfer: Transfer) -> std::result::Result<(), Transfer> {
         let open = self.opened();
         let common = &open.common;
         let passes = match transfer.way {

@@ -411,3 +411,17 @@ fn many_connections_come_and_go() {
     first.run("quit", json!({}));
     assert_eq!(first.wait().code(), Some(0));
 }
+
+/// How requests reach the host: what is not there is an error, never another way.
+#[test]
+fn ways_to_the_host_that_are_not_there_are_errors() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let run = |more: &str| {
+        let drive = format!("file={},if=none,format=raw,{more}", file.path().display());
+        tests::process::run(&["-machine", "none", "-accel", "qtest", "-display", "none", "-drive", &drive], "").stderr
+    };
+    let buffered = run("aio=native");
+    assert!(buffered.contains("aio=native was specified, but it requires cache.direct=on, which was not specified."));
+    assert!(run("aio=native,cache=none").contains("aio=native is not built yet (accepted: threads, io_uring)"));
+    assert!(run("aio=posix").contains("does not accept value 'posix' (accepted: threads, native, io_uring)"));
+}

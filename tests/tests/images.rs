@@ -170,14 +170,23 @@ fn a_crash_of_the_host_loses_nothing_flushed() {
     }
 }
 
+/// Whichever way a request goes, the file below sees its write before its end, and fdatasync between the write and the end of a flush.
+#[test]
+fn what_is_acknowledged_as_stable_was_made_stable_before() {
+    for aio in images::ways().unwrap_or_else(|e| panic!("{e:#}")) {
+        images::crash::acknowledged(aio).unwrap_or_else(|e| panic!("aio={aio}: {e:#}"));
+    }
+}
+
 #[test]
 fn kill_9_loses_nothing_flushed() {
     let peer = packages::peer().expect("the peer can be fetched");
     let program = Path::new(env!("CARGO_BIN_EXE_image-writer"));
+    let ways = images::ways().unwrap_or_else(|e| panic!("{e:#}"));
     let runs = ["raw", "qcow2"].into_iter().flat_map(|f| images::kill::CACHES.map(|c| (f, c)));
-    for (seed, (format, cache)) in (1..).zip(runs) {
-        images::kill::kill_once(&peer, program, format, cache, seed)
-            .unwrap_or_else(|e| panic!("{format}, cache={cache}, seed {seed}: {e:#}"));
+    for (seed, (format, cache, aio)) in (1..).zip(runs.flat_map(|(f, c)| ways.iter().map(move |w| (f, c, *w)))) {
+        images::kill::kill_once(&peer, program, format, cache, aio, seed)
+            .unwrap_or_else(|e| panic!("{format}, cache={cache}, aio={aio}, seed {seed}: {e:#}"));
     }
 }
 

@@ -464,17 +464,25 @@ fn random_bytes_come_by_ration() {
     assert!(bad.stderr.contains("Could not open '/nowhere'"), "{}", bad.stderr);
 }
 
+/// A driver takes the device, whatever it did before: a ring of requests.
+fn begin(v: &mut Virtio) -> Ring {
+    v.start(VIRTIO_PCI);
+    let ring = v.queue(0, false);
+    v.driver_ok();
+    ring
+}
+
+/// A disk that does one request a second.
+fn slow_disk(path: &Path) -> (Virtio, Ring) {
+    let mut v = disk(path, ",throttling.iops-total=1", "");
+    let ring = begin(&mut v);
+    (v, ring)
+}
+
 #[test]
 fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
     let (_dir, path) = image(64);
-    let mut v = disk(&path, ",throttling.iops-total=1", "");
-    let begin = |v: &mut Virtio| {
-        v.start(VIRTIO_PCI);
-        let ring = v.queue(0, false);
-        v.driver_ok();
-        ring
-    };
-    let mut ring = begin(&mut v);
+    let (mut v, mut ring) = slow_disk(&path);
     v.q.write(DATA, &[0x11; 512]);
     assert_eq!(ask(&mut v, &mut ring, 1, 8, 512, false), 0);
     // The second of a second waits, and the driver gives the device up. Its status lies elsewhere.
@@ -505,14 +513,7 @@ fn a_reset_forgets_a_write_under_way_and_what_is_written_after_it_is_last() {
 #[test]
 fn a_read_under_way_leaves_memory_alone_after_a_reset() {
     let (_dir, path) = image(64);
-    let mut v = disk(&path, ",throttling.iops-total=1", "");
-    let begin = |v: &mut Virtio| {
-        v.start(VIRTIO_PCI);
-        let ring = v.queue(0, false);
-        v.driver_ok();
-        ring
-    };
-    let mut ring = begin(&mut v);
+    let (mut v, mut ring) = slow_disk(&path);
     assert_eq!(ask(&mut v, &mut ring, 0, 8, 512, true), 0);
     // The next one of this second waits.
     v.q.write(DATA, &[0x22; 512]);

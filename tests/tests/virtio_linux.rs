@@ -39,7 +39,9 @@ fn what_linux_writes_to_a_disk_is_there_after_a_reboot() {
     empty(&image, 64 << 20);
     let drivers = ["virtio_blk", "ext4"];
     let (write, read) = (linux("virtio-write.cpio", &drivers, WRITE), linux("virtio-read.cpio", &drivers, READ));
-    let drive = format!("file={},format=raw,cache=none,if=none,id=d", image.display());
+    // By a ring where the host gives one.
+    let aio = tests::images::ways().expect("a way").pop().unwrap_or_default();
+    let drive = format!("file={},format=raw,cache=none,aio={aio},if=none,id=d", image.display());
     let first = run(&write, &["-smp", "2", "-drive", &drive, "-device", "virtio-blk-pci,drive=d,serial=abc"]);
     assert_eq!((value(&first, "SERIAL"), value(&first, "QUEUES")), ("abc", "2"));
     let sum = value(&first, "SUM").to_owned();
@@ -55,6 +57,27 @@ fn what_linux_writes_to_a_disk_is_there_after_a_reboot() {
         assert_eq!(features[32] == b'0', device.contains("disable-modern"), "{device}");
         assert_eq!(value(&second, "IRQS"), if device.contains("vectors=0") { "1" } else { "2" }, "{device}");
     }
+}
+
+/// SeaBIOS keeps memory at the end of RAM for each disk it finds, where the board had meant to put the initrd.
+#[test]
+fn an_initrd_is_whole_beside_four_disks() {
+    let mut random = tests::contract::Rng::new(4);
+    let blob: Vec<u8> = (0..1 << 20).flat_map(|_| random.bits().to_le_bytes()).collect();
+    let needed = modules::with_needs(&["virtio_pci", "virtio_blk"]).expect("modules");
+    let mut files: Vec<(&str, &[u8])> = needed.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
+    files.push(("zz-blob", &blob));
+    let script = "for i in $(seq 50); do [ -b /dev/vdd ] && break; sleep 0.1; done\n\
+        echo SUM $(md5sum < /bin/zz-blob)\necho DISKS $(ls /dev/vd? 2>/dev/null | wc -l)";
+    let script = format!("{}\n{script}", modules::commands(&needed));
+    let linux = Linux::amd64_with("four-disks.cpio", &script, &files).expect("the packages");
+    let alone = run(&linux, &[]);
+    let disks: Vec<[String; 2]> = (0..4)
+        .map(|n| ["-drive".to_owned(), format!("if=virtio,driver=null-co,read-zeroes=on,size=64M,id=d{n}")])
+        .collect();
+    let beside = run(&linux, &disks.iter().flatten().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((value(&alone, "DISKS"), value(&beside, "DISKS")), ("0", "4"));
+    assert_eq!(value(&alone, "SUM"), value(&beside, "SUM"));
 }
 
 /// Bytes of an ISO file system of one file, `A.TXT`, which says `hello`. Source: ECMA-119 §8.4, §9.1.

@@ -5,6 +5,7 @@ use super::{open, tool};
 use crate::contract::Rng;
 use crate::packages::Peer;
 use anyhow::{Context, Result, ensure};
+use block::{Op, Request};
 use serde_json::json;
 use std::path::Path;
 
@@ -131,5 +132,43 @@ fn verify(peer: &Peer, path: &Path, known: &[Acknowledged], when: usize, touched
     node.read(0, &mut now)?;
     let lost = (0..size).find(|n| !open_to_both[*n] && now[*n] != last.contents[*n]);
     ensure!(lost.is_none(), "byte {:#x} was flushed and is lost", lost.unwrap_or_default());
+    Ok(())
+}
+
+/// Requests to a drive over a file that is recorded: at the end of each, the log says what must have happened before.
+///
+/// # Errors
+/// Something was acknowledged too early.
+pub fn acknowledged(aio: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let image = dir.path().join("image");
+    std::fs::write(&image, vec![0; 1 << 20])?;
+    let (log_name, name) = (format!("{}", dir.path().display()), image.to_str().context("a plain path")?);
+    let log = record::log(&log_name);
+    let file = json!({"driver": "file", "filename": name, "aio": aio});
+    let (blocks, node) = open("raw", &image, &json!({"file": {"driver": "record", "log": log_name, "file": file}}))?;
+    let drive = blocks.anonymous(Some(&node)).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let last = |n: usize| -> Vec<Event> { log.lock().iter().rev().take(n).rev().cloned().collect() };
+    let run = |request: Request| -> Result<()> {
+        let (said, heard) = std::sync::mpsc::channel();
+        drive.submit(request, Box::new(move |o| _ = said.send(o.result)));
+        blocks.drain();
+        Ok(heard.recv()??)
+    };
+    for n in 0..20u64 {
+        let (at, bytes) = (n * 4096, vec![n as u8 + 1; 4096]);
+        let written = Event::Write(at, bytes.clone());
+        run(Request::write(at, bytes.clone()))?;
+        ensure!(last(1) == [written.clone()], "a write was acknowledged that is not with the host");
+        run(Request::flush())?;
+        ensure!(last(2) == [written.clone(), Event::Flush], "a flush was acknowledged before fdatasync");
+        run(Request { op: Op::Write { fua: true }, ..Request::write(at, bytes.clone()) })?;
+        ensure!(last(2) == [written.clone(), Event::Flush], "a write with FUA was acknowledged before fdatasync");
+        // Without a write cache every write is one.
+        drive.set_write_cache(false);
+        run(Request::write(at, bytes))?;
+        drive.set_write_cache(true);
+        ensure!(last(2) == [written, Event::Flush] && log.lock().len() as u64 == 7 * (n + 1), "write through");
+    }
     Ok(())
 }

@@ -94,16 +94,16 @@ impl Watched {
     }
 }
 
-/// The program: writes until it is killed. Arguments: format, image, `cache=`, seed.
+/// The program: writes until it is killed. Arguments: format, image, `cache=`, `aio=`, seed.
 ///
 /// # Errors
 /// The image cannot be written.
 pub fn writer(args: &[String]) -> Result<()> {
-    let [format, image, cache, seed] = args else { bail!("usage: image-writer FORMAT IMAGE CACHE SEED") };
+    let [format, image, cache, aio, seed] = args else { bail!("usage: image-writer FORMAT IMAGE CACHE AIO SEED") };
     let seed: u64 = seed.parse()?;
     let direct = cache == "none";
-    let options_of_cache = json!({"cache": {"direct": direct}, "file": {"driver": "file", "filename": image}});
-    let (blocks, node) = open(format, Path::new(image), &options_of_cache)?;
+    let file = json!({"driver": "file", "filename": image, "aio": aio});
+    let (blocks, node) = open(format, Path::new(image), &json!({"cache": {"direct": direct}, "file": file}))?;
     let drive = blocks.anonymous(Some(&node)).map_err(|e| anyhow::anyhow!("{e}"))?;
     let through = cache == "writethrough";
     drive.set_write_cache(!through);
@@ -142,7 +142,7 @@ pub fn writer(args: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// What is lost or corrupt.
-pub fn kill_once(peer: &Peer, program: &Path, format: &str, cache: &str, seed: u64) -> Result<u64> {
+pub fn kill_once(peer: &Peer, program: &Path, format: &str, cache: &str, aio: &str, seed: u64) -> Result<u64> {
     let dir = tempfile::tempdir_in(crate::packages::target_dir())?;
     let image = dir.path().join("image");
     let name = image.to_str().context("a plain path")?;
@@ -154,7 +154,7 @@ pub fn kill_once(peer: &Peer, program: &Path, format: &str, cache: &str, seed: u
         "qcow2" => tool(peer, "qemu-img", &["create", "-q", "-f", format, "-o", &options, name, &size])?,
         _ => tool(peer, "qemu-img", &["create", "-q", "-f", format, name, &size])?,
     };
-    let args = [format, name, cache, &seed.to_string()].map(str::to_owned);
+    let args = [format, name, cache, aio, &seed.to_string()].map(str::to_owned);
     let said = Watched::start(program, &args)?.kill_after(Rng::new(seed).below(300_000))?;
     let stable = said.last().and_then(|line| line.parse().ok()).unwrap_or(0);
     if format == "qcow2" {

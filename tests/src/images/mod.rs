@@ -36,6 +36,23 @@ pub fn open(driver: &str, path: &Path, more: &Value) -> Result<(Blocks, Arc<Node
     Ok((blocks, node))
 }
 
+/// What `aio` can be on this host, which may refuse to give rings.
+///
+/// # Errors
+/// It refuses by other words than those that are to be expected.
+pub fn ways() -> Result<Vec<&'static str>> {
+    let file = tempfile::NamedTempFile::new()?;
+    let name = file.path().to_str().context("a plain path")?;
+    let ring = json!({"file": {"driver": "file", "filename": name, "aio": "io_uring"}});
+    match open("raw", file.path(), &ring) {
+        Ok(_) => Ok(vec!["threads", "io_uring"]),
+        Err(e) => {
+            ensure!(e.to_string().starts_with("Unable to use io_uring: "), "{e}");
+            Ok(vec!["threads"])
+        }
+    }
+}
+
 /// Runs one of the peer's tools; its output.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 use crate::contract::Rng;
 use anyhow::{Context, Result};
 use block::driver::{ChildOf, Driver, DriverDef};
+use block::transfer::{Bytes, Ended, Transfer, Way};
 use block::{Common, Edge, Opts, Perm};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -72,6 +73,24 @@ impl Driver for Record {
         self.file.node().flush()?;
         self.log.lock().push(Event::Flush);
         Ok(())
+    }
+    fn has_ring(&self) -> bool {
+        self.file.node().driver().has_ring()
+    }
+    fn begin(&self, mut transfer: Transfer) -> std::result::Result<(), Transfer> {
+        let (log, way, offset) = (self.log.clone(), transfer.way, transfer.offset);
+        let told = transfer.done;
+        transfer.done = Box::new(move |ended, bytes| {
+            if let (Ended::Done(Ok(())), false) = (&ended, way == Way::Read) {
+                let written = match &bytes {
+                    Bytes::Guest(ranges) => ranges.to_vec(),
+                    Bytes::Own(data) => data.to_vec(),
+                };
+                log.lock().push(if way == Way::Sync { Event::Flush } else { Event::Write(offset, written) });
+            }
+            told(ended, bytes);
+        });
+        self.file.node().begin(transfer)
     }
     fn set_perms(&self, perm: Perm, shared: Perm) -> qom::Result<()> {
         self.file.set(perm, shared)

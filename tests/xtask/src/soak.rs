@@ -130,13 +130,15 @@ fn jobs(o: &Options) -> Result<()> {
 
 fn kills(o: &Options) -> Result<()> {
     let (peer, program) = (tests::packages::peer()?, image_writer()?);
-    println!("  seeds from {}", o.seed);
+    let ways = tests::images::ways()?;
+    println!("  seeds from {}, aio={}", o.seed, ways.join(" and "));
     let mut writes = 0;
     for n in 0..KILLS {
         let format = if n % 2 == 0 { "raw" } else { "qcow2" };
         let cache = kill::CACHES[(n / 2 % 3) as usize];
-        let one = kill::kill_once(&peer, &program, format, cache, o.seed + n);
-        writes += one.with_context(|| format!("{format}, cache={cache}, seed {}", o.seed + n))?;
+        let aio = ways[(n / 6) as usize % ways.len()];
+        let one = kill::kill_once(&peer, &program, format, cache, aio, o.seed + n);
+        writes += one.with_context(|| format!("{format}, cache={cache}, aio={aio}, seed {}", o.seed + n))?;
     }
     println!("  {KILLS} kills, {writes} writes acknowledged as stable, none lost");
     Ok(())

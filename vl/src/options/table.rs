@@ -165,7 +165,7 @@ fn block_devices() -> Vec<OptionDef> {
         ),
         opt(
             "drive",
-            "[file=file][,if=ide|floppy|virtio|none][,bus=n][,unit=m][,media=disk|cdrom][,index=i][,format=f][,cache=writethrough|writeback|none|directsync|unsafe][,snapshot=on|off][,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc][,id=name][,aio=threads][,readonly=on|off][,discard=ignore|unmap][,detect-zeroes=on|off|unmap]",
+            "[file=file][,if=ide|floppy|virtio|none][,bus=n][,unit=m][,media=disk|cdrom][,index=i][,format=f][,cache=writethrough|writeback|none|directsync|unsafe][,snapshot=on|off][,rerror=ignore|stop|report][,werror=ignore|stop|report|enospc][,id=name][,aio=threads|io_uring][,readonly=on|off][,discard=ignore|unmap][,detect-zeroes=on|off|unmap]",
             "use 'file' as a drive image",
             |c, at, t| {
                 let mut o = Opts::parse(t, &desc::DRIVE)?;
