@@ -168,7 +168,7 @@ pub fn acknowledged(aio: &str) -> Result<()> {
         drive.set_write_cache(false);
         run(Request::write(at, bytes))?;
         drive.set_write_cache(true);
-        ensure!(last(2) == [written, Event::Flush] && log.lock().len() as u64 == 7 * (n + 1), "write through");
+        ensure!(last(2) == [written, Event::Flush] && log.lock().len() as u64 == 6 * (n + 1), "write through");
     }
     Ok(())
 }
