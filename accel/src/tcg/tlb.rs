@@ -498,6 +498,8 @@ pub(crate) unsafe fn flush_map<T: Target>(env: NonNull<Env<T>>) {
         for p in (*inner(env)).phys.iter_mut() {
             p.pa = u64::MAX
         }
+        // (Another memory may be at that address, or be logged from now on.)
+        (*inner(env)).marked = (0, 0);
         flush_all(env)
     }
 }

@@ -164,11 +164,12 @@ impl OpenFile {
             ranges.mark_dirty();
         }
         match (way, moved) {
+            // (That says nothing of what was written.)
+            (_, Err(e)) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::EINVAL)) => Ended::Again,
             (Way::Sync, done) => Ended::Done(self.flushed(done.map(|_| ()))),
             (Way::Read, Ok(n)) if n == len => Ended::Done(Ok(())),
             (Way::Write, Ok(n)) if n == len => Ended::Done(self.grown(end, Ok(()))),
             (_, Ok(_)) => Ended::Again,
-            (_, Err(e)) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::EINVAL)) => Ended::Again,
             (Way::Write, Err(e)) => Ended::Done(self.grown(end, Err(e))),
             (_, Err(e)) => Ended::Done(Err(e)),
         }
@@ -384,5 +385,33 @@ impl Driver for HostFile {
 
     fn actual_size(&self) -> Option<u64> {
         self.file.metadata().ok().map(|m| m.blocks() * 512)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_that_the_host_did_not_begin_loses_nothing() {
+        let open = OpenFile {
+            file: Arc::new(tempfile::tempfile().unwrap()),
+            size: AtomicU64::new(0),
+            path: String::new(),
+            direct: false,
+            device: false,
+            locking: false,
+            locks: Mutex::new(Locks::NONE),
+            pages: Mutex::default(),
+            lost: AtomicI32::new(0),
+        };
+        let host = HostFile { open: Arc::new(open), ring: None };
+        let nothing = Bytes::Own(Default::default());
+        let ended = |errno| host.transferred(Way::Sync, 0, 0, Err(io::Error::from_raw_os_error(errno)), &nothing);
+        assert!(matches!(ended(libc::EAGAIN), Ended::Again));
+        host.flush().unwrap();
+        // What it could not write is lost for good.
+        assert!(matches!(ended(libc::EIO), Ended::Done(Err(_))));
+        assert_eq!(host.flush().unwrap_err().raw_os_error(), Some(libc::EIO));
     }
 }
