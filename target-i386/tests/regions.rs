@@ -1,6 +1,6 @@
-//! Regions of two pages: how they are left, and what becomes of the jump cache when one takes another's place.
+//! Regions: how those of two pages are left, what becomes of the jump cache when one takes another's place, stores beside code.
 
-use accel::tcg::{Exit, FlatBus, Group, JitConfig, Vcpu};
+use accel::tcg::{Bus, Exit, FlatBus, Group, JitConfig, Vcpu};
 use iced_x86::code_asm::*;
 use std::sync::Arc;
 use target_i386::{EXIT_CAUGHT, X86, testing::*};
@@ -130,4 +130,31 @@ fn a_region_attached_with_its_second_page_is_known_to_the_jump_cache() {
     run(&mut one, jump, 1);
     run(&mut one, top, 1);
     assert_eq!(one.hot().regs[3], 6, "the new code is run");
+}
+
+#[test]
+fn stores_beside_code_mark_their_page_once_until_it_is_made_clean() {
+    let bus = Arc::new(FlatBus::logged(1 << 20));
+    put(&bus, FIRST, |a| {
+        let mut top = a.create_label();
+        a.set_label(&mut top).unwrap();
+        a.mov(dword_ptr(FIRST + 0x800), ecx).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+    let group = group();
+    let mut v = bare_vcpu(&group, bus.clone());
+    // (After 64 such stores the page's code would be taken for a leftover.)
+    run(&mut v, FIRST, 2 * u64::from(HOT));
+    assert!(v.counters().entered > 0, "no region was made");
+    let marked = |v: &mut Vcpu<X86>| {
+        let before = bus.marks();
+        run(v, FIRST, 5);
+        bus.marks() - before
+    };
+    assert_eq!(marked(&mut v), 0, "it is marked");
+    group.made_clean(bus.ram(0, FIRST).expect("RAM").host as usize, 4096);
+    assert_eq!([marked(&mut v), marked(&mut v)], [1, 0]);
 }

@@ -1,7 +1,11 @@
 //! All the engine knows of the machine: guest-physical memory and I/O ports.
 
 use super::ops::W;
-use std::{alloc::Layout, ptr::NonNull};
+use std::{
+    alloc::Layout,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// One 4 KiB page of guest-physical space that is backed by host memory.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +71,8 @@ pub unsafe trait Bus: Send + Sync {
 pub struct FlatBus {
     base: NonNull<u8>,
     len: usize,
+    log: bool,
+    marks: AtomicU64,
 }
 #[expect(unsafe_code, reason = "guest RAM: raw memory shared between vCPUs")]
 mod flat {
@@ -84,7 +90,18 @@ mod flat {
             let len = len.max(1).next_multiple_of(4096);
             // SAFETY: the size is not zero.
             let base = unsafe { std::alloc::alloc_zeroed(Self::layout(len)) };
-            FlatBus { base: NonNull::new(base).expect("memory for the guest"), len }
+            let base = NonNull::new(base).expect("memory for the guest");
+            FlatBus { base, len, log: false, marks: AtomicU64::new(0) }
+        }
+        /// The same, told of stores ([`Bus::mark_dirty`]).
+        pub fn logged(len: usize) -> FlatBus {
+            let mut bus = FlatBus::new(len);
+            bus.log = true;
+            bus
+        }
+        /// How often it was told.
+        pub fn marks(&self) -> u64 {
+            self.marks.load(Relaxed)
         }
         fn at(&self, pa: u64, n: usize) -> Option<*mut u8> {
             let end = pa.checked_add(n as u64)?;
@@ -119,7 +136,7 @@ mod flat {
     // SAFETY: the pages live as long as the bus, which vCPUs hold.
     unsafe impl Bus for FlatBus {
         fn ram(&self, _view: u8, pa: u64) -> Option<RamPage> {
-            Some(RamPage { host: self.at(pa, 4096)?, writable: true, log: false })
+            Some(RamPage { host: self.at(pa, 4096)?, writable: true, log: self.log })
         }
         fn load(&self, _view: u8, _pa: u64, data: &mut [u8]) {
             data.fill(0xff);
@@ -129,6 +146,8 @@ mod flat {
             w.mask() as u32
         }
         fn io_store(&self, _port: u16, _w: W, _v: u32) {}
-        fn mark_dirty(&self, _view: u8, _pa: u64) {}
+        fn mark_dirty(&self, _view: u8, _pa: u64) {
+            self.marks.fetch_add(1, Relaxed);
+        }
     }
 }
