@@ -1,8 +1,8 @@
 //! Memory, interrupt lines, clocks, qdev, buses, machine and CPU base classes: what every device stands on.
 //!
 //! The one core of a machine is [`Core`]; whoever holds its lock has [`&mut Locked`](Locked), which opens the registers of
-//! devices. `memory::ram` (guest RAM) and `local_time`
-//! (a call into the C library) are the modules with `unsafe`.
+//! devices. `memory::ram` (guest RAM), `local_time` and
+//! `heap` (calls into the C library) are the modules with `unsafe`.
 
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
@@ -14,6 +14,7 @@ pub mod core;
 pub mod cpu;
 pub mod event_loop;
 pub mod events;
+pub mod heap;
 pub mod hostmem;
 pub mod i2c;
 pub mod irq;

@@ -55,6 +55,9 @@ struct Forward {
 
 /// How long nothing is taken from a host that has no room for more.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of connections' buffers that may be kept once they are over; and for how long more are kept, which other connections may use.
+const FREED: usize = 8 << 20;
+const REUSE: Duration = Duration::from_secs(1);
 
 /// What everything in the network shares.
 struct Shared {
@@ -189,6 +192,8 @@ struct Stack {
     tftp: tftp::Tftp,
     forwards: Vec<Forward>,
     timer: Option<(Instant, HostTimer)>,
+    /// Gives the host back what connections had.
+    trim: Option<HostTimer>,
 }
 
 impl Stack {
@@ -330,6 +335,20 @@ impl Stack {
         });
         self.timer = Some((at, timer));
     }
+
+    /// Sees to it that the host gets back what connections had, once there is much of it.
+    fn arm_trim(&mut self) {
+        if self.tcp.freed < FREED || self.trim.is_some() {
+            return;
+        }
+        let me = self.shared.me.clone();
+        self.trim = Some(self.shared.events.after(REUSE, move || {
+            if let Some(user) = me.upgrade() {
+                user.run(|s| (s.trim, s.tcp.freed) = (None, 0));
+                hw_core::heap::give_back();
+            }
+        }));
+    }
 }
 
 /// A user-mode network.
@@ -353,6 +372,7 @@ impl User {
                 stack.shared.blocked = !client.can_send();
                 stack.tcp.run(&mut stack.shared);
                 stack.arm();
+                stack.arm_trim();
                 let more = stack.tcp.has_work() && !stack.shared.blocked;
                 (std::mem::take(&mut stack.shared.out), more)
             };
@@ -499,6 +519,7 @@ fn open(nets: &Arc<Nets>, client: &Arc<Client>, opts: &mut Opts) -> Result<Arc<d
             tftp: tftp::Tftp::default(),
             forwards: vec![],
             timer: None,
+            trim: None,
         })),
     });
     for rule in rules {

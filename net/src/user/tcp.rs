@@ -172,6 +172,8 @@ pub struct Tcp {
     recent: Recent,
     /// Bytes of segments that came while the guest takes nothing.
     held: usize,
+    /// Bytes of buffers freed that the host has not got back.
+    pub freed: usize,
     start: Instant,
     seed: u64,
 }
@@ -187,6 +189,7 @@ impl Default for Tcp {
             half_open: 0,
             recent: Recent::default(),
             held: 0,
+            freed: 0,
             start: Instant::now(),
             seed: now.as_nanos() as u64,
         }
@@ -383,7 +386,8 @@ impl Tcp {
 
     fn remove(&mut self, key: Key) {
         self.set_deadline(key, None);
-        let Some(flow) = self.flows.remove(&key) else { return };
+        let Some(mut flow) = self.flows.remove(&key) else { return };
+        self.freed += flow.inner.as_mut().map_or(0, |i| i.socket().recv_capacity() + i.socket().send_capacity());
         if !flow.established {
             self.half_open = self.half_open.saturating_sub(1);
         } else if flow.forwarded {

@@ -598,16 +598,6 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Times that it is until everything has been given back.
 const STAGES: u32 = 3;
 
-/// Gives the host what was freed, from all threads' heaps: what they hold is what was needed at once while a guest starts.
-fn trim() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "a call of the C library")]
-    // SAFETY: may be called at any time from any thread; no memory in use is touched.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// The compiler's thread: the request that was asked for most comes first.
 fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
     let mut left = 0;
@@ -625,7 +615,8 @@ fn work(jit: &Weak<Jit>, group: &Weak<Group>) {
                 queue.waiting.shrink_to_fit();
                 // (What is used in between is looked at twice, and stays.)
                 MutexGuard::unlocked(&mut queue, || match left {
-                    0 => trim(),
+                    // (Threads' heaps hold what was needed at once while a guest started.)
+                    0 => hw_core::heap::give_back(),
                     1 => _ = group.upgrade().map(|g| g.rest()),
                     _ => {
                         j.compiler.lock().rest();
