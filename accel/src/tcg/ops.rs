@@ -128,6 +128,18 @@ pub trait Ops {
     /// The condition that never holds.
     fn never(&mut self) -> Self::C;
 
+    /// The halves of the double-width product, the low one first.
+    #[inline(always)]
+    fn mul_wide(&mut self, w: W, signed: bool, a: Self::V, b: Self::V) -> [Self::V; 2] {
+        [self.bin(Bin::Mul, w, a, b), self.mul_high(w, signed, a, b)]
+    }
+    /// `a + b + c`, or `a - b - c`.
+    #[inline(always)]
+    fn carry(&mut self, op: Bin, w: W, [a, b]: [Self::V; 2], c: Self::C) -> Self::V {
+        let r = self.bin(op, w, a, b);
+        let c = self.bit(w, c);
+        self.bin(op, w, r, c)
+    }
     /// `a + b`.
     #[inline(always)]
     fn add(&mut self, w: W, a: Self::V, b: Self::V) -> Self::V {

@@ -15,12 +15,11 @@ fn kind(op: Alu) -> (Bin, Kind) {
         Alu::Xor => (Bin::Xor, Kind::Logic),
     }
 }
-/// CF as an integer.
+/// CF.
 #[inline(always)]
-fn carry_in<E: Emit>(e: &mut E, f: Form) -> Result<E::V, E::Miss> {
+fn carry_in<E: Emit>(e: &mut E) -> Result<E::C, E::Miss> {
     let d = e.deferred()?;
-    let c = flags::cf(e, d);
-    Ok(e.bit(f.w, c))
+    Ok(flags::cf(e, d))
 }
 /// The eight binary operations of opcodes 00–3F, and TEST. Define all flags (logic: AF undefined).
 #[inline(always)]
@@ -29,13 +28,13 @@ pub fn alu<E: Emit>(e: &mut E, f: Form, op: Alu) -> Result<(), E::Miss> {
     let keep = !matches!(op, Alu::Cmp | Alu::Test);
     let s = at(e, w, f.src, SRC, false)?;
     let d = at(e, w, f.dst, DST, keep)?;
-    let carry = if matches!(op, Alu::Adc | Alu::Sbb) { Some(carry_in(e, f)?) } else { None };
+    let carry = if matches!(op, Alu::Adc | Alu::Sbb) { Some(carry_in(e)?) } else { None };
     let (a, b) = (get(e, w, &d), get(e, w, &s));
     let (bin, kind) = kind(op);
-    let mut r = e.bin(bin, w, a, b);
-    if let Some(c) = carry {
-        r = e.bin(bin, w, r, c)
-    }
+    let r = match carry {
+        Some(c) => e.carry(bin, w, [a, b], c),
+        None => e.bin(bin, w, a, b),
+    };
     if e.flags_wanted() {
         let v = if kind == Kind::Logic { [r; 3] } else { [a, b, r] };
         defer(e, kind, w, v)
@@ -54,7 +53,8 @@ pub fn locked<E: Emit>(e: &mut E, f: Form, op: Alu) -> Result<(), E::Miss> {
     let b = get(e, w, &s);
     let (bin, kind) = kind(op);
     let by = if matches!(op, Alu::Adc | Alu::Sbb) {
-        let c = carry_in(e, f)?;
+        let c = carry_in(e)?;
+        let c = e.bit(w, c);
         e.add(w, b, c)
     } else {
         b
@@ -119,7 +119,8 @@ fn step_flags<E: Emit>(e: &mut E, f: Form, up: bool, r: E::V) -> Result<(), E::M
 #[inline(always)]
 pub fn locked_step<E: Emit>(e: &mut E, f: Form, up: bool) -> Result<(), E::Miss> {
     let p = place(e, f.dst, f.w.bytes(), true)?;
-    let c = carry_in(e, f)?;
+    let c = carry_in(e)?;
+    let c = e.bit(f.w, c);
     let bin = if up { Bin::Add } else { Bin::Sub };
     let one = e.imm(f.w, 1);
     let a = e.rmw(Some(bin), f.w, p, one);

@@ -17,8 +17,7 @@ pub fn wide<E: Emit>(e: &mut E, f: Form, signed: bool) -> Result<(), E::Miss> {
     let w = f.w;
     let s = at(e, w, f.src, SRC, false)?;
     let (a, b) = (e.get(w, RAX), get(e, w, &s));
-    let lo = e.bin(Bin::Mul, w, a, b);
-    let hi = e.mul_high(w, signed, a, b);
+    let [lo, hi] = e.mul_wide(w, signed, a, b);
     if e.flags_wanted() {
         let o = overflow(e, w, signed, hi, lo);
         defer(e, Kind::Mul, w, [o, o, lo])

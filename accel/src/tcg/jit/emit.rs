@@ -191,6 +191,12 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
         let h = self.b.ins().ushr(p, n);
         self.resize(w, h).into()
     }
+    fn mul_wide(&mut self, w: W, signed: bool, a: Term, b: Term) -> [Term; 2] {
+        self.product(w, signed, a, b)
+    }
+    fn carry(&mut self, op: Bin, w: W, of: [Term; 2], c: Value) -> Term {
+        self.with_carry(op, w, of, c)
+    }
     fn even_parity(&mut self, b1: Term) -> Value {
         let x = self.val(W::B1, b1);
         let n = self.b.ins().popcnt(x);

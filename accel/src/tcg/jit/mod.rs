@@ -21,6 +21,7 @@
 
 mod check;
 pub(crate) mod code;
+mod double;
 mod emit;
 pub(crate) mod enter;
 pub(crate) mod form;
