@@ -78,28 +78,8 @@ pub const ALL: &[Program] = &[
         },
         run: |p, _| p.run("sort", &["--parallel=1", "in"], None),
     },
-    Program {
-        name: "openssl-aes",
-        prepare: |p, n| p.input("in", &mixed(n as usize * (256 << 10))),
-        run: |p, _| {
-            let (key, iv) = (
-                "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
-                "0f0e0d0c0b0a09080706050403020100",
-            );
-            p.run("openssl", &["enc", "-aes-256-cbc", "-K", key, "-iv", iv, "-in", "in"], None)
-        },
-    },
-    Program {
-        name: "openssl-chacha",
-        prepare: |p, n| p.input("in", &mixed(n as usize * (256 << 10))),
-        run: |p, _| {
-            let (key, iv) = (
-                "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
-                "0f0e0d0c0b0a09080706050403020100",
-            );
-            p.run("openssl", &["enc", "-chacha20", "-K", key, "-iv", iv, "-in", "in"], None)
-        },
-    },
+    Program { name: "openssl-aes", prepare: |p, _| p.mixed(64 << 20), run: |p, n| p.encrypted("-aes-256-cbc", n) },
+    Program { name: "openssl-chacha", prepare: |p, _| p.mixed(64 << 20), run: |p, n| p.encrypted("-chacha20", n) },
     Program {
         name: "openssl-rsa",
         prepare: |p, _| p.mixed(100).and_then(|()| p.input("key", KEY.as_bytes())),
@@ -189,6 +169,16 @@ impl Place {
             return Err(io::Error::other(format!("{program}: {} {}", done.status, said.trim().replace('\n', " / "))));
         }
         Ok(())
+    }
+
+    /// Encrypts the input file `n` times; what the last one wrote stays.
+    fn encrypted(&self, cipher: &str, n: u64) -> io::Result<()> {
+        let key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+        let iv = "0f0e0d0c0b0a09080706050403020100";
+        (0..n).try_for_each(|_| {
+            File::create(self.work.join("out"))?;
+            self.run("openssl", &["enc", cipher, "-K", key, "-iv", iv, "-in", "in"], None)
+        })
     }
 
     /// Runs a program with the input file named `n` times, at most 500 in one command.
