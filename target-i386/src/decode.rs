@@ -700,10 +700,26 @@ impl<'a> Translate<'a> {
         } else if i.has_repne_prefix() {
             if compare { Rep::Ne } else { Rep::E }
         } else {
-            Rep::No
+            (self.o.reads, self.o.writes) = (0, if compare { bits::ARITH } else { 0 });
+            let (dst, src) = (self.string_place(ES as u8, size), self.string_place(self.o.seg, size));
+            self.o.form = Form::new(Op::Element(op), w, dst, src);
+            return Some(());
         };
         self.o.form = Form::new(Op::Str(op, rep), w, self.indexed(size), Loc::No);
         Some(())
+    }
+    /// How what an index register leads to is reached.
+    fn string_place(&self, seg: u8, address_size: usize) -> Loc {
+        let based = seg as usize == FS || seg as usize == GS;
+        match (self.long(), address_size) {
+            (true, 4) if based => Loc::S32,
+            (true, 4) => Loc::M32,
+            (true, _) if based => Loc::S,
+            (true, _) => Loc::M,
+            (false, 2) => Loc::G16,
+            (false, _) if self.flat(seg) => Loc::M32,
+            (false, _) => Loc::G32,
+        }
     }
     fn string_width(&self, _n: u32) -> W {
         width(self.i.memory_size().size())

@@ -214,6 +214,9 @@ pub enum Op {
     Loop(u8),
     /// A near branch whose target must be checked against the code segment's limit.
     Branch(Branch),
+    /// One element of a string.
+    Element(Str),
+    /// A repeated string instruction.
     Str(Str, Rep),
     Bcd(Bcd),
     Lahf,
@@ -260,9 +263,7 @@ pub enum Branch {
 }
 /// Repeat prefix that applies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[expect(missing_docs, reason = "named for what they are")]
 pub enum Rep {
-    No,
     /// REP, REPE.
     E,
     /// REPNE.

@@ -61,7 +61,9 @@ impl Target for X86 {
         sem::run::<E, K>(e, f)
     }
     fn rare(cpu: &mut Cpu<'_, Self>, f: Form) -> Rare<Exception> {
-        sem::rare::run(cpu, f).unwrap_or_else(Rare::Fault)
+        let r = sem::rare::run(cpu, f).unwrap_or_else(Rare::Fault);
+        cpu.state.follow(cpu.hot);
+        r
     }
     fn light(hot: &mut Hot, state: &mut State, f: Form) -> bool {
         sem::light::run(hot, state, f)
@@ -77,6 +79,9 @@ impl Target for X86 {
     }
     fn address_mask(mode: u32) -> u64 {
         if mode & state::mode::SIZE == 2 { u64::MAX } else { 0xffff_ffff }
+    }
+    fn follow(hot: &mut Hot, state: &State) {
+        state.follow(hot)
     }
     fn mode(hot: &Hot, state: &State) -> u32 {
         state.mode(hot)

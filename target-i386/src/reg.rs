@@ -19,6 +19,8 @@ pub const RBP: Slot = Slot::new(5);
 pub const RSI: Slot = Slot::new(6);
 /// Destination of string instructions.
 pub const RDI: Slot = Slot::new(7);
+/// Which way string instructions go, as EFLAGS.DF says: 1 or -1.
+pub const STEP: Slot = Slot::new(28);
 /// General register 11.
 pub const R11: Slot = Slot::new(11);
 

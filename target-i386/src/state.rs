@@ -583,6 +583,10 @@ impl State {
     pub fn ip_of(&self, pc: u64) -> u64 {
         if self.code64() { pc } else { pc.wrapping_sub(self.segs[CS].base) & 0xffff_ffff }
     }
+    /// Sets the slots that follow from this: [`STEP`].
+    pub fn follow(&self, hot: &mut Hot) {
+        hot.regs[STEP.index()] = if self.eflags & bits::DF != 0 { u64::MAX } else { 1 }
+    }
     /// Everything that selects code.
     pub fn mode(&self, hot: &Hot) -> u32 {
         use crate::sem::x87_host::may_hold;

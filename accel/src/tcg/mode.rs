@@ -19,6 +19,8 @@ pub(super) unsafe fn update<T: Target>(env: NonNull<Env<T>>) {
     }
     n.mode_changed = false;
     // SAFETY: as above; no other reference to it exists.
+    T::follow(unsafe { &mut *h }, st);
+    // SAFETY: as above.
     let mode = T::mode(unsafe { &*h }, st) & 0xff_ffff;
     let regime = T::regime(st, Who::Current) % tlb::REGIMES;
     // (Regions know the regime they were made for, so it is part of what tells pages apart.)

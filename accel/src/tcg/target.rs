@@ -56,6 +56,10 @@ pub trait Target: Sized + Send + 'static {
     fn address_mask(mode: u32) -> u64;
     /// The form is always run by [`rare`](Self::rare).
     fn is_rare(f: Self::Form) -> bool;
+    /// Sets the slots that follow from the state: whenever the mode is taken anew. (What a [rare](Self::rare) form changes of it is that
+    /// function's own to do.)
+    #[inline]
+    fn follow(_hot: &mut Hot, _state: &Self::State) {}
     /// Slots and vector registers that a [rare](Self::rare) form may change when it goes on at the next instruction: a bit
     /// each.
     fn changes(f: Self::Form) -> (u32, u32);

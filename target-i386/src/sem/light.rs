@@ -8,8 +8,10 @@ use accel::tcg::{Hot, SEG_BASE};
 #[inline]
 pub fn run(hot: &mut Hot, s: &mut State, f: Form) -> bool {
     match f.op {
-        Op::Cld => s.eflags &= !DF,
-        Op::Std => s.eflags |= DF,
+        Op::Cld | Op::Std => {
+            s.eflags = if f.op == Op::Std { s.eflags | DF } else { s.eflags & !DF };
+            s.follow(hot)
+        }
         Op::Fence => std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst),
         Op::Sys(Sys::Cli) if s.owns_if() => s.eflags &= !IF,
         // (With something held it is looked at whether it comes now.)

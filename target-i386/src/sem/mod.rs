@@ -7,6 +7,7 @@ pub mod bcd;
 pub mod bits;
 pub mod control;
 pub mod data;
+pub mod element;
 pub mod flags;
 pub mod light;
 pub mod mmx;
@@ -59,7 +60,7 @@ pub const fn family(op: Op) -> u8 {
         Op::MulWide(_) | Op::Imul | Op::Imul3 | Op::Div(_) => MULTIPLY,
         Op::Bt(_) | Op::LockBt(_) | Op::Bsf | Op::Bsr | Op::Popcnt => BITS,
         Op::Clc | Op::Stc | Op::Cmc | Op::Lahf | Op::Sahf => FLAGS,
-        Op::Push | Op::Pop | Op::Leave => STACK,
+        Op::Push | Op::Pop | Op::Leave | Op::Element(_) => STACK,
         Op::Call
         | Op::CallFar
         | Op::CallTo
@@ -203,6 +204,7 @@ families! {
         Op::Push => stack::push(e, f)?,
         Op::Pop => stack::pop(e, f)?,
         Op::Leave => stack::leave(e, f)?,
+        Op::Element(op) => element::run(e, f, op)?,
     }
     vector(e, f) {
         Op::Sse(op) => return sse::integers(e, f, op),
@@ -225,7 +227,8 @@ pub fn changes(f: Form) -> (u32, u32) {
     const ALL: u32 = u32::MAX;
     let slots = |list: &[accel::tcg::Slot]| list.iter().fold(0, |m, s| m | 1 << s.index());
     match f.op {
-        Op::Cld | Op::Std | Op::Fence => (0, 0),
+        Op::Cld | Op::Std => (slots(&[STEP]), 0),
+        Op::Fence => (0, 0),
         Op::X87(x87::X87::Fxrstor(_)) => (0, GENERAL),
         // FNSTSW AX.
         Op::X87(_) => (slots(&[RAX]), 0),
@@ -233,7 +236,7 @@ pub fn changes(f: Form) -> (u32, u32) {
         Op::Str(..) => (slots(&[RAX, RCX, RSI, RDI]), 0),
         Op::Sys(Sys::Cli | Sys::Sti | Sys::Clac | Sys::Stac) => (0, 0),
         Op::Sys(Sys::Swapgs) => (1 << (usize::from(accel::tcg::SEG_BASE) + GS), 0),
-        Op::Sys(Sys::Pushf | Sys::Popf) => (slots(&[RSP]), 0),
+        Op::Sys(Sys::Pushf | Sys::Popf) => (slots(&[RSP, STEP]), 0),
         Op::Sys(Sys::Rdtsc | Sys::Rdtscp | Sys::Rdmsr | Sys::Rdpmc) => (slots(&[RAX, RCX, RDX]), 0),
         Op::Sys(Sys::Cpuid) => (slots(&[RAX, RBX, RCX, RDX]), 0),
         // (Segments and their limits too.)

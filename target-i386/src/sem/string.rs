@@ -1,4 +1,4 @@
-//! String instructions: rare functions that work page run by page run. Source: Intel SDM vol. 1 §7.3.9, vol. 2 (REP).
+//! Repeated string instructions: rare functions that work page run by page run. Source: Intel SDM vol. 1 §7.3.9, vol. 2 (REP).
 //! The counter and the index registers say where to go on, so a fault or an interrupt between runs is exact.
 
 use super::flags::Kind;
@@ -33,10 +33,6 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Str, rep: Rep) -> Outcome {
         Loc::G32 => 0xffff_ffff,
         _ => u64::MAX,
     };
-    if rep == Rep::No {
-        one(cpu, f.w, op, mask)?;
-        return Ok(Rare::Next);
-    }
     let count = cpu.hot.regs[RCX.index()] & mask;
     if count == 0 {
         return Ok(Rare::Next);
