@@ -53,7 +53,10 @@ pub fn say(a: &mut CodeAssembler, byte: u8) -> Result<(), IcedError> {
 pub fn end(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(dx, 0x501)?;
     a.xor(ax, ax)?;
-    a.out(dx, ax)
+    a.out(dx, ax)?;
+    // (The main loop ends the machine a moment later.)
+    a.cli()?;
+    a.hlt()
 }
 
 /// Runs an image on the machine of `args` until it ends itself; what it reported.
