@@ -425,3 +425,45 @@ fn ways_to_the_host_that_are_not_there_are_errors() {
     assert!(run("aio=native,cache=none").contains("aio=native is not built yet (accepted: threads, io_uring)"));
     assert!(run("aio=posix").contains("does not accept value 'posix' (accepted: threads, native, io_uring)"));
 }
+
+/// Has the kernel refuse io_uring_setup(2) to this thread and the processes that it starts.
+fn refuse_io_uring() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    // Its number on every architecture.
+    const IO_URING_SETUP: i64 = 425;
+    let refused = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error() as u32);
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture with filters");
+    let filter = SeccompFilter::new([(IO_URING_SETUP, vec![])].into(), SeccompAction::Allow, refused, arch);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
+    seccompiler::apply_filter(&program).expect("the kernel takes it");
+}
+
+#[test]
+fn a_host_that_refuses_io_uring_is_an_error_and_nothing_else() {
+    const REFUSED: &str = "aio=io_uring was specified, but is not available (disabled via io_uring_disabled sysctl or blocked \
+                           by container runtime seccomp policy?)";
+    tests::process::binary(); // built by a thread without the filter
+    let refused = || {
+        refuse_io_uring();
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), [7; 4096]).expect("written");
+        let name = file.path().to_str().expect("a plain path");
+        let drive = format!("file={name},if=none,format=raw,aio=io_uring");
+        let out =
+            tests::process::run(&["-machine", "none", "-accel", "qtest", "-display", "none", "-drive", &drive], "");
+        assert_eq!((out.code, out.stdout.as_str()), (Some(1), ""), "{out:?}");
+        assert!(
+            out.stderr.ends_with(&format!(": -drive {drive}: {REFUSED}\n")) && out.stderr.lines().count() == 1,
+            "{out:?}"
+        );
+        // A running machine stays as it is, and has the image by the other way.
+        let mut q = Qmp::start(&["-machine", "none", "-accel", "qtest", "-display", "none"]);
+        let node = |aio: &str| json!({"driver": "file", "node-name": "f", "filename": name, "aio": aio});
+        assert_eq!(q.error("blockdev-add", node("io_uring")), ("GenericError".into(), REFUSED.into()));
+        assert_eq!(q.run("query-named-block-nodes", json!({})), json!([]));
+        q.run("blockdev-add", node("threads"));
+        q.run("quit", json!({}));
+        assert_eq!(q.wait().code(), Some(0));
+    };
+    std::thread::spawn(refused).join().expect("it holds");
+}

@@ -74,8 +74,14 @@ fn ring(blocks: &Blocks, common: &Common, opts: &mut Opts) -> Result<Option<Arc<
         Some("io_uring") => match blocks.pool().ring() {
             Ok(ring) => Ok(Some(ring)),
             Err(e) => {
-                let why = plain(&e);
-                Err(Error::generic(format!("Unable to use io_uring: failed to init linux io_uring ring: {why}")))
+                let why = match e.raw_os_error() {
+                    Some(libc::EPERM | libc::ENOSYS) => {
+                        " (disabled via io_uring_disabled sysctl or blocked by container runtime seccomp policy?)"
+                            .into()
+                    }
+                    _ => format!(": {}", plain(&e)),
+                };
+                Err(Error::generic(format!("aio=io_uring was specified, but is not available{why}")))
             }
         },
         Some("native") if !common.cache.direct => {

@@ -47,7 +47,7 @@ pub fn ways() -> Result<Vec<&'static str>> {
     match open("raw", file.path(), &ring) {
         Ok(_) => Ok(vec!["threads", "io_uring"]),
         Err(e) => {
-            ensure!(e.to_string().starts_with("Unable to use io_uring: "), "{e}");
+            ensure!(e.to_string().starts_with("aio=io_uring was specified, but is not available"), "{e}");
             Ok(vec!["threads"])
         }
     }

@@ -132,7 +132,7 @@ const STATS: Ty = Ty::Object(&[
 ]);
 const DRIVE_STATS: Ty =
     Ty::Object(&[opt("device", Ty::Str), opt("qdev", Ty::Str), opt("node-name", Ty::Str), req("stats", STATS)]);
-const AIO: Ty = Ty::Enum(&["threads"]);
+const AIO: Ty = Ty::Enum(&["threads", "native", "io_uring"]);
 const FILE: &[Member] = &[req("filename", Ty::Str), opt("locking", Ty::Enum(&["auto", "off", "on"])), opt("aio", AIO)];
 const CACHE_OPTIONS: Ty = Ty::Object(&[opt("direct", Ty::Bool), opt("no-flush", Ty::Bool)]);
 
