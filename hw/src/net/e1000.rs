@@ -6,7 +6,7 @@ use super::e1000_regs::{E1000Regs, Effect, Info};
 use super::e1000_rx::{Accepted, write_back};
 use super::e1000_tx::Descriptor;
 use hw_core::{
-    Category, Core, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,
+    Category, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,
     pci::{BarKind, PciDevice, PciDeviceClass, PciImpl},
 };
 use net::{Busy, MacAddr, MacProp, Nic, NicHandlers, PeerSlot};
@@ -79,6 +79,7 @@ impl E1000 {
         d.categories = vec![Category::Network];
         d.fw_name = Some("ethernet");
         let p = c.edit::<PciDeviceClass>();
+        p.optional_romfile = Some(ROM);
         (p.vendor_id, p.revision, p.class_id) = (0x8086, 0x03, 0x0200);
         c.property(Property::computed::<i32>("bootindex").getter(|d: &E1000| Ok(d.bootindex.get() - 1)).setter(
             |d: &E1000, n: i32| {
@@ -91,9 +92,6 @@ impl E1000 {
     fn instance_init(&self) -> Result<()> {
         self.timer.init(self, Self::settle);
         self.tx_timer.init(self, Self::transmit_on);
-        if Core::of(self).roms.find(ROM).is_some() {
-            self.set_str("romfile", ROM)?;
-        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use super::ne2000_regs::Ne2000Regs;
 use hw_core::{
-    Category, Core, DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
+    Category, DeviceClass, DeviceImpl, IrqOut, IsaDevice, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes,
     pci::{BarKind, PciDevice, PciDeviceClass, PciImpl},
 };
 use net::{MacAddr, MacProp, Nic, NicHandlers, PeerSlot};
@@ -117,7 +117,7 @@ fn boot_index_property<T: Level>(field: fn(&T) -> &Prop<i32>) -> Property {
 /// Type `ne2k_pci`.
 #[derive(Object)]
 #[qom(name = "ne2k_pci", parent = PciDevice, methods(DeviceClass, PciDeviceClass), interfaces("conventional-pci-device"),
-    class_init = Ne2kPci::class_init, instance_init = Ne2kPci::instance_init)]
+    class_init = Ne2kPci::class_init)]
 pub struct Ne2kPci {
     parent: PciDevice,
     #[property]
@@ -134,15 +134,9 @@ impl Ne2kPci {
     fn class_init(c: &mut qom::Class) {
         c.edit::<DeviceClass>().categories = vec![Category::Network];
         let p = c.edit::<PciDeviceClass>();
+        p.optional_romfile = Some(ROM);
         (p.vendor_id, p.device_id, p.class_id) = (0x10ec, 0x8029, 0x0200);
         c.property(boot_index_property(|d: &Self| &d.bootindex));
-    }
-
-    fn instance_init(&self) -> Result<()> {
-        if Core::of(self).roms.find(ROM).is_some() {
-            self.set_str("romfile", ROM)?;
-        }
-        Ok(())
     }
 
     /// Place in the boot order.

@@ -6,7 +6,7 @@
 use super::rtl8139_regs::{Effect, Rtl8139Regs, cpcr, cr, isr, rcr, tsd};
 use super::rtl8139_tx::Descriptor;
 use hw_core::{
-    Category, Core, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,
+    Category, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, Ops, Phase, Sizes, Timer,
     pci::{BarKind, PciDevice, PciDeviceClass, PciImpl, command, reg},
 };
 use net::checksum::{check, crc32, word};
@@ -72,6 +72,7 @@ impl Rtl8139 {
         let d = c.edit::<DeviceClass>();
         d.categories = vec![Category::Network];
         let p = c.edit::<PciDeviceClass>();
+        p.optional_romfile = Some(ROM);
         (p.vendor_id, p.device_id, p.revision, p.class_id) = (0x10ec, 0x8139, 0x20, 0x0200);
         c.property(Property::computed::<i32>("bootindex").getter(|d: &Rtl8139| Ok(d.bootindex.get() - 1)).setter(
             |d: &Rtl8139, n: i32| {
@@ -84,9 +85,6 @@ impl Rtl8139 {
     fn instance_init(&self) -> Result<()> {
         self.timer.init(self, Self::settle);
         self.tx_timer.init(self, Self::transmit_on);
-        if Core::of(self).roms.find(ROM).is_some() {
-            self.set_str("romfile", ROM)?;
-        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::pci_regs::{PciRegs, WINDOW};
 use hw_core::memory::Attrs;
 use hw_core::pci::{BarKind, cap, command, reg};
 use hw_core::{
-    AddressSpace, Bus, Category, Core, Device, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, PciDevice,
+    AddressSpace, Bus, Category, Device, DeviceClass, DeviceImpl, Locked, MachineCell, MemoryRegion, PciDevice,
     PciDeviceClass, PciImpl, Phase,
 };
 use parking_lot::RwLock;
@@ -49,8 +49,6 @@ pub struct VirtioPciClass {
     pub mode: Mode,
     /// Interrupt vectors besides one a queue, where `vectors` has no value.
     pub extra_vectors: u32,
-    /// Expansion ROM, where the firmware's folders have it; without it the function boots nothing, but works.
-    pub rom: Option<&'static str>,
 }
 
 /// Type `virtio-pci-bus`.
@@ -159,11 +157,6 @@ impl VirtioPci {
             }
         }
         *self.backend.write() = Handle::new(&backend).unwrap_or_default();
-        if let Some(rom) = self.virtio_pci_class().rom
-            && Core::of(self).roms.find(rom).is_some()
-        {
-            self.set_str("romfile", rom)?;
-        }
         Ok(())
     }
 
@@ -219,6 +212,7 @@ impl VirtioPci {
         if class != 0 {
             c.set_word(reg::CLASS_DEVICE, class as u16);
         }
+        self.patch_rom_ids(m);
         self.set_intx_pin(m, 1);
         if modern {
             self.show_modern(m, dev)?;

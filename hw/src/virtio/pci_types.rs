@@ -97,11 +97,12 @@ const ROWS: &[Row] = &[
 
 fn base(c: &mut Class, row: &'static Row) {
     c.edit::<DeviceClass>().categories = vec![row.category];
-    c.edit::<PciDeviceClass>().class_id = row.class;
+    let p = c.edit::<PciDeviceClass>();
+    (p.class_id, p.optional_romfile) = (row.class, row.rom);
     let v = c.edit::<VirtioPciClass>();
     v.transitional_id = row.transitional_id;
     v.extra_vectors = row.vectors.err().unwrap_or(0);
-    (v.backend, v.rom) = (row.backend, row.rom);
+    v.backend = row.backend;
     c.property(Property::field("ioeventfd", |d: &VirtioPci| &d.ioeventfd).default_value(true));
     c.property(Property::field("vectors", |d: &VirtioPci| &d.vectors).default_value(u32::MAX));
     if let Ok(n) = row.vectors {

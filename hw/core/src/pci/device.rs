@@ -37,6 +37,8 @@ pub struct PciDeviceClass {
     pub is_bridge: bool,
     /// Expansion ROM without `romfile=`.
     pub romfile: Option<&'static str>,
+    /// Expansion ROM without `romfile=` where the firmware's folders have it: network cards work without.
+    pub optional_romfile: Option<&'static str>,
     /// Name of the expansion ROM's region before `.rom`, where it is not the type's.
     pub rom_name: Option<&'static str>,
     /// See [`PciImpl::config_read`].
@@ -57,6 +59,7 @@ impl Default for PciDeviceClass {
             subsystem_id: 0,
             is_bridge: false,
             romfile: None,
+            optional_romfile: None,
             rom_name: None,
             config_read: |o, m, at, len| as_pci(o, u32::MAX, |d| d.default_config_read(m, at, len)),
             config_write: |o, m, at, len, val| as_pci(o, (), |d| d.default_config_write(m, at, len, val)),
@@ -102,7 +105,8 @@ impl Default for MaskCell {
 
 /// Type `pci-device`.
 #[derive(qom::Object)]
-#[qom(name = "pci-device", parent = Device, abstract, methods(DeviceClass), class_init = PciDevice::class_init)]
+#[qom(name = "pci-device", parent = Device, abstract, methods(DeviceClass), class_init = PciDevice::class_init,
+    instance_init = PciDevice::instance_init)]
 pub struct PciDevice {
     parent: Device,
     #[property(default = Devfn(-1), desc = "Slot and optional function number, example: 06.0 or 06")]
