@@ -114,7 +114,7 @@ pub fn init(machine: &Machine, m: &mut Locked) -> Result<()> {
     create_display(&pc, m, &host)?;
     create_timers(&pc, m, &isa, &lines)?;
     create_isa_devices(&pc, m, &isa)?;
-    nics::create(machine.scope(), m, &host.root_bus()?)?;
+    nics::create(machine.scope(), m, &host.root_bus()?, &isa)?;
     finish_south_bridge(&pc, m)?;
     set_cmos(&pc, m, split)?;
     let tables = pc.this();
