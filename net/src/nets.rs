@@ -180,9 +180,22 @@ impl Nets {
     /// Warnings about what leads nowhere, at the end of start-up.
     pub fn unconnected(&self) -> Vec<String> {
         let clients = self.clients();
-        let alone = clients.iter().filter(|c| c.peer().is_none());
-        let mut all: Vec<String> =
-            alone.map(|c| format!("{} {} has no peer", if c.is_nic() { "nic" } else { "netdev" }, c.name())).collect();
+        let hubs: BTreeSet<i64> = clients.iter().filter_map(|c| c.end()?.hub()).collect();
+        let mut all = vec![];
+        for hub in hubs {
+            let ports = clients.iter().filter(|c| c.end().and_then(|e| e.hub()) == Some(hub));
+            let (taken, free): (Vec<_>, Vec<_>) = ports.partition(|c| c.peer().is_some());
+            all.extend(free.iter().map(|c| format!("hub port {} has no peer", c.name())));
+            let has = |card: bool| taken.iter().any(|c| c.peer().is_some_and(|p| p.is_nic() == card));
+            match (has(true), has(false)) {
+                (false, true) => all.push(format!("hub {hub} with no nics")),
+                (true, false) => all.push(format!("hub {hub} is not connected to host network")),
+                _ => {}
+            }
+        }
+        // (A card without a cable is what its user wants.)
+        let alone = clients.iter().filter(|c| c.peer().is_none() && !c.is_nic());
+        all.extend(alone.map(|c| format!("netdev {} has no peer", c.name())));
         for r in &self.inner.lock().requests {
             let model = r.model.as_deref().unwrap_or("default");
             all.push(format!("requested NIC (model {model}) was not created (not supported by this machine?)"));

@@ -38,12 +38,16 @@ pub struct Config {
     pub net: Ipv4Addr,
     pub mask: Ipv4Addr,
     pub host: Ipv4Addr,
+    /// The network's own name server.
     pub dns: Ipv4Addr,
+    /// The one that guests are told of.
+    pub told_dns: Ipv4Addr,
     pub dhcp_start: Ipv4Addr,
     pub prefix6: Ipv6Addr,
     pub prefix6_len: u8,
     pub host6: Ipv6Addr,
     pub dns6: Ipv6Addr,
+    pub told_dns6: Ipv6Addr,
     pub hostname: Option<String>,
     pub domain: Option<String>,
     pub search: Vec<String>,
@@ -111,13 +115,16 @@ impl Config {
         };
         let inside = |n: u32| Ipv4Addr::from(u32::from(net) | n & !u32::from(mask));
         let host = address(opts, "host", "host address")?.unwrap_or_else(|| inside(2));
-        let dns = address(opts, "dns", "DNS server address")?.unwrap_or_else(|| inside(3));
+        let restrict = opts.take_bool("restrict")?.unwrap_or(false);
+        let told_dns = address(opts, "dns", "DNS server address")?.unwrap_or_else(|| inside(3));
         let dhcp_start = address(opts, "dhcpstart", "DHCP start address")?.unwrap_or_else(|| inside(15));
         let is_inside = |a: Ipv4Addr| u32::from(a) & u32::from(mask) == u32::from(net);
         if !is_inside(host) {
             return Err(bad("Host doesn't belong to network"));
         }
-        if !is_inside(dns) {
+        // One elsewhere is reached as any other host is; the network's own stays where it would be.
+        let dns = if is_inside(told_dns) { told_dns } else { inside(3) };
+        if restrict && dns != told_dns {
             return Err(bad("DNS doesn't belong to network"));
         }
         if host == dns {
@@ -131,9 +138,17 @@ impl Config {
         if [host, dns].iter().any(|a| (u32::from(dhcp_start)..=last).contains(&u32::from(*a))) {
             return Err(bad("DNS and host must be different from the DHCP range"));
         }
-        let prefix6: Ipv6Addr =
-            address(opts, "ipv6-prefix", "IPv6 prefix")?.unwrap_or_else(|| Ipv6Addr::from(0xfec0u128 << 112));
-        let prefix6_len = match opts.take_number("ipv6-prefixlen")? {
+        let net6 = opts.take_str("ipv6-net")?;
+        let (net6, len6) = net6.as_deref().map_or((None, None), |t| match t.split_once('/') {
+            Some((net, len)) => (Some(net), Some(len)),
+            None => (Some(t), None),
+        });
+        let net6 = net6.map(|t| t.parse().map_err(|_| bad("Failed to parse IPv6 prefix"))).transpose()?;
+        let len6 = len6.map(|t| t.parse().map_err(|_| bad("Invalid IPv6 prefix length"))).transpose()?;
+        let prefix6: Option<Ipv6Addr> = net6.or(address(opts, "ipv6-prefix", "IPv6 prefix")?);
+        let prefix6 = prefix6.unwrap_or_else(|| Ipv6Addr::from(0xfec0u128 << 112));
+        let given6 = opts.take_number("ipv6-prefixlen")?;
+        let prefix6_len = match len6.or(given6) {
             None => 64,
             Some(n @ 0..=126) => n as u8,
             Some(_) => return Err(bad("Invalid IPv6 prefix length")),
@@ -142,11 +157,12 @@ impl Config {
         let prefix6 = Ipv6Addr::from(u128::from(prefix6) & mask6);
         let inside6 = |n: u128| Ipv6Addr::from(u128::from(prefix6) | n);
         let host6 = address(opts, "ipv6-host", "IPv6 host address")?.unwrap_or_else(|| inside6(2));
-        let dns6 = address(opts, "ipv6-dns", "IPv6 DNS server address")?.unwrap_or_else(|| inside6(3));
+        let told_dns6 = address(opts, "ipv6-dns", "IPv6 DNS server address")?.unwrap_or_else(|| inside6(3));
+        let dns6 = if u128::from(told_dns6) & mask6 == u128::from(prefix6) { told_dns6 } else { inside6(3) };
         if u128::from(host6) & mask6 != u128::from(prefix6) {
             return Err(bad("IPv6 Host doesn't belong to network"));
         }
-        if u128::from(dns6) & mask6 != u128::from(prefix6) {
+        if restrict && dns6 != told_dns6 {
             return Err(bad("IPv6 DNS doesn't belong to network"));
         }
         if host6 == dns6 {
@@ -170,16 +186,18 @@ impl Config {
         Ok(Self {
             ipv4,
             ipv6,
-            restrict: opts.take_bool("restrict")?.unwrap_or(false),
+            restrict,
             net,
             mask,
             host,
             dns,
+            told_dns,
             dhcp_start,
             prefix6,
             prefix6_len,
             host6,
             dns6,
+            told_dns6,
             hostname: opts.take_str("hostname")?,
             domain,
             search: opts.take_list("dnssearch")?,
@@ -302,6 +320,9 @@ mod tests {
             ("net", "10.0.2.0/255.0.255.0", "Failed to parse network address"),
             ("host", "10.0.3.2", "Host doesn't belong to network"),
             ("dns", "10.0.2.2", "DNS must be different from host"),
+            ("ipv6-net", "fd00::x/64", "Failed to parse IPv6 prefix"),
+            ("ipv6-net", "fd00::/x", "Invalid IPv6 prefix length"),
+            ("ipv6-net", "fd00::/127", "Invalid IPv6 prefix length"),
             ("dhcpstart", "1.2.3.4", "DHCP doesn't belong to network"),
             ("dhcpstart", "10.0.2.1", "DNS and host must be different from the DHCP range"),
             ("ipv6-prefixlen", "127", "Invalid IPv6 prefix length"),
@@ -309,6 +330,22 @@ mod tests {
             ("speed", "1", "Parameter 'speed' is unexpected"),
         ] {
             assert_eq!(parsed(&[(key, value)]).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn a_name_server_may_be_elsewhere() {
+        let c = parsed(&[("dns", "1.2.3.4"), ("ipv6-net", "fd00:1::/48"), ("ipv6-dns", "2001:db8::1")]).unwrap();
+        assert_eq!(
+            format!("{} {} {} {}", c.dns, c.told_dns, c.dns6, c.told_dns6),
+            "10.0.2.3 1.2.3.4 fd00:1::3 2001:db8::1"
+        );
+        assert_eq!((c.prefix6_len, c.host6.to_string().as_str()), (48, "fd00:1::2"));
+        for (key, value, message) in [
+            ("dns", "1.2.3.4", "DNS doesn't belong to network"),
+            ("ipv6-dns", "2001:db8::1", "IPv6 DNS doesn't belong to network"),
+        ] {
+            assert_eq!(parsed(&[("restrict", "on"), (key, value)]).unwrap_err(), message);
         }
     }
 

@@ -162,7 +162,7 @@ pub fn answer(c: &Config, leases: &mut Leases, request: &[u8]) -> Option<Reply> 
             add(1, &c.mask.octets());
             if !c.restrict {
                 add(3, &c.host.octets());
-                add(6, &c.dns.octets());
+                add(6, &c.told_dns.octets());
             }
             if address.is_some() {
                 add(51, &LEASE_TIME.to_be_bytes());

@@ -82,7 +82,7 @@ fn advertise_router(s: &mut Shared, to: IpAddr) {
         // Recursive name server.
         data.extend([25, 3, 0, 0]);
         data.extend(u32::from(LIFETIME).to_be_bytes());
-        data.extend(c.dns6.octets());
+        data.extend(c.told_dns6.octets());
     }
     send(s, ROUTER.into(), dst, 134, 0, [64, 0, l0, l1], &data);
 }

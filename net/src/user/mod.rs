@@ -47,6 +47,8 @@ const BATCH: usize = 128;
 /// A rule in force.
 struct Forward {
     rule: HostForward,
+    /// Where it listens: the rule's address, its port chosen by the host if that was 0.
+    at: SocketAddr,
     fd: Arc<OwnedFd>,
     watch: Watch,
     /// Ends a pause.
@@ -406,7 +408,8 @@ impl User {
                 }
             });
         });
-        stack.forwards.push(Forward { rule, fd, watch, pause: None });
+        let at = rustix::net::getsockname(&*fd).ok().and_then(|a| SocketAddr::try_from(a).ok()).unwrap_or(rule.host);
+        stack.forwards.push(Forward { rule, at, fd, watch, pause: None });
         Ok(())
     }
 
@@ -445,7 +448,7 @@ impl User {
         };
         for f in &stack.forwards {
             let what = if f.rule.udp { "UDP[HOST_FORWARD]" } else { "TCP[HOST_FORWARD]" };
-            line(what, f.fd.as_raw_fd(), f.rule.host, f.rule.guest, 0, 0);
+            line(what, f.fd.as_raw_fd(), f.at, f.rule.guest, 0, 0);
         }
         stack.tcp.describe(&mut line);
         stack.udp.describe(&mut line);

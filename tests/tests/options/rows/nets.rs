@@ -19,10 +19,28 @@ rows! {
         assert!(q.hmp("info pci").contains("Ethernet controller: PCI device 8086:100f"));
         assert!(q.hmp("info network").contains("e1000-82545em.0: index=0,type=nic,model=e1000-82545em,macaddr=52:54:00:00:00:02\r\n \\ #net0: index=0,type=user,net=10.0.2.0,restrict=off\r\n"));
     }
+    nic_isa: ["-nic", "user,model=ne2k_isa", "-nic", "user,model=ne2k_isa,mac=52:54:00:00:00:09", "-nic", "user,model=ne2k_pci"] |r| {
+        let mut q = r.pc();
+        let text = q.hmp("info network");
+        for (name, model, mac) in [("ne2k_isa.0", "ne2k_isa", "12:34:56"), ("ne2k_isa.1", "ne2k_isa", "00:00:09"), ("ne2k_pci.0", "ne2k_pci", "12:34:57")] {
+            assert!(text.contains(&format!("{name}: index=0,type=nic,model={model},macaddr=52:54:00:{mac}\r\n")), "{text}");
+        }
+        let tree = q.hmp("info qtree");
+        assert!(tree.contains("iobase = 768 (0x300)") && tree.contains("iobase = 800 (0x320)") && tree.contains("irq = 10 (0xa)"), "{tree}");
+    }
     net: ["-net", "none"] |r| { assert!(!r.pc().hmp("info pci").contains("Ethernet")); }
     net_hub: ["-net", "nic", "-net", "user"] |r| {
         let text = r.pc().hmp("info network");
         assert!(text.starts_with("hub 0\r\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\r\n \\ hub0port1: #net0: "), "{text}");
+    }
+    net_alone: ["-net", "user", "-netdev", "user,id=n"] |r| {
+        let out = tests::process::run(&r.with(&["-machine", "none", "-accel", "qtest", "-display", "none", "-monitor", "stdio"]), "quit\n");
+        assert!(out.stderr.contains("warning: hub 0 with no nics\n") && out.stderr.contains("warning: netdev n has no peer\n"), "{out:?}");
+        let card = tests::process::run(&["-accel", "qtest", "-display", "none", "-nodefaults", "-L", firmware(), "-device", "e1000", "-monitor", "stdio"], "quit\n");
+        assert_eq!(card.stderr, "", "a card may be without a cable");
+    }
+    netdev_ipv6: ["-netdev", "user,id=n,ipv6-net=fd00:1::/48,ipv6-host=fd00:1::9,dns=1.2.3.4"] |r| {
+        assert!(r.none().hmp("info network").contains("n: index=0,type=user"));
     }
     netdev_stream: ["-netdev", "stream,id=n,server=on,addr.type=unix,addr.path={dir}/s", "-netdev", "hubport,id=a,hubid=0,netdev=n", "-netdev", "stream,id=m,server=on,addr.type=unix,addr.path={dir}/t", "-netdev", "hubport,id=b,hubid=0,netdev=m"] |r| {
         let mut q = r.pc();
