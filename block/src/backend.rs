@@ -98,6 +98,8 @@ pub trait Media: Send + Sync {
 #[derive(Default)]
 struct State {
     owner: Option<Owner>,
+    /// Path of the device that let go of it.
+    left_by: Option<String>,
     media: Option<Arc<dyn Media>>,
     policy: ErrorPolicy,
     stats: Stats,
@@ -116,6 +118,8 @@ struct Work {
 /// One drive.
 pub struct Backend {
     name: String,
+    /// The name is another's to take: `drive_del`.
+    deleted: AtomicBool,
     legacy: Option<Legacy>,
     pool: Arc<Pool>,
     root: RwLock<Option<Edge>>,
@@ -177,6 +181,7 @@ impl Backend {
     pub(crate) fn new(name: String, legacy: Option<Legacy>, pool: Arc<Pool>) -> Arc<Self> {
         Arc::new(Self {
             name,
+            deleted: AtomicBool::new(false),
             legacy,
             pool,
             root: RwLock::default(),
@@ -189,9 +194,16 @@ impl Backend {
         })
     }
 
-    /// Its name; empty if it was made for a device that names a node.
+    /// Its name; empty if it was made for a device that names a node, or deleted.
     pub fn name(&self) -> &str {
-        &self.name
+        if self.deleted.load(Ordering::Relaxed) { "" } else { &self.name }
+    }
+
+    /// The monitor deletes it: what device has it finds no medium, and an error on that concerns the guest alone.
+    pub(crate) fn delete(&self) -> Result<()> {
+        self.set_policy(ErrorPolicy { read: OnError::Report, write: OnError::Report });
+        self.deleted.store(true, Ordering::Relaxed);
+        self.set_root(None)
     }
 
     /// What `-drive` said about the device.
@@ -234,13 +246,13 @@ impl Backend {
 
     /// Its name, or its device's.
     pub fn label(&self) -> String {
-        let named = Some(self.name.clone()).filter(|n| !n.is_empty());
+        let named = Some(self.name().to_owned()).filter(|n| !n.is_empty());
         named.or_else(|| self.qdev()).unwrap_or_default()
     }
 
     fn user_name(&self) -> String {
         match &self.state.lock().owner {
-            _ if !self.name.is_empty() => format!("block device '{}'", self.name),
+            _ if !self.name().is_empty() => format!("block device '{}'", self.name),
             Some(o) => format!("block device '{}'", o.qdev),
             None => "a block device".into(),
         }
@@ -328,11 +340,16 @@ impl Backend {
         Ok(())
     }
 
+    /// The device that took it keeps no status of errors.
+    pub fn without_io_status(&self) {
+        self.state.lock().io_status = None;
+    }
+
     /// The device lets go.
     pub fn detach(&self) {
         let old = {
             let mut s = self.state.lock();
-            s.owner = None;
+            s.left_by = s.owner.take().map(|o| o.path);
             s.io_status = None;
             s.perms = None;
             s.media.take()
@@ -342,6 +359,11 @@ impl Backend {
             // Fewer permissions are always granted.
             _ = edge.set(Perm::empty(), Perm::all());
         }
+    }
+
+    /// Path of the device that had it last.
+    pub(crate) fn left_by(&self) -> Option<String> {
+        self.state.lock().left_by.clone()
     }
 
     /// Whether a device has it.
@@ -442,7 +464,7 @@ impl Backend {
                 s.io_status = Some(if nospace { "nospace" } else { "failed" });
             }
             let path = s.owner.as_ref().map_or_else(String::new, |o| o.path.clone());
-            (self.name.clone(), path, action)
+            (self.name().to_owned(), path, action)
         };
         let mut data = json!({
             "qom-path": path,

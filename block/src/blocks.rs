@@ -420,7 +420,7 @@ impl Blocks {
             None => Err(Error::generic("A block device must be specified for \"file\"")),
             Some(Child::Reference(name)) => self
                 .find_node(&name)
-                .ok_or_else(|| Error::generic(format!("Cannot find device='' nor node-name='{name}'"))),
+                .ok_or_else(|| Error::generic(format!("Cannot find device='{name}' nor node-name='{name}'"))),
             Some(Child::Inline(inner)) => self.open_node(inner, Some(parent)),
         }
     }
@@ -459,7 +459,7 @@ impl Blocks {
                 let found = self.find_node(&node);
                 return found
                     .map(Some)
-                    .ok_or_else(|| Error::generic(format!("Cannot find device='' nor node-name='{node}'")));
+                    .ok_or_else(|| Error::generic(format!("Cannot find device='{node}' nor node-name='{node}'")));
             }
             Some(Child::Inline(options)) => {
                 inner = options;
@@ -509,10 +509,15 @@ impl Blocks {
             return Err(Error::generic("'node-name' must be specified for the root node"));
         }
         let node = self.open_node(opts, None)?;
-        if let Some(named) = self.inner.lock().nodes.values_mut().find(|n| n.node.ptr_eq(&Arc::downgrade(&node))) {
+        self.own(&node);
+        Ok(node)
+    }
+
+    /// The node stays until [`Blocks::blockdev_del`].
+    fn own(&self, node: &Arc<Node>) {
+        if let Some(named) = self.inner.lock().nodes.values_mut().find(|n| n.node.ptr_eq(&Arc::downgrade(node))) {
             named.owned = Some(node.clone());
         }
-        Ok(node)
     }
 
     /// `blockdev-del`.
@@ -723,6 +728,53 @@ impl Blocks {
         }
         self.inner.lock().backends.push(backend.clone());
         Ok(backend)
+    }
+
+    /// `drive_add -n`: as [`Blocks::blockdev_add`], but a format may be guessed.
+    ///
+    /// # Errors
+    /// As [`Blocks::blockdev_add`].
+    pub fn node_add(&self, opts: Opts) -> Result<Arc<Node>> {
+        if !opts.has("node-name") {
+            return Err(Error::generic("'node-name' needs to be specified"));
+        }
+        let node =
+            if opts.has("driver") { self.open_node(opts, None)? } else { self.open_image(None, opts, false, false)? };
+        self.own(&node);
+        Ok(node)
+    }
+
+    /// `drive_del`: the drive's name is free, and so is what was in it. A device that has it finds no medium there any more. Waits for all requests first.
+    ///
+    /// # Errors
+    /// A job has the image, or what was written cannot be made stable.
+    pub fn drive_del(&self, drive: &Arc<Backend>) -> Result<()> {
+        if let Some(root) = drive.root() {
+            root.not_busy()?;
+            self.drain();
+            let failed = |e| Error::generic(format!("Could not flush the medium of '{}': {}", drive.name(), plain(&e)));
+            root.flush().map_err(failed)?;
+        }
+        drive.delete()?;
+        let mut s = self.inner.lock();
+        s.backends.retain(|b| !Arc::ptr_eq(b, drive));
+        s.anonymous.retain(|b| b.strong_count() > 0);
+        s.anonymous.push(Arc::downgrade(drive));
+        Ok(())
+    }
+
+    /// A device is gone: what `-drive` made for it goes too. On the main loop's thread with no lock held.
+    pub fn device_deleted(&self, path: &str) {
+        let below = |p: String| p.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        for drive in self.backends() {
+            let orphan = drive.legacy().is_some() && !drive.name().is_empty() && !drive.is_attached();
+            if orphan
+                && drive.left_by().is_some_and(below)
+                && let Err(e) = self.drive_del(&drive)
+            {
+                self.warn(&format!("the drive '{}' stays: {e}", drive.name()));
+            }
+        }
     }
 
     /// Opens an image as `-drive` and `blockdev-change-medium` name it. Without `driver` its format is guessed.

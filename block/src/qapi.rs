@@ -120,7 +120,8 @@ fn block_info(b: &Backend, flat: bool) -> Value {
     v
 }
 
-fn stats(s: &Stats) -> Value {
+/// `BlockDeviceStats`; `drive`: of a drive, which counts what fails too.
+fn stats(s: &Stats, drive: bool) -> Value {
     let mut v = json!({
         "rd_bytes": s.rd.bytes, "wr_bytes": s.wr.bytes, "zone_append_bytes": 0, "unmap_bytes": s.unmap.bytes,
         "rd_operations": s.rd.operations, "wr_operations": s.wr.operations, "zone_append_operations": 0,
@@ -136,7 +137,7 @@ fn stats(s: &Stats) -> Value {
         "invalid_rd_operations": s.rd.invalid, "invalid_wr_operations": s.wr.invalid,
         "invalid_zone_append_operations": 0,
         "invalid_flush_operations": s.flush.invalid, "invalid_unmap_operations": s.unmap.invalid,
-        "account_invalid": true, "account_failed": true,
+        "account_invalid": drive, "account_failed": drive,
         "timed_stats": [],
     });
     if let (Some(last), Some(map)) = (s.last, v.as_object_mut()) {
@@ -147,12 +148,13 @@ fn stats(s: &Stats) -> Value {
 }
 
 /// `BlockStats` of a node and those below.
-fn node_stats(node: &Arc<Node>, s: &Stats) -> Value {
-    let mut v = json!({"node-name": node.name(), "stats": stats(s)});
+fn node_stats(node: &Arc<Node>, of_drive: Option<&Stats>) -> Value {
+    let counts = stats(of_drive.unwrap_or(&Stats::default()), of_drive.is_some());
+    let mut v = json!({"node-name": node.name(), "stats": counts});
     for (role, child) in node.driver().children() {
         let key = if role == "backing" { "backing" } else { "parent" };
         if let Some(map) = v.as_object_mut() {
-            map.insert(key.into(), node_stats(&child, &Stats::default()));
+            map.insert(key.into(), node_stats(&child, None));
         }
     }
     v
@@ -176,12 +178,12 @@ impl Blocks {
     /// `query-blockstats`; `nodes`: of nodes, not drives.
     pub fn query_stats(&self, nodes: bool) -> Value {
         if nodes {
-            return self.nodes().iter().map(|n| node_stats(n, &Stats::default())).collect();
+            return self.nodes().iter().map(|n| node_stats(n, None)).collect();
         }
         let of = |b: &Arc<Backend>| {
             let mut v = match b.root() {
-                Some(n) => node_stats(&n, &b.stats()),
-                None => json!({"stats": stats(&b.stats())}),
+                Some(n) => node_stats(&n, Some(&b.stats())),
+                None => json!({"stats": stats(&b.stats(), true)}),
             };
             if let Some(map) = v.as_object_mut() {
                 map.insert("device".into(), b.name().into());

@@ -424,7 +424,7 @@ fn nodes_are_added_used_and_deleted() {
     blocks.blockdev_del("f").unwrap();
     assert!(blocks.nodes().is_empty());
     for (v, message) in [
-        (json!({"driver": "raw", "file": "f", "node-name": "x"}), "Cannot find device='' nor node-name='f'"),
+        (json!({"driver": "raw", "file": "f", "node-name": "x"}), "Cannot find device='f' nor node-name='f'"),
         (json!({"driver": "raw", "node-name": "x"}), "A block device must be specified for \"file\""),
         (json!({"driver": "null-co"}), "'node-name' must be specified for the root node"),
         (json!({"driver": "null-co", "node-name": "1"}), "Invalid node-name: '1'"),

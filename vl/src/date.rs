@@ -1,4 +1,4 @@
-//! Dates of `-rtc base=…`.
+//! Dates: those of `-rtc base=…`, and of snapshots.
 
 /// Seconds since 1970-01-01 UTC of `YYYY-MM-DD` or `YYYY-MM-DDThh:mm:ss`.
 pub fn parse(text: &str) -> Option<i64> {
@@ -34,9 +34,36 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(days * 86400 + hour * 3600 + minute * 60 + second)
 }
 
+/// Seconds since 1970-01-01 UTC as `YYYY-MM-DD hh:mm:ss` in the host's time zone.
+pub fn local(seconds: i64) -> String {
+    show(seconds.saturating_add(hw_core::local_time::ahead_of_utc(seconds)))
+}
+
+fn show(seconds: i64) -> String {
+    // Civil date from days, the inverse of the above (H. Hinnant's `civil_from_days`).
+    let (days, second) = (seconds.div_euclid(86400) + 719_468, seconds.rem_euclid(86400));
+    let (era, doe) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let (mp, march) = ((5 * doy + 2) / 153, yoe + era * 400);
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = if month <= 2 { march + 1 } else { march };
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02}", second % 60)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, show};
+
+    #[test]
+    fn what_is_shown_is_understood_again() {
+        for seconds in [0, 951_868_799, 951_868_800, 1_150_560_081, 4_107_542_399] {
+            assert_eq!(parse(&show(seconds).replace(' ', "T")), Some(seconds));
+        }
+        assert_eq!(show(951_782_400), "2000-02-29 00:00:00");
+        show(i64::MAX);
+    }
 
     #[test]
     fn dates() {

@@ -209,6 +209,8 @@ impl Vm {
                 map.insert("device".into(), id.as_str().into());
             }
             vm.emit("DEVICE_DELETED", data);
+            let (blocks, path) = (vm.blocks.clone(), deleted.path.clone());
+            vm.events.post(move || blocks.device_deleted(&path));
         });
         Ok(vm)
     }

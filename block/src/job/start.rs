@@ -272,6 +272,11 @@ impl Blocks {
     /// # Errors
     /// As [`Blocks::block_stream`].
     pub fn block_commit(&self, o: &JobOptions) -> Result<()> {
+        // (libvirt asks with a device that there is not whether the command works: this comes first, and its class is known.)
+        if self.backend(&o.device).is_none() && self.find_node(&o.device).is_none() {
+            let desc = format!("Device '{}' not found", o.device);
+            return Err(Error::Class { class: "DeviceNotFound", desc });
+        }
         let both = |a: &Option<String>, b: &Option<String>, text: &str| {
             if a.is_some() && b.is_some() { Err(Error::generic(text)) } else { Ok(()) }
         };

@@ -120,7 +120,9 @@ impl Floppy {
         if conf.backend().is_none() {
             conf.drive.set(Blocks::of(self.core()).anonymous(None)?);
         }
-        conf.claim(self, true)
+        let backend = conf.claim(self, true)?;
+        backend.without_io_status();
+        Ok(backend)
     }
 }
 

@@ -223,8 +223,7 @@ impl IdeDevice {
         let (open, locked) = self.regs.ro(m).cd.tray();
         let Some(backend) = self.conf.backend() else { return };
         if backend.set_tray(open, locked) {
-            let id = self.id().unwrap_or_default();
-            let data = json!({"device": backend.name(), "id": id, "tray-open": open});
+            let data = json!({"device": backend.name(), "id": backend.qdev(), "tray-open": open});
             self.core().emit("DEVICE_TRAY_MOVED", data);
         }
     }

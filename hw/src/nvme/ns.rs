@@ -193,6 +193,7 @@ pub(super) fn open(conf: &DiskConf, device: &Device) -> Result<Namespace> {
     conf.check(512, Some(4096))?;
     crate::i386::drives::check_boot_index(device.scope(), conf.boot_index())?;
     let backend = conf.claim(device, false)?;
+    backend.without_io_status();
     if backend.root().is_none() {
         conf.drive.release();
         return Err(Error::generic("Device needs media, but drive is empty"));

@@ -133,8 +133,7 @@ impl ScsiDisk {
         let Tray { open, locked, .. } = self.regs.ro(m).tray;
         let Some(backend) = self.conf.backend() else { return };
         if backend.set_tray(open, locked) {
-            let id = self.id().unwrap_or_default();
-            let data = json!({"device": backend.name(), "id": id, "tray-open": open});
+            let data = json!({"device": backend.name(), "id": backend.qdev(), "tray-open": open});
             self.core().emit("DEVICE_TRAY_MOVED", data);
         }
     }

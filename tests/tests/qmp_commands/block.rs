@@ -59,6 +59,11 @@ fn spoiled(q: &mut Qmp) {
     );
 }
 
+/// The path of the default CD drive.
+fn q_device(q: &mut Qmp) -> String {
+    find(&q.run("query-block", json!({})), "device", "ide1-cd0")["qdev"].as_str().expect("a path").to_owned()
+}
+
 fn status(q: &mut Qmp) -> Value {
     q.run("query-jobs", json!({}))[0]["status"].clone()
 }
@@ -280,6 +285,9 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         assert_eq!(find(&all, "device", "ide1-cd0")["inserted"]["backing_file_depth"], 0);
     }
     block_commit = "block-commit": {
+        // (What libvirt looks for.)
+        let (class, text) = q.error("block-commit", json!({"device": "no", "top": "x", "top-node": "y"}));
+        assert_eq!((class.as_str(), text.as_str()), ("DeviceNotFound", "Device 'no' not found"));
         let (base, _) = chain(q);
         let itself = json!({"device": "ide1-cd0", "top": base, "base": base});
         assert_eq!(q.error("block-commit", itself).1, "cannot commit an image into itself");
@@ -414,11 +422,98 @@ rows! { EVENTS, q, pc(&["-smp", "1,maxcpus=2"]), Qmp::came;
     }
     event_device_tray_moved = "DEVICE_TRAY_MOVED": {
         q.run("blockdev-open-tray", json!({"device": "ide1-cd0"}));
-        assert_eq!(q.event("DEVICE_TRAY_MOVED")["data"], json!({"device": "ide1-cd0", "id": "", "tray-open": true}));
+        assert_eq!(q.event("DEVICE_TRAY_MOVED")["data"], json!({"device": "ide1-cd0", "id": q_device(q), "tray-open": true}));
     }
 }
 
 rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", "-chardev", "null,id=n", "-serial", "null"]), printed;
+    hmp_drive_add = "drive_add": {
+        let file = disk(q, 1 << 20);
+        assert_eq!(q.hmp(&format!("drive_add 0 if=none,id=d,format=raw,file={file}")), "OK\r\n");
+        assert_eq!(q.hmp(&format!("drive_add 0:1 if=none,id=d,format=raw,file={file}")), "Error: Duplicate ID 'd' for drive\r\n");
+        q.run("device_add", json!({"driver": "virtio-blk-pci", "drive": "d", "id": "disk"}));
+        let all = q.run("query-block", json!({}));
+        assert_eq!(find(&all, "device", "d")["qdev"], "/machine/peripheral/disk/virtio-backend");
+        for (line, text) in [
+            ("0", "expected: [-n] slot key=value"),
+            ("0 if=virtio,driver=null-co", "Can't hot-add drive to type virtio"),
+            ("0 if=none,file=/none", "Could not open '/none': No such file or directory"),
+            ("-n 0 driver=null-co", "'node-name' needs to be specified"),
+        ] {
+            let out = q.hmp(&format!("drive_add {line}"));
+            assert!(out.starts_with("Error: ") && out.contains(text), "{line}: {out}");
+        }
+        assert_eq!(q.hmp("drive_add -n 0 driver=null-co,node-name=n"), "");
+        q.run("blockdev-del", json!({"node-name": "n"}));
+        // With its device a drive goes: the name and the image are free.
+        q.run("device_add", json!({"driver": "virtio-scsi-pci", "id": "s"}));
+        let image = path(q, "unit");
+        std::fs::write(&image, [0; 4096]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(q.hmp(&format!("drive_add 0 if=none,id=u,format=raw,file={image}")), "OK\r\n");
+            q.run("device_add", json!({"driver": "scsi-hd", "drive": "u", "id": "unit"}));
+            q.run("device_del", json!({"id": "unit"}));
+            process::until("the end of the drive", || !q.hmp("info block").contains("u (#"));
+        }
+    }
+    hmp_drive_del = "drive_del": {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("disk").to_str().expect("a plain path").to_owned();
+        std::fs::write(&file, [0; 4096]).unwrap();
+        *q = pc(&["-drive", &format!("id=d,format=raw,file={file}")]);
+        let device = find(&q.run("query-block", json!({})), "device", "d")["qdev"].clone();
+        assert_eq!(q.hmp("drive_del none"), "Error: Device 'none' not found\r\n");
+        assert_eq!(q.hmp("drive_del d"), "");
+        // The name and the image are free, the device has nothing behind it.
+        let all = q.run("query-block", json!({}));
+        let left = find(&all, "qdev", device.as_str().unwrap());
+        assert!(left["device"] == "" && left["inserted"].is_null() && left["io-status"].is_null(), "{left}");
+        assert_eq!(q.hmp(&format!("drive_add 0 if=none,id=d,format=raw,file={file}")), "OK\r\n");
+        for write in ["o /b 0x1f6 0xe0", "o /b 0x1f2 1", "o /b 0x1f7 0x20"] {
+            q.hmp(write);
+        }
+        process::until("the error", || q.hmp("i /b 0x1f7").ends_with("41\r\n"));
+        q.hmp("drive_add -n 0 driver=null-co,node-name=n");
+        assert_eq!(q.hmp("drive_del n"), "");
+        assert_eq!(q.hmp("drive_del n"), "Error: Device 'n' not found\r\n");
+        // What a job works at stays.
+        slow_stream(q);
+        assert!(q.hmp("drive_del ide1-cd0").contains("busy"));
+    }
+    hmp_change = "change": {
+        let (disc, spaced) = (disk(q, 4096), path(q, "a b"));
+        std::fs::write(&spaced, [0; 8192]).unwrap();
+        assert_eq!(q.hmp(&format!("change ide1-cd0 {disc}")), "");
+        for open in [true, false] {
+            assert_eq!(q.event("DEVICE_TRAY_MOVED")["data"]["tray-open"], open);
+        }
+        assert_eq!(q.hmp(&format!("change ide1-cd0 \"{spaced}\" raw read-only")), "");
+        let all = q.run("query-block", json!({}));
+        assert_eq!(find(&all, "device", "ide1-cd0")["inserted"]["file"], spaced);
+        assert_eq!(q.hmp("change ide1-cd0"), "Error: expected: filename\r\n");
+        assert_eq!(q.hmp("change none x"), "Error: Device 'none' not found\r\n");
+        assert!(q.hmp("change ide1-cd0 -f /none").starts_with("Error: Could not open '/none': "));
+    }
+    hmp_eject = "eject": {
+        let disc = disk(q, 4096);
+        q.hmp(&format!("change floppy0 {disc} raw"));
+        assert_eq!(q.hmp("eject floppy0"), "");
+        assert_eq!(q.hmp("eject -f ide1-cd0"), "");
+        assert_eq!(q.event("DEVICE_TRAY_MOVED")["data"]["tray-open"], true);
+        let all = q.run("query-block", json!({}));
+        assert!(find(&all, "device", "floppy0")["inserted"].is_null());
+        assert_eq!(q.hmp("eject none"), "Error: Device 'none' not found\r\n");
+    }
+    hmp_block_resize = "block_resize": {
+        let file = disk(q, 1 << 20);
+        q.hmp(&format!("drive_add 0 if=none,id=d,format=raw,file={file}"));
+        assert_eq!(q.hmp("block_resize d 2"), "");
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 2 << 20);
+        assert_eq!(q.hmp("block_resize d 512K"), "");
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 512 << 10);
+        assert_eq!(q.hmp("block_resize d x"), "Error: invalid size\r\n");
+        assert_eq!(q.hmp("block_resize x 1"), "Error: Cannot find device='x' nor node-name=''\r\n");
+    }
     hmp_block_stream = "block_stream": {
         let (base, _) = chain(q);
         assert_eq!(q.hmp("block_stream ide1-cd0 1B"), "");
@@ -466,6 +561,36 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
     info_block = "block": {
         let text = q.hmp("info block");
         assert!(text.starts_with("ide1-cd0: [not inserted]\r\n") && text.contains("\r\n    Removable device: not locked, tray closed"), "{text}");
+    }
+    info_block_of = "block": {
+        let (base, top) = chain(q);
+        q.run("blockdev-add", json!({"driver": "null-co", "node-name": "n", "read-only": true}));
+        q.hmp("drive_add -n 0 driver=raw,node-name=z,detect-zeroes=on,file.driver=null-co,file.size=4096");
+        let text = q.hmp("info block ide1-cd0");
+        let lines = format!("): {top} (qcow2)\r\n    Attached to:      {}\r\n    Removable device: not locked, tray closed\r\n    Cache mode:       writeback\r\n    Backing file:     {base} (chain depth: 1)\r\n", q_device(q));
+        assert!(text.starts_with("ide1-cd0 (#block") && text.ends_with(&lines), "{text}");
+        let nodes = q.hmp("info block -n");
+        assert!(nodes.contains("n: null-co:// (null-co, read-only)\r\n    Cache mode:       writeback\r\n") && !nodes.contains("Attached"), "{nodes}");
+        assert!(q.hmp("info block z").contains("\r\n    Detect zeroes:    on\r\n"));
+        let text = q.hmp("info block -v ide1-cd0");
+        let (_, images) = text.split_once("\r\n\r\nImages:\r\n").unwrap();
+        let (first, second) = images.split_once(&format!("image: {base}\r\n")).unwrap();
+        assert!(first.starts_with(&format!("image: {top}\r\nfile format: qcow2\r\nvirtual size: 4 MiB (4194304 bytes)\r\ndisk size: ")), "{first}");
+        assert!(first.contains(&format!("\r\ncluster_size: 65536\r\nbacking file: {base}\r\nbacking file format: raw\r\nFormat specific information:\r\n    compat: 1.1\r\n")), "{first}");
+        assert!(second.starts_with("file format: raw\r\nvirtual size: 4 MiB"), "{second}");
+        assert_eq!(q.hmp("info block none"), "");
+        assert_eq!(q.hmp("info block -x"), "Error: unsupported option '-x'\r\n");
+    }
+    info_blockstats = "blockstats": {
+        let text = q.hmp("info blockstats");
+        let lines: Vec<&str> = text.split("\r\n").take(5).collect();
+        assert_eq!(lines, [
+            "ide1-cd0: idle_time_ns=0",
+            "                          bytes       operations            total_time_ns     merged",
+            "Read:                         0                0                        0          0",
+            "Write:                        0                0                        0          0",
+            "Flush:                                         0                        0",
+        ]);
     }
     info_block_jobs = "block-jobs": {
         assert_eq!(q.hmp("info block-jobs"), "No active jobs\r\n");

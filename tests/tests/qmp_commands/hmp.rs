@@ -203,6 +203,9 @@ rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
         q.hmp("netdev_add user,id=n,hostfwd=udp:127.0.0.1:0-:53");
         let text = q.hmp("info usernet");
         assert!(text.starts_with("Hub -1 (n):\r\n  Protocol[State] ") && text.contains("\r\n  UDP[HOST_FORWARD]"), "{text}");
+        // The port that the host has chosen.
+        let port = text.split_once(" 127.0.0.1 ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<u16>().ok());
+        assert!(port.is_some_and(|p| p > 0), "{text}");
     }
     info_cpus = "cpus": {
         let text = q.hmp("info cpus");

@@ -209,10 +209,7 @@ pub fn device_add(scope: &Arc<Scope>, m: &mut Locked, add: &DeviceAdd<'_>) -> Re
 pub fn device_del(scope: &Arc<Scope>, m: &mut Locked, id: &str) -> Result<()> {
     let dev = find_device(scope, id)?;
     if dev.is_unplug_pending() {
-        return Err(Error::Class {
-            class: "DeviceNotActive",
-            desc: format!("Device {id} is already in the process of unplug"),
-        });
+        return Err(Error::generic(format!("Device {id} is already in the process of unplug")));
     }
     if let Some(bus) = dev.bus().filter(|b| !b.is_hotpluggable()) {
         return Err(Error::generic(format!("Bus '{}' does not support hotplugging", bus.bus_name())));

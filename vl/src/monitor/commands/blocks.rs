@@ -332,7 +332,7 @@ pub(super) fn find(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
 fn root(vm: &Vm, args: Args<'_>) -> QmpResult<(Option<Arc<Backend>>, Arc<block::Node>)> {
     match (args.opt_str("device"), args.opt_str("node-name")) {
         (Some(name), None) => {
-            let none = || QmpError { class: "DeviceNotFound", desc: format!("Device '{name}' not found") };
+            let none = || QmpError::generic(format!("Cannot find device='{name}' nor node-name=''"));
             let drive = vm.blocks.backend(name).ok_or_else(none)?;
             let no_medium = || QmpError::generic(format!("Device '{name}' has no medium"));
             let node = drive.root().ok_or_else(no_medium)?;
@@ -353,7 +353,8 @@ fn removable(vm: &Vm, args: Args<'_>) -> QmpResult<Arc<Backend>> {
     if drive.is_removable() {
         return Ok(drive);
     }
-    Err(QmpError::generic(format!("Device '{}' is not removable", drive.label())))
+    let said = args.opt_str("device").or(args.opt_str("id")).unwrap_or_default();
+    Err(QmpError::generic(format!("Device '{said}' is not removable")))
 }
 
 /// Opens the tray, unless the guest has locked it.

@@ -1,6 +1,6 @@
 //! The commands. Most are QMP commands with people's syntax.
 
-use super::{Call, HmpCommand, Result, blocks, command, help, info, x};
+use super::{Call, HmpCommand, Result, blocks, command, help, info, media, x};
 use crate::monitor::commands;
 use crate::options::PropInput;
 use crate::options::desc;
@@ -138,6 +138,21 @@ pub(super) static COMMANDS: &[HmpCommand] = &[
             Ok(())
         },
     ),
+    command(
+        &["drive_add"],
+        "[-n] [[<domain>:]<bus>:]<slot> [file=file][,if=type][,key=value][,...]",
+        "add a drive that a device may take (-n: a node)",
+        media::drive_add,
+    ),
+    command(&["drive_del"], "device", "remove host block device", media::drive_del),
+    command(
+        &["change"],
+        "device [-f] filename [format [read-only-mode]]",
+        "change a removable medium, optional format, use -f to force the operation",
+        media::change,
+    ),
+    command(&["eject"], "[-f] device", "eject a removable medium (use -f to force it)", media::eject),
+    command(&["block_resize"], "device size", "resize a block image", media::resize),
     command(
         &["block_stream"],
         "device [speed [base]]",

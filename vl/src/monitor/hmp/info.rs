@@ -1,7 +1,7 @@
 //! `info ITEM`.
 
 use super::commands::run as qmp;
-use super::{Call, HmpCommand, Result, command, help, pci, tree};
+use super::{Call, HmpCommand, Result, block_info, command, help, pci, tree};
 use crate::nearest::did_you_mean;
 use crate::options::QEMU_VERSION;
 use hw::intc::stats::InterruptStats;
@@ -17,8 +17,14 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         let _ = writeln!(c.out, "balloon: actual={}", bytes >> 20);
         Ok(())
     }),
-    command(&["block"], "", "show info of the block devices", block_devices),
+    command(
+        &["block"],
+        "[-n] [-v] [device]",
+        "show info of one block device or all block devices (-n: show named nodes; -v: show details)",
+        block_info::block,
+    ),
     command(&["block-jobs"], "", "show progress of ongoing block device operations", super::blocks::jobs),
+    command(&["blockstats"], "", "show block device statistics", block_info::stats),
     command(&["chardev"], "", "show the character devices", |c| {
         for ch in c.vm.chardevs.all() {
             let _ = writeln!(c.out, "{}: filename={}", ch.label(), ch.filename());
@@ -186,46 +192,6 @@ fn roms(c: &mut Call<'_>) -> Result {
             RomPlace::Region(r) => writeln!(c.out, "{} size={size:#08x} name=\"{name}\"", r.name()),
             RomPlace::FwCfg(file) => writeln!(c.out, "{file} size={size:#08x} name=\"{name}\""),
         };
-    }
-    Ok(())
-}
-
-/// `info block`, in QEMU's layout.
-fn block_devices(c: &mut Call<'_>) -> Result {
-    let all = qmp(c, "query-block", json!({}))?;
-    let text = |v: &serde_json::Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
-    for (n, d) in all.as_array().map_or(&[][..], |l| l).iter().enumerate() {
-        if n > 0 {
-            c.out.push('\n');
-        }
-        let (name, i) = (text(d, "device"), &d["inserted"]);
-        let node = if i.is_object() { format!(" ({})", text(i, "node-name")) } else { String::new() };
-        let name = if name.is_empty() { text(d, "qdev") } else { name };
-        let _ = write!(c.out, "{name}{node}: ");
-        if i.is_object() {
-            let ro = if i["ro"] == true { ", read-only" } else { "" };
-            let _ = writeln!(c.out, "{} ({}{ro})", text(i, "file"), text(i, "drv"));
-        } else {
-            let _ = writeln!(c.out, "[not inserted]");
-        }
-        if d["qdev"].is_string() {
-            let _ = writeln!(c.out, "    Attached to:      {}", text(d, "qdev"));
-        }
-        if d["removable"] == true {
-            let locked = if d["locked"] == true { "" } else { "not " };
-            let tray = if d["tray_open"] == true { "open" } else { "closed" };
-            let _ = writeln!(c.out, "    Removable device: {locked}locked, tray {tray}");
-        }
-        if i.is_object() {
-            let cache = &i["cache"];
-            let flag = |key: &str, word: &str| if cache[key] == true { word.to_owned() } else { String::new() };
-            let mode = if cache["writeback"] == true { "writeback" } else { "writethrough" };
-            let more = flag("direct", ", direct") + &flag("no-flush", ", ignore flushes");
-            let _ = writeln!(c.out, "    Cache mode:       {mode}{more}");
-            if let Some(limits) = super::blocks::limits(i) {
-                let _ = writeln!(c.out, "{limits}");
-            }
-        }
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The human monitor: a prompt, line editing, a table of commands.
 
+mod block_info;
 mod blocks;
 mod commands;
 mod info;
+mod media;
 mod pci;
 mod tree;
 mod x;
