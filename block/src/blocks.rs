@@ -767,11 +767,10 @@ impl Blocks {
     pub fn device_deleted(&self, path: &str) {
         let below = |p: String| p.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         for drive in self.backends() {
-            let orphan = drive.legacy().is_some() && !drive.name().is_empty() && !drive.is_attached();
-            if orphan
-                && drive.left_by().is_some_and(below)
-                && let Err(e) = self.drive_del(&drive)
-            {
+            let ours = drive.legacy().is_some() && !drive.name().is_empty() && !drive.is_attached();
+            let orphan = ours && drive.left_by().is_some_and(below);
+            // (Other disks are at work: nothing new begins while this waits for them.)
+            if orphan && let Some(Err(e)) = self.quiet(|| self.drive_del(&drive)) {
                 self.warn(&format!("the drive '{}' stays: {e}", drive.name()));
             }
         }

@@ -137,7 +137,7 @@ fn describe(image: &Value) -> String {
         let parts = [&*state, &*crate::date::local(date), &*clock, &*icount];
         out.push_str(&row(text(s, "id"), text(s, "name"), parts));
     }
-    if let Some(data) = image["format-specific"]["data"].as_object() {
+    if let Some(data) = image["format-specific"].get("data").and_then(Value::as_object) {
         out.push_str("Format specific information:\n");
         for (key, value) in data {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
