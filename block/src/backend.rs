@@ -10,7 +10,8 @@ use crate::stats::Stats;
 use crate::throttle::Group;
 use crate::transfer::{Bytes, Ended, Transfer, Way};
 use crate::{Interface, SECTOR};
-use hw_core::{Core, Request as MachineRequest, RunState};
+use hw_core::iothread::Worker;
+use hw_core::{Core, Request as MachineRequest, RunState, iothread};
 use parking_lot::{Mutex, RwLock};
 use qom::{Error, PropEnum, Result};
 use serde_json::json;
@@ -113,6 +114,8 @@ struct Work {
     done: Done,
     node: Arc<Node>,
     begun: Instant,
+    /// Where it ends, if not on the main loop's thread.
+    to: Option<Arc<Worker>>,
 }
 
 /// One drive.
@@ -518,12 +521,14 @@ impl Backend {
         Ok(Outcome { result, data: request.data })
     }
 
-    /// Starts a request; `done` is called by [`crate::Blocks::deliver`], never from here. May be called with the machine locked.
+    /// Starts a request; `done` is called by [`crate::Blocks::deliver`], never from here; on the thread of an `iothread` if this is one.
+    /// May be called with the machine locked.
     pub fn submit(self: &Arc<Self>, mut request: Request, done: Done) {
         self.pool.begin();
+        let to = iothread::current();
         let refuse = |done: Done, errno: i32| {
             let outcome = Outcome { result: Err(io::Error::from_raw_os_error(errno)), data: Data::default() };
-            self.pool.end(done, outcome);
+            self.pool.end(done, outcome, iothread::current());
         };
         let Some(node) = self.root() else { return refuse(done, libc::ENOMEDIUM) };
         if let (Op::Write { fua } | Op::WriteFrom { fua, .. } | Op::WriteZeroes { fua, .. }, false) =
@@ -542,7 +547,7 @@ impl Backend {
             return refuse(done, libc::EIO);
         };
         let range = Range { start, end, changes: request.changes() };
-        let work = Work { request, done, node, begun: Instant::now() };
+        let work = Work { request, done, node, begun: Instant::now(), to };
         let free = self.tracker.lock().enter(range, work);
         if let Some((ticket, work)) = free {
             self.launch(ticket, work);
@@ -642,10 +647,10 @@ impl Backend {
         for (ticket, work) in next {
             self.launch(ticket, work);
         }
-        let (pool, done, data) = (self.pool.clone(), work.done, work.request.data);
+        let (pool, done, data, to) = (self.pool.clone(), work.done, work.request.data, work.to);
         // Whoever hears of the end may delete the drive and its node at once: this thread must hold neither then.
         drop((work.node, self));
-        pool.end(done, Outcome { result, data });
+        pool.end(done, Outcome { result, data }, to);
     }
 
     /// Counts a request that has ended.

@@ -9,6 +9,7 @@ use crate::pool::Pool;
 use crate::throttle::{Group, Limits};
 use hw_core::Core;
 use hw_core::clock::Clocks;
+use hw_core::iothread::IoThreads;
 use hw_core::opts::{Child, Opts};
 use parking_lot::Mutex;
 use qom::{Error, Result};
@@ -130,6 +131,7 @@ struct Inner {
     sink: Option<Sink>,
     parked: Option<Parked>,
     clocks: Option<Arc<Clocks>>,
+    threads: Option<Arc<IoThreads>>,
     /// Groups whose limits drives and nodes share, by name.
     groups: BTreeMap<String, Weak<Group>>,
 }
@@ -192,7 +194,11 @@ impl Blocks {
     /// The machine's.
     pub fn of(core: &Core) -> Arc<Blocks> {
         let blocks = core.service::<Blocks>();
-        blocks.inner.lock().clocks.get_or_insert_with(|| core.clocks.clone());
+        {
+            let mut s = blocks.inner.lock();
+            s.clocks.get_or_insert_with(|| core.clocks.clone());
+            s.threads.get_or_insert_with(|| core.service::<IoThreads>());
+        }
         blocks
     }
 
@@ -271,6 +277,11 @@ impl Blocks {
     pub fn drain(&self) {
         let groups = self.groups();
         groups.iter().for_each(|g| g.lift(true));
+        // (What drivers notified may still be on its way to a thread.)
+        let threads = self.inner.lock().threads.clone();
+        if let Some(threads) = threads {
+            threads.settle();
+        }
         self.pool.0.drain();
         groups.iter().for_each(|g| g.lift(false));
         self.jobs.after_drain(self);

@@ -3,6 +3,7 @@
 use crate::data::Spare;
 use crate::request::{Done, Outcome};
 use crate::ring::Ring;
+use hw_core::iothread::Worker;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
@@ -124,8 +125,16 @@ impl Pool {
         self.ended.lock().in_flight += 1;
     }
 
-    /// A request that began has ended: `done` is called by [`Pool::deliver`].
-    pub fn end(&self, done: Done, outcome: Outcome) {
+    /// A request that began has ended: `done` is called on the thread of `to`, or by [`Pool::deliver`].
+    pub fn end(self: &Arc<Self>, done: Done, outcome: Outcome, to: Option<Arc<Worker>>) {
+        if let Some(worker) = to {
+            let pool = self.clone();
+            return worker.post(move || {
+                done(outcome);
+                pool.ended.lock().in_flight -= 1;
+                pool.finished.notify_all();
+            });
+        }
         let mut e = self.ended.lock();
         e.queue.push_back((done, outcome));
         let wake = e.wake.clone().filter(|_| e.queue.len() == 1);

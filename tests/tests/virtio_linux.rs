@@ -42,7 +42,8 @@ fn what_linux_writes_to_a_disk_is_there_after_a_reboot() {
     // By a ring where the host gives one.
     let aio = tests::images::ways().expect("a way").pop().unwrap_or_default();
     let drive = format!("file={},format=raw,cache=none,aio={aio},if=none,id=d", image.display());
-    let first = run(&write, &["-smp", "2", "-drive", &drive, "-device", "virtio-blk-pci,drive=d,serial=abc"]);
+    let disk = "virtio-blk-pci,drive=d,serial=abc,iothread=io";
+    let first = run(&write, &["-smp", "2", "-object", "iothread,id=io", "-drive", &drive, "-device", disk]);
     assert_eq!((value(&first, "SERIAL"), value(&first, "QUEUES")), ("abc", "2"));
     let sum = value(&first, "SUM").to_owned();
     assert_eq!(value(&first, "AGAIN"), sum);
@@ -133,7 +134,8 @@ fn linux_mounts_disks_and_cds_on_scsi() {
     let drive = format!("file={},format=raw,cache=none,if=none,id=d,discard=unmap", image.display());
     let cd = format!("file={},format=raw,if=none,id=c,media=cdrom", cd.display());
     let units = ["-device", "scsi-hd,drive=d,serial=abc,lun=3", "-drive", &cd, "-device", "scsi-cd,drive=c"];
-    let adapter = ["-smp", "2", "-drive", &drive, "-device", "virtio-scsi-pci"];
+    let adapter =
+        ["-smp", "2", "-object", "iothread,id=io", "-drive", &drive, "-device", "virtio-scsi-pci,iothread=io"];
     let first = run(&write, &[&adapter[..], &units].concat());
     assert_eq!(
         (value(&first, "MODEL"), value(&first, "SERIAL"), value(&first, "CD")),

@@ -173,7 +173,7 @@ impl Blocks {
                 let gone = |_| Err(Fault::read(io::Error::from_raw_os_error(libc::EIO)));
                 let result = result.unwrap_or_else(gone);
                 let done = move |_| jobs.ended.lock().push((job, task, result));
-                end.end(Box::new(done), Outcome { result: Ok(()), data: Data::default() });
+                end.end(Box::new(done), Outcome { result: Ok(()), data: Data::default() }, None);
             }));
             return;
         }

@@ -17,6 +17,7 @@ pub mod events;
 pub mod heap;
 pub mod hostmem;
 pub mod i2c;
+pub mod iothread;
 pub mod irq;
 pub mod isa;
 pub mod loader;

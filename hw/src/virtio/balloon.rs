@@ -127,7 +127,7 @@ impl VirtioBalloon {
         for (name, bit, on) in FEATURES {
             VirtioDevice::feature_property(c, name, bit, on);
         }
-        super::device::iothread_properties(c, false);
+        super::threads::properties(c, false);
         c.property(Property::new("guest-stats", "guest statistics").reader(|o| {
             let device = o.cast::<VirtioBalloon>().ok_or_else(|| Error::generic("not a balloon"))?;
             device.guest_stats()
@@ -366,7 +366,11 @@ impl VirtioImpl for VirtioBalloon {
 impl DeviceImpl for VirtioBalloon {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         if self.wants(f::FREE_PAGE_HINT) {
-            return Err(Error::generic("'free-page-hint' requires 'iothread' to be set"));
+            return Err(Error::generic(if self.threads().is_one() {
+                "free page hints are not built yet"
+            } else {
+                "'free-page-hint' requires 'iothread' to be set"
+            }));
         }
         let place = self.core().service::<Place>();
         if place.0.lock().upgrade().is_some() {

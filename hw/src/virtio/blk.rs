@@ -1,5 +1,5 @@
 //! A disk, type `virtio-blk-device`. Source: virtio 1.2 §5.2. Requests: `blk_request`.
-//! Not modelled: secure erase, lifetime, zones; SCSI commands of legacy drivers; `iothread`; translated geometries.
+//! Not modelled: secure erase, lifetime, zones; SCSI commands of legacy drivers; translated geometries.
 //!
 //! A request is a value that is part of the state until its chain goes back to the driver. So one that failed under `werror=stop` is
 //! made again when the machine goes on, and one that was in flight when state was saved is made again where it is loaded.
@@ -131,7 +131,7 @@ impl VirtioBlk {
         DiskConf::properties::<VirtioBlk>(c);
         DiskConf::boot_property::<VirtioBlk>(c);
         DiskConf::policy_properties::<VirtioBlk>(c);
-        super::device::iothread_properties(c, true);
+        super::threads::properties(c, true);
     }
 
     fn instance_init(&self) -> Result<()> {
@@ -564,6 +564,7 @@ impl DeviceImpl for VirtioBlk {
             return Err(Error::generic("drive property not set"));
         }
         self.check_properties()?;
+        self.threads().assign(0, self.num_queues.get().into())?;
         crate::i386::drives::check_boot_index(self.scope(), self.conf.boot_index())?;
         self.claim()?;
         self.set_queues(m, std::iter::repeat_n(self.queue_size.get(), self.num_queues.get().into()));
@@ -580,6 +581,7 @@ impl DeviceImpl for VirtioBlk {
 
     fn unrealize(&self, m: &mut Locked) {
         self.parent_unrealize(m);
+        self.threads().release();
         self.conf.drive.release();
     }
 

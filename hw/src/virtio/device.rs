@@ -7,12 +7,12 @@
 
 use super::dma::{Dma, memory_of};
 use super::ring::{Chain, Format, MAX_SIZE, NO_VECTOR, Queue, RingError, Segment, gather, scatter};
+use super::threads::Threads;
 use hw_core::memory::{Attrs, RamRanges};
 use hw_core::{AddressSpace, Bus, BusClass, Device, DeviceClass, DeviceImpl, Locked, MachineCell, Phase, Timer};
 use parking_lot::RwLock;
-use qom::{Class, Error, Input, Level, Object, Prop, Property, Result, of_class};
+use qom::{Class, Error, Level, Object, Prop, Property, Result, of_class};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -229,6 +229,7 @@ pub struct VirtioDevice {
     /// Sizes of the queues.
     layout: RwLock<Vec<u16>>,
     transport: RwLock<Option<Arc<dyn Transport>>>,
+    threads: Threads,
 }
 
 /// Properties for features of all devices: name, bit, default.
@@ -242,21 +243,6 @@ const FEATURES: [(&str, u64, bool); 8] = [
     ("queue_reset", feature::RING_RESET, true),
     ("in_order", feature::IN_ORDER, false),
 ];
-
-/// Properties that would move a device's work to a thread of its own; `mapping`: also by queue.
-pub(super) fn iothread_properties(c: &mut Class, mapping: bool) {
-    let refuse = |o: &dyn Object, input: Input<'_>| {
-        if matches!(input, Input::Json(serde_json::Value::Null)) || input.shown().is_empty() {
-            return Ok(());
-        }
-        Err(Error::generic(format!("{}: iothread objects are not built yet", o.type_name())).into())
-    };
-    c.property(Property::new("iothread", "link<iothread>").reader(|_| Ok("".into())).writer(refuse));
-    if mapping {
-        let name = "iothread-vq-mapping";
-        c.property(Property::new(name, "IOThreadVirtQueueMappingList").reader(|_| Ok(json!([]))).writer(refuse));
-    }
-}
 
 impl VirtioDevice {
     fn class_init(c: &mut Class) {
@@ -359,6 +345,18 @@ impl VirtioDevice {
 
     /// The driver notifies a queue.
     pub fn notified(&self, m: &mut Locked, n: usize) {
+        if !self.threads.tell(self.this(), n) {
+            self.serve(m, n)
+        }
+    }
+
+    /// Who serves its queues.
+    pub(super) fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    /// Looks at a queue.
+    pub(super) fn serve(&self, m: &mut Locked, n: usize) {
         if self.is_working(m) && self.regs.ro(m).queues.get(n).is_some_and(|q| q.enabled) {
             (self.virtio_class().handle_queue)(&*self.object(), m, n);
         }

@@ -23,3 +23,4 @@ mod scsi_request;
 pub mod serial;
 mod serial_control;
 pub mod serial_port;
+mod threads;

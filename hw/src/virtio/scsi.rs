@@ -115,7 +115,7 @@ impl VirtioScsi {
         for (name, bit) in FEATURES {
             VirtioDevice::feature_property(c, name, bit, true);
         }
-        super::device::iothread_properties(c, true);
+        super::threads::properties(c, true);
     }
 
     fn instance_init(&self) -> Result<()> {
@@ -437,6 +437,7 @@ impl VirtioScsi {
 impl DeviceImpl for VirtioScsi {
     fn realize(&self, m: &mut Locked) -> Result<()> {
         self.check_properties()?;
+        self.threads().assign(FIXED, self.num_queues.get() as usize)?;
         let size = self.virtqueue_size.get() as u16;
         self.set_queues(m, std::iter::repeat_n(size, FIXED + self.num_queues.get() as usize));
         self.parent_realize(m)?;
@@ -458,6 +459,7 @@ impl DeviceImpl for VirtioScsi {
 
     fn unrealize(&self, m: &mut Locked) {
         self.parent_unrealize(m);
+        self.threads().release();
         for bus in self.child_buses() {
             bus.unparent();
         }

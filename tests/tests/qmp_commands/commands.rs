@@ -52,6 +52,12 @@ rows! { COMMANDS, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=
         // The driver has done nothing yet.
         assert_eq!(q.run("query-balloon", json!({})), json!({"actual": 128 << 20}));
     }
+    query_iothreads = "query-iothreads": {
+        assert_eq!(q.run("query-iothreads", json!({})), json!([]));
+        q.run("object-add", json!({"qom-type": "iothread", "id": "t", "poll-max-ns": 5}));
+        let all = q.run("query-iothreads", json!({}));
+        assert_eq!((&all[0]["id"], &all[0]["poll-max-ns"]), (&json!("t"), &json!(5)));
+    }
     query_balloon = "query-balloon": {
         assert_eq!(q.error("query-balloon", json!({})).0, "DeviceNotActive");
         q.run("device_add", json!({"driver": "virtio-balloon-pci", "id": "b"}));

@@ -186,6 +186,13 @@ rows! { HMP, q, pc(&["-smp", "1,maxcpus=2", "-chardev", "ringbuf,id=r,size=16", 
 }
 
 rows! { INFO, q, pc(&["-name", "vm", "-smp", "2"]), printed;
+    info_iothreads = "iothreads": {
+        assert_eq!(q.hmp("info iothreads"), "");
+        assert_eq!(q.hmp("object_add iothread,id=t"), "");
+        let text = q.hmp("info iothreads");
+        let rest = "\r\n  poll-max-ns=32768\r\n  poll-grow=2\r\n  poll-shrink=2\r\n  poll-weight=3\r\n  aio-max-batch=0\r\n";
+        assert!(text.starts_with("t:\r\n  thread_id=") && text.ends_with(rest), "{text}");
+    }
     info_balloon = "balloon": {
         assert_eq!(q.hmp("info balloon"), "Error: No balloon device has been activated\r\n");
         q.hmp("device_add virtio-balloon-pci");

@@ -4,6 +4,7 @@ mod blocks;
 mod chardevs;
 mod devices;
 mod input;
+mod iothreads;
 mod jit;
 pub(crate) mod jobs;
 mod machine;
@@ -63,6 +64,7 @@ static COMMANDS: &[&[Command]] = &[
     blocks::COMMANDS,
     jobs::COMMANDS,
     networks::COMMANDS,
+    iothreads::COMMANDS,
     memory::COMMANDS,
     input::COMMANDS,
     pointer::COMMANDS,

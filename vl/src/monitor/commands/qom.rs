@@ -118,6 +118,18 @@ static OBJECT_OPTIONS: Union = Union {
     variants: &[
         ("filter-buffer", filter!(req("interval", Ty::Int))),
         ("filter-dump", filter!(req("file", Ty::Str), opt("maxlen", Ty::Int))),
+        (
+            "iothread",
+            &[
+                opt("aio-max-batch", Ty::Int),
+                opt("thread-pool-min", Ty::Int),
+                opt("thread-pool-max", Ty::Int),
+                opt("poll-max-ns", Ty::Int),
+                opt("poll-grow", Ty::Int),
+                opt("poll-shrink", Ty::Int),
+                opt("poll-weight", Ty::Int),
+            ],
+        ),
         ("memory-backend-file", MEMORY_BACKEND_FILE),
         ("memory-backend-memfd", MEMORY_BACKEND_MEMFD),
         ("memory-backend-ram", MEMORY_BACKEND_RAM),

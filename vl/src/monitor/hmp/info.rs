@@ -31,6 +31,17 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         }
         Ok(())
     }),
+    command(&["iothreads"], "", "show iothreads", |c| {
+        let all = qmp(c, "query-iothreads", json!({}))?;
+        for t in all.as_array().into_iter().flatten() {
+            let _ = writeln!(c.out, "{}:", t["id"].as_str().unwrap_or_default());
+            let _ = writeln!(c.out, "  thread_id={}", t["thread-id"]);
+            for name in ["poll-max-ns", "poll-grow", "poll-shrink", "poll-weight", "aio-max-batch"] {
+                let _ = writeln!(c.out, "  {name}={}", t[name]);
+            }
+        }
+        Ok(())
+    }),
     command(&["cpus"], "", "show infos for each CPU", |c| {
         for cpu in c.vm.core().cpus.list() {
             let (index, mark) = (cpu.index().unwrap_or(0), if cpu.index() == Some(c.cpu) { '*' } else { ' ' });
