@@ -45,6 +45,12 @@ fn monitors_show_them_and_objects_come_and_go() {
     assert_eq!(std::fs::read_to_string(format!("/proc/{thread}/comm")).expect("a thread"), "IO io1\n");
     let text = q.hmp("info iothreads");
     assert!(text.starts_with(&format!("io1:\r\n  thread_id={thread}\r\n  poll-max-ns=0\r\n")), "{text}");
+    // What can be changed later is, nothing else.
+    let set = |property: &str, value: i64| json!({"path": "/objects/io1", "property": property, "value": value});
+    q.run("qom-set", set("poll-max-ns", 77));
+    assert_eq!(q.run("query-iothreads", json!({}))[0]["poll-max-ns"], json!(77));
+    assert!(q.error("qom-set", set("poll-grow", -1)).1.contains("poll-grow value must be in range [0, "));
+    q.error("qom-set", set("aio-max-batch", 1));
     q.run("object-del", json!({"id": "io1"}));
     q.run("object-add", json!({"qom-type": "iothread", "id": "io3"}));
     let ids: Vec<String> =

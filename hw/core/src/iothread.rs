@@ -6,7 +6,7 @@
 use crate::core::Core;
 use crate::event_loop::EventLoop;
 use parking_lot::{Condvar, Mutex};
-use qom::{Base, Error, Object, Prop, Result, UserCreatable};
+use qom::{Base, Class, Error, Object, Prop, Property, Result, UserCreatable};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
@@ -34,6 +34,13 @@ pub struct EventLoopBase {
     thread_pool_max: Prop<i64>,
 }
 
+fn not_negative(name: &str, v: i64) -> Result<()> {
+    if v < 0 {
+        return Err(Error::generic(format!("{name} value must be in range [0, {}]", i64::MAX)));
+    }
+    Ok(())
+}
+
 impl UserCreatable for EventLoopBase {
     fn complete(&self) -> Result<()> {
         let object = self.object();
@@ -45,14 +52,14 @@ impl UserCreatable for EventLoopBase {
             ("thread-pool-max", self.thread_pool_max.get(), 64),
             ("poll-weight", weight, WEIGHT),
         ] {
-            if is < 0 {
-                return Err(Error::generic(format!("{name} value must be in range [0, {}]", i64::MAX)));
-            }
+            not_negative(name, is)?;
             if is != default {
                 return Err(Error::generic(format!("{name}={is} is not built yet, only {default}")));
             }
         }
-        thread.map_or(Ok(()), IoThread::start)
+        thread.map_or(Ok(()), IoThread::start)?;
+        self.freeze();
+        Ok(())
     }
 }
 
@@ -60,17 +67,29 @@ const WEIGHT: i64 = 3;
 /// The first time that is polled, in nanoseconds.
 const FIRST_POLL: i64 = 4000;
 
+/// How a thread looks for work before it sleeps: `poll-max-ns`, `poll-grow`, `poll-shrink`.
+struct Poll([AtomicI64; 3]);
+
+impl Poll {
+    const NAMES: [&str; 3] = ["poll-max-ns", "poll-grow", "poll-shrink"];
+
+    fn get(&self) -> [i64; 3] {
+        self.0.each_ref().map(|v| v.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self([32768, 2, 2].map(AtomicI64::new))
+    }
+}
+
 /// Type `iothread`. `poll-max-ns`: how long the thread looks for work, at most, before it sleeps; the time grows and shrinks with what pays.
 #[derive(Object)]
-#[qom(name = "iothread", parent = EventLoopBase)]
+#[qom(name = "iothread", parent = EventLoopBase, class_init = IoThread::class_init)]
 pub struct IoThread {
     parent: EventLoopBase,
-    #[property(name = "poll-max-ns", type = "int", default = 32768)]
-    poll_max_ns: Prop<i64>,
-    #[property(name = "poll-grow", type = "int", default = 2)]
-    poll_grow: Prop<i64>,
-    #[property(name = "poll-shrink", type = "int", default = 2)]
-    poll_shrink: Prop<i64>,
+    poll: Arc<Poll>,
     #[property(name = "poll-weight", type = "int", default = WEIGHT)]
     poll_weight: Prop<i64>,
     worker: Mutex<Option<Arc<Worker>>>,
@@ -127,8 +146,7 @@ struct Shared {
     events: EventLoop,
     stop: AtomicBool,
     thread_id: AtomicI64,
-    /// `poll-max-ns`, `poll-grow`, `poll-shrink`.
-    poll: [i64; 3],
+    poll: Arc<Poll>,
 }
 
 impl Shared {
@@ -153,7 +171,7 @@ impl Shared {
 
     /// How long to look for work from now on, after work came by this time and not within `poll`.
     fn next_poll(&self, poll: i64, came: Duration) -> i64 {
-        let [max, grow, shrink] = self.poll;
+        let [max, grow, shrink] = self.poll.get();
         if i64::try_from(came.as_nanos()).is_ok_and(|ns| ns <= max) {
             let grown = if poll == 0 { FIRST_POLL } else { poll.saturating_mul(if grow == 0 { 2 } else { grow }) };
             grown.min(max)
@@ -176,16 +194,33 @@ impl IoThreads {
 }
 
 impl IoThread {
-    fn start(&self) -> Result<()> {
-        let poll = [&self.poll_max_ns, &self.poll_grow, &self.poll_shrink].map(|p| p.get());
-        for (name, v) in ["poll-max-ns", "poll-grow", "poll-shrink"].iter().zip(poll) {
-            if v < 0 {
-                return Err(Error::generic(format!("{name} value must be in range [0, {}]", i64::MAX)));
-            }
+    fn class_init(c: &mut Class) {
+        for (i, name) in Poll::NAMES.into_iter().enumerate() {
+            c.property(
+                Property::computed::<i64>(name)
+                    .type_named("int")
+                    .getter(move |t: &IoThread| Ok(t.poll.0.get(i).map_or(0, |v| v.load(Ordering::Relaxed))))
+                    .setter(move |t: &IoThread, v: i64| {
+                        not_negative(name, v)?;
+                        if let Some(p) = t.poll.0.get(i) {
+                            p.store(v, Ordering::Relaxed)
+                        }
+                        Ok(())
+                    })
+                    .live(),
+            );
         }
+    }
+
+    fn start(&self) -> Result<()> {
         let fail = |e: std::io::Error| Error::generic(format!("cannot start an iothread: {e}"));
         let events = EventLoop::new().map_err(fail)?;
-        let shared = Arc::new(Shared { events, stop: AtomicBool::new(false), thread_id: AtomicI64::new(0), poll });
+        let shared = Arc::new(Shared {
+            events,
+            stop: AtomicBool::new(false),
+            thread_id: AtomicI64::new(0),
+            poll: self.poll.clone(),
+        });
         let worker = Arc::new(Worker(shared.clone()));
         let (me, name) = (Arc::downgrade(&worker), format!("IO {}", self.name().unwrap_or_default()));
         let run = move || {
@@ -210,11 +245,12 @@ impl IoThread {
 
     /// What users see of it.
     pub fn shown(&self) -> Shown {
+        let [poll_max_ns, poll_grow, poll_shrink] = self.poll.get();
         Shown {
             thread_id: self.worker().map_or(0, |w| w.0.thread_id.load(Ordering::Relaxed)),
-            poll_max_ns: self.poll_max_ns.get(),
-            poll_grow: self.poll_grow.get(),
-            poll_shrink: self.poll_shrink.get(),
+            poll_max_ns,
+            poll_grow,
+            poll_shrink,
             poll_weight: self.poll_weight.get(),
             aio_max_batch: self.aio_max_batch.get(),
         }
@@ -228,7 +264,12 @@ mod tests {
     #[test]
     fn polling_grows_while_work_comes_soon_and_shrinks_when_it_does_not() {
         let (stop, thread_id) = (AtomicBool::new(false), AtomicI64::new(0));
-        let s = Shared { events: EventLoop::new().unwrap(), stop, thread_id, poll: [20_000, 2, 4] };
+        let s = Shared {
+            events: EventLoop::new().unwrap(),
+            stop,
+            thread_id,
+            poll: Arc::new(Poll([20_000, 2, 4].map(AtomicI64::new))),
+        };
         let soon = Duration::from_micros(10);
         assert_eq!([0, 4000, 16_000, 20_000].map(|p| s.next_poll(p, soon)), [4000, 8000, 20_000, 20_000]);
         assert_eq!(s.next_poll(20_000, Duration::from_millis(1)), 5000);
