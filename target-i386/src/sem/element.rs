@@ -26,16 +26,6 @@ fn indexed<E: Emit>(e: &mut E, w: W, l: Loc, r: Slot, write: bool) -> Result<E::
     };
     e.place(w.bytes(), la, write)
 }
-#[inline(always)]
-fn source<E: Emit>(e: &mut E, f: Form) -> Result<E::V, E::Miss> {
-    let p = indexed(e, f.w, f.src, RSI, false)?;
-    Ok(e.read(f.w, p))
-}
-#[inline(always)]
-fn target<E: Emit>(e: &mut E, f: Form) -> Result<E::V, E::Miss> {
-    let p = indexed(e, f.w, f.dst, RDI, false)?;
-    Ok(e.read(f.w, p))
-}
 /// Moves an index register on.
 #[inline(always)]
 fn advance<E: Emit>(e: &mut E, f: Form, r: Slot) {
@@ -68,12 +58,13 @@ pub fn run<E: Emit>(e: &mut E, f: Form, op: Str) -> Result<(), E::Miss> {
             e.write(f.w, to, v);
         }
         Str::Lods => {
-            let v = source(e, f)?;
+            let from = indexed(e, f.w, f.src, RSI, false)?;
+            let v = e.read(f.w, from);
             put_reg(e, f.w, RAX, v);
         }
         Str::Scas => {
-            let b = target(e, f)?;
-            let a = e.get(f.w, RAX);
+            let to = indexed(e, f.w, f.dst, RDI, false)?;
+            let (a, b) = (e.get(f.w, RAX), e.read(f.w, to));
             compare(e, f.w, a, b)
         }
         Str::Cmps => {

@@ -182,14 +182,7 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
             let i = self.b.ins();
             return if signed { i.smulhi(x, y) } else { i.umulhi(x, y) }.into();
         }
-        let [x, y] = [a, b].map(|t| {
-            let t = if signed { self.sext(w, W::B8, t) } else { self.zext(w, W::B8, t) };
-            self.val(W::B8, t)
-        });
-        let p = self.b.ins().imul(x, y);
-        let n = self.k(I8, w.bits().into());
-        let h = self.b.ins().ushr(p, n);
-        self.resize(w, h).into()
+        self.product(w, signed, a, b)[1]
     }
     fn mul_wide(&mut self, w: W, signed: bool, a: Term, b: Term) -> [Term; 2] {
         self.product(w, signed, a, b)
