@@ -31,6 +31,13 @@ pub(super) static ITEMS: &[HmpCommand] = &[
         }
         Ok(())
     }),
+    command(&["cpus"], "", "show infos for each CPU", |c| {
+        for cpu in c.vm.core().cpus.list() {
+            let (index, mark) = (cpu.index().unwrap_or(0), if cpu.index() == Some(c.cpu) { '*' } else { ' ' });
+            let _ = writeln!(c.out, "{mark} CPU #{index}: thread_id={}", cpu.thread_id());
+        }
+        Ok(())
+    }),
     command(&["iothreads"], "", "show iothreads", |c| {
         let all = qmp(c, "query-iothreads", json!({}))?;
         for t in all.as_array().into_iter().flatten() {
@@ -39,13 +46,6 @@ pub(super) static ITEMS: &[HmpCommand] = &[
             for name in ["poll-max-ns", "poll-grow", "poll-shrink", "poll-weight", "aio-max-batch"] {
                 let _ = writeln!(c.out, "  {name}={}", t[name]);
             }
-        }
-        Ok(())
-    }),
-    command(&["cpus"], "", "show infos for each CPU", |c| {
-        for cpu in c.vm.core().cpus.list() {
-            let (index, mark) = (cpu.index().unwrap_or(0), if cpu.index() == Some(c.cpu) { '*' } else { ' ' });
-            let _ = writeln!(c.out, "{mark} CPU #{index}: thread_id={}", cpu.thread_id());
         }
         Ok(())
     }),
