@@ -102,6 +102,9 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: the layout is not empty.
         let p = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Env<T>>();
         let env = NonNull::new(p).expect("memory for a vCPU");
+        // (Memory of this alignment has been written to, to make it zero.)
+        // SAFETY: live memory that nobody uses yet.
+        unsafe { discard(p) };
         // SAFETY: every field is written in place before anything reads it; atomics may start as zero.
         unsafe {
             let shared = Shared {
