@@ -103,8 +103,8 @@ impl<T: Target> Vcpu<T> {
         let p = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Env<T>>();
         let env = NonNull::new(p).expect("memory for a vCPU");
         // (Memory of this alignment has been written to, to make it zero.)
-        // SAFETY: live memory that nobody uses yet.
-        unsafe { discard(p) };
+        // SAFETY: bytes that are live and that nobody uses yet. (Not yet an env: zeros are not one.)
+        unsafe { discard(std::ptr::slice_from_raw_parts_mut(p.cast::<u8>(), layout.size())) };
         // SAFETY: every field is written in place before anything reads it; atomics may start as zero.
         unsafe {
             let shared = Shared {
