@@ -37,6 +37,7 @@ mod plain;
 #[cfg(target_arch = "x86_64")]
 mod quick;
 mod runs;
+mod sides;
 pub mod softfp;
 mod target;
 mod term;

@@ -13,6 +13,7 @@ use super::{
     env::{Env, JC, JcEntry, discard, hot, inner, jc_entry, jc_forget, request},
     group::{Counted, Group},
     mem::Phys,
+    sides::Sides,
     target::*,
 };
 use std::{
@@ -180,30 +181,6 @@ pub(crate) struct PhysEntry {
 }
 pub(crate) const PHYS: usize = 512;
 
-/// Where regions are left for tier 0 again and again.
-pub(crate) struct Sides {
-    /// Addresses, by hash, and how often each was met since another one took its place.
-    met: Box<[(u64, u32); 256]>,
-    /// The last one has been met often.
-    pub often: bool,
-}
-/// Side exits at one address after which its regions are made differently: about what compiling one costs.
-const OFTEN: u32 = 1024;
-impl Sides {
-    /// A region was left at `ip`; true each time that has happened often.
-    pub fn note(&mut self, ip: u64) -> bool {
-        let (at, n) = &mut self.met[(ip.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize];
-        if *at != ip {
-            (*at, *n) = (ip, 0)
-        }
-        *n += 1;
-        if *n == OFTEN {
-            (*n, self.often) = (0, true)
-        }
-        self.often
-    }
-}
-
 /// What the engine keeps per vCPU beside the handlers' own memory.
 pub(crate) struct Inner {
     pub bus: Arc<dyn Bus>,
@@ -315,7 +292,7 @@ impl Inner {
             jumps_local: Vec::new(),
             mode_changed: true,
             mode: 0,
-            sides: Sides { met: boxed((0, 0)), often: false },
+            sides: Sides::new(),
             counters: Counters::default(),
         }
     }
@@ -352,7 +329,7 @@ impl Inner {
 }
 
 /// An array made on the heap: vCPU threads may have small stacks.
-fn boxed<V: Copy, const N: usize>(v: V) -> Box<[V; N]> {
+pub(super) fn boxed<V: Copy, const N: usize>(v: V) -> Box<[V; N]> {
     match vec![v; N].into_boxed_slice().try_into() {
         Ok(b) => b,
         Err(_) => unreachable!("made with N elements"),

@@ -22,11 +22,11 @@ pub enum Kind {
     Inc,
     /// `old CF, -, r`
     Dec,
-    /// `last bit out, a, r`
+    /// `count, a, r`
     Shl,
-    /// `last bit out, a, r`
+    /// `count, a, r`
     Shr,
-    /// `last bit out, a, r`
+    /// `count, a, r`
     Sar,
     /// `overflow, -, r`
     Mul,
@@ -36,6 +36,12 @@ pub enum Kind {
     Sbb,
     /// `CF, ZF, PF` of a floating comparison, one bit each; OF = SF = AF = 0.
     Fcom,
+    /// `last bit out, sign changes, r` of SHLD and SHRD
+    Double,
+    /// `r, the other flags, -` of 4 bytes or more
+    Rol,
+    /// `r, the other flags, -` of 4 bytes or more
+    Ror,
 }
 impl Kind {
     /// Which of the three values mean anything: a bit each.
@@ -43,10 +49,10 @@ impl Kind {
     pub const fn values(self) -> u8 {
         match self {
             Kind::Image => 0b001,
-            Kind::Sub => 0b011,
+            Kind::Sub | Kind::Rol | Kind::Ror => 0b011,
             Kind::Logic => 0b100,
-            Kind::Inc | Kind::Dec | Kind::Shl | Kind::Sar | Kind::Mul => 0b101,
-            Kind::Add | Kind::Shr | Kind::Adc | Kind::Sbb | Kind::Fcom => 0b111,
+            Kind::Inc | Kind::Dec | Kind::Mul => 0b101,
+            Kind::Add | Kind::Shl | Kind::Shr | Kind::Sar | Kind::Adc | Kind::Sbb | Kind::Fcom | Kind::Double => 0b111,
         }
     }
     /// The producer of a code; unknown codes are images.
@@ -65,6 +71,9 @@ impl Kind {
             10 => Kind::Adc,
             11 => Kind::Sbb,
             12 => Kind::Fcom,
+            13 => Kind::Double,
+            14 => Kind::Rol,
+            15 => Kind::Ror,
             _ => Kind::Image,
         }
     }
@@ -90,6 +99,22 @@ fn borrows<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::V {
     let y = o.and(d.w, y, r);
     o.or(d.w, x, y)
 }
+/// The last bit that a shift by a count that is not zero moved out.
+#[inline(always)]
+fn last_out<O: Ops>(o: &mut O, kind: Kind, d: Deferred<O::V>) -> O::C {
+    let [n, a, _] = d.v;
+    let m = o.trunc(d.w, B1, n);
+    let m = o.add_imm(B1, m, u64::MAX);
+    let m = o.and_imm(B1, m, 63);
+    let a = if kind == Kind::Sar { o.sext(d.w, B8, a) } else { o.zext(d.w, B8, a) };
+    let (op, at) = match kind {
+        Kind::Shl => (Bin::Shl, d.w.sign()),
+        Kind::Shr => (Bin::Shr, 1),
+        _ => (Bin::Sar, 1),
+    };
+    let t = o.bin(op, B8, a, m);
+    o.has_bit(B8, t, at)
+}
 /// The result.
 #[inline(always)]
 fn result<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::V {
@@ -109,7 +134,9 @@ pub fn cf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
         Kind::Add => o.cmp(Cmp::Ult, d.w, r, a),
         Kind::Sub => o.cmp(Cmp::Ult, d.w, a, b),
         Kind::Logic => o.never(),
-        Kind::Inc | Kind::Dec | Kind::Shl | Kind::Shr | Kind::Sar | Kind::Mul | Kind::Fcom => o.has_bit(d.w, a, 1),
+        Kind::Inc | Kind::Dec | Kind::Mul | Kind::Fcom | Kind::Double | Kind::Rol => o.has_bit(d.w, a, 1),
+        Kind::Ror => o.negative(d.w, a),
+        k @ (Kind::Shl | Kind::Shr | Kind::Sar) => last_out(o, k, d),
         Kind::Adc => {
             let c = carries(o, d);
             o.negative(d.w, c)
@@ -127,6 +154,7 @@ pub fn zf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
         Kind::Image => o.has_bit(d.w, d.v[0], ZF as u64),
         Kind::Sub => o.cmp(Cmp::Eq, d.w, d.v[0], d.v[1]),
         Kind::Fcom => o.has_bit(d.w, d.v[1], 1),
+        Kind::Rol | Kind::Ror => o.has_bit(d.w, d.v[1], ZF as u64),
         _ => o.is_zero(d.w, d.v[2]),
     }
 }
@@ -136,6 +164,7 @@ pub fn sf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
     match Kind::from_code(d.kind) {
         Kind::Image => o.has_bit(d.w, d.v[0], SF as u64),
         Kind::Fcom => o.never(),
+        Kind::Rol | Kind::Ror => o.has_bit(d.w, d.v[1], SF as u64),
         _ => {
             let r = result(o, d);
             o.negative(d.w, r)
@@ -148,6 +177,7 @@ pub fn pf<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
     match Kind::from_code(d.kind) {
         Kind::Image => o.has_bit(d.w, d.v[0], PF as u64),
         Kind::Fcom => o.has_bit(d.w, d.v[2], 1),
+        Kind::Rol | Kind::Ror => o.has_bit(d.w, d.v[1], PF as u64),
         _ => {
             let r = result(o, d);
             let b = o.trunc(d.w, B1, r);
@@ -162,6 +192,7 @@ pub fn af<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
     let r = result(o, d);
     match Kind::from_code(d.kind) {
         Kind::Image => o.has_bit(d.w, a, AF as u64),
+        Kind::Rol | Kind::Ror => o.has_bit(d.w, b, AF as u64),
         Kind::Add | Kind::Sub | Kind::Adc | Kind::Sbb => {
             let x = o.xor(d.w, a, b);
             let x = o.xor(d.w, x, r);
@@ -210,10 +241,20 @@ pub fn of<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::C {
         }
         Kind::Shl => {
             let s = o.negative(d.w, r);
+            let c = last_out(o, Kind::Shl, d);
+            o.both(Bin::Xor, s, c)
+        }
+        Kind::Shr | Kind::Double => o.negative(d.w, b),
+        Kind::Rol => {
+            let s = o.negative(d.w, a);
             let c = o.has_bit(d.w, a, 1);
             o.both(Bin::Xor, s, c)
         }
-        Kind::Shr => o.negative(d.w, b),
+        Kind::Ror => {
+            let s = o.negative(d.w, a);
+            let next = o.has_bit(d.w, a, d.w.sign() >> 1);
+            o.both(Bin::Xor, s, next)
+        }
         Kind::Mul => o.has_bit(d.w, a, 1),
     }
 }
@@ -270,7 +311,7 @@ pub fn all<O: Ops>(o: &mut O, d: Deferred<O::V>) -> O::V {
 pub fn image(d: Deferred<u64>) -> u32 {
     all(&mut Plain, d) as u32
 }
-/// All flags after an instruction that replaced some: INC and DEC, which keep CF, or an image of the others.
+/// All flags after an instruction that replaced some: INC and DEC, which keep CF, rotates, or an image of the others.
 #[inline(always)]
 pub fn complete<O: Ops>(o: &mut O, old: Deferred<O::V>, p: Partly<O::V>) -> Deferred<O::V> {
     let (d, [first, second, r]) = (p.new, p.new.v);
@@ -280,9 +321,12 @@ pub fn complete<O: Ops>(o: &mut O, old: Deferred<O::V>, p: Partly<O::V>) -> Defe
             let c = o.bit(d.w, c);
             Deferred { v: [c, c, r], ..d }
         }
-        _ => {
+        kind => {
             let old = all(o, old);
             let old = o.and_imm(B4, old, p.kept.into());
+            if matches!(kind, Kind::Rol | Kind::Ror) {
+                return Deferred { v: [first, o.zext(B4, d.w, old), r], ..d };
+            }
             Deferred { v: [o.or(B4, old, first), second, r], ..d }
         }
     }

@@ -57,74 +57,47 @@ pub fn shift<E: Emit>(e: &mut E, f: Form, op: Shift) -> Step<E> {
 /// The result alone; also right for a count of zero.
 #[inline(always)]
 fn plain<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> E::V {
-    match op {
-        Shift::Shl => {
-            let a = e.zext(w, B8, a);
-            let r = e.bin(Bin::Shl, B8, a, n);
-            e.trunc(B8, w, r)
-        }
-        Shift::Shr => {
-            let a = e.zext(w, B8, a);
-            let r = e.bin(Bin::Shr, B8, a, n);
-            e.trunc(B8, w, r)
-        }
-        Shift::Sar => {
-            let a = e.sext(w, B8, a);
-            let r = e.bin(Bin::Sar, B8, a, n);
-            e.trunc(B8, w, r)
-        }
+    // (Counts are not cut to the width of narrower values.)
+    let wide = if w < B4 { B8 } else { w };
+    let (bin, a) = match op {
+        Shift::Shl => (Bin::Shl, e.zext(w, wide, a)),
+        Shift::Shr => (Bin::Shr, e.zext(w, wide, a)),
+        Shift::Sar => (Bin::Sar, e.sext(w, wide, a)),
         _ => {
             let n = e.and_imm(B1, n, w.bits() as u64 - 1);
-            e.bin(if op == Shift::Rol { Bin::Rol } else { Bin::Ror }, w, a, n)
+            return e.bin(if op == Shift::Rol { Bin::Rol } else { Bin::Ror }, w, a, n);
         }
-    }
+    };
+    let r = e.bin(bin, wide, a, n);
+    e.trunc(wide, w, r)
 }
 /// Result and flags for a count that is not zero.
 #[inline(always)]
 fn formula<E: Emit>(e: &mut E, w: W, op: Shift, a: E::V, n: E::V) -> (E::V, Partly<E::V>) {
-    let top = w.bits() - 1;
-    let m = e.add_imm(B1, n, u64::MAX);
-    let m = e.and_imm(B1, m, 63);
-    let (kind, c, r) = match op {
-        Shift::Shl => {
-            let x = e.zext(w, B8, a);
-            let t = e.bin(Bin::Shl, B8, x, m);
-            let c = e.shift_imm(Bin::Shr, B8, t, top);
-            let r = e.shift_imm(Bin::Shl, B8, t, 1);
-            (Kind::Shl, c, r)
-        }
-        Shift::Shr | Shift::Sar => {
-            let (x, bin, kind) = if op == Shift::Shr {
-                (e.zext(w, B8, a), Bin::Shr, Kind::Shr)
-            } else {
-                (e.sext(w, B8, a), Bin::Sar, Kind::Sar)
-            };
-            let t = e.bin(bin, B8, x, m);
-            (kind, t, e.shift_imm(bin, B8, t, 1))
-        }
-        _ => {
-            let r = plain(e, w, op, a, n);
-            let bit = |e: &mut E, k: u32| {
-                let v = e.shift_imm(Bin::Shr, w, r, k);
-                let v = e.and_imm(w, v, 1);
-                if w == B8 { e.trunc(B8, B4, v) } else { e.zext(w, B4, v) }
-            };
-            let high = bit(e, top);
-            let (c, o) = if op == Shift::Rol {
-                let c = bit(e, 0);
-                (c, e.xor(B4, high, c))
-            } else {
-                let next = bit(e, top - 1);
-                (high, e.xor(B4, high, next))
-            };
-            let o = e.shift_imm(Bin::Shl, B4, o, 11);
-            let v = e.or(B4, c, o);
-            return (r, image(e, CF | OF, v));
-        }
+    let r = plain(e, w, op, a, n);
+    let kind = match op {
+        Shift::Shl => Kind::Shl,
+        Shift::Shr => Kind::Shr,
+        Shift::Sar => Kind::Sar,
+        Shift::Rol => Kind::Rol,
+        _ => Kind::Ror,
     };
-    let c = e.and_imm(B8, c, 1);
-    let (c, r) = (e.trunc(B8, w, c), e.trunc(B8, w, r));
-    (r, Partly { new: Deferred { kind: kind as u8, w, v: [c, a, r] }, kept: 0 })
+    let new = |kind, v| Deferred { kind: kind as u8, w, v };
+    if !matches!(kind, Kind::Rol | Kind::Ror) {
+        let n = e.zext(B1, w, n);
+        return (r, Partly { new: new(kind, [n, a, r]), kept: 0 });
+    }
+    let z = e.imm(w, 0);
+    let d = new(kind, [r, z, z]);
+    if w < B4 {
+        // (The other flags would not fit beside it.)
+        let (c, o) = (flags::cf(e, d), flags::of(e, d));
+        let (c, o) = (e.bit(B4, c), e.bit(B4, o));
+        let o = e.shift_imm(Bin::Shl, B4, o, OF.trailing_zeros());
+        let v = e.or(B4, c, o);
+        return (r, image(e, CF | OF, v));
+    }
+    (r, Partly { new: d, kept: ARITH & !(CF | OF) })
 }
 /// SHLD, SHRD of 16 bits. Counts above 16 are undefined; here the operands repeat.
 #[inline(always)]
@@ -164,8 +137,7 @@ pub fn double<E: Emit>(e: &mut E, f: Form, left: bool, count: Count) -> Result<(
     if w == B2 {
         let [r, c] = double16(e, left, a, b, n);
         let o = e.xor(w, a, r);
-        let fl = if left { (Kind::Shl, [c, a, r]) } else { (Kind::Shr, [c, o, r]) };
-        e.defer_if(some, Deferred { kind: fl.0 as u8, w, v: fl.1 });
+        e.defer_if(some, Deferred { kind: Kind::Double as u8, w, v: [c, o, r] });
         let r = e.select(w, some, r, a);
         put(e, w, &d, r);
         return Ok(());
@@ -184,8 +156,7 @@ pub fn double<E: Emit>(e: &mut E, f: Form, left: bool, count: Count) -> Result<(
     let y = e.bin(mix, w, y, rest);
     let r = e.or(w, x, y);
     let o = e.xor(w, a, r);
-    let fl = if left { (Kind::Shl, [c, a, r]) } else { (Kind::Shr, [c, o, r]) };
-    e.defer_if(some, Deferred { kind: fl.0 as u8, w, v: fl.1 });
+    e.defer_if(some, Deferred { kind: Kind::Double as u8, w, v: [c, o, r] });
     let r = e.select(w, some, r, a);
     put(e, w, &d, r);
     Ok(())

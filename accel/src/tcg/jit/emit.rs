@@ -148,6 +148,9 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
             return v;
         }
         let x = self.val(from, v);
+        if to == W::B8 && self.extends_late(x) {
+            return x.into();
+        }
         self.resize(to, x).into()
     }
     fn sext(&mut self, from: W, to: W, v: Term) -> Term {
@@ -165,7 +168,7 @@ impl<T: Target> Ops for Clif<'_, '_, T> {
             return Term::constant(v.off & to.mask());
         }
         if to == W::B8 {
-            return v;
+            return self.wide(v);
         }
         self.val(to, v).into()
     }
@@ -267,7 +270,7 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
     }
     fn set(&mut self, s: Slot, v: Term) {
         let v = match v.root {
-            Some(_) if v.off == 0 => self.val(W::B8, v).into(),
+            Some(r) if v.off == 0 && !self.extends_late(r) => self.val(W::B8, v).into(),
             _ => v,
         };
         self.set_term(s, v)
@@ -445,14 +448,16 @@ impl<T: Target> Emit for Clif<'_, '_, T> {
             self.s.flags = Flags::Pending(p.new);
             return true;
         }
-        // (Of two on end, the first is completed.)
-        if let Flags::Partly(..) = self.s.flags {
+        // (Of two on end, the first is completed unless nothing of it stays.)
+        if let Flags::Partly(first, _) = self.s.flags
+            && p.kept & !first.kept != 0
+        {
             self.flags();
         }
         self.s.flags = match self.s.flags {
+            Flags::Partly(_, before) => Flags::Partly(p, before),
             Flags::Pending(d) => Flags::Partly(p, Before::Pending(d)),
             Flags::Env(k) => Flags::Partly(p, Before::Env(k)),
-            Flags::Partly(..) => return false,
         };
         true
     }

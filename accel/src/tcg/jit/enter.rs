@@ -17,7 +17,7 @@ use super::{
     },
     exit, stubs,
 };
-use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed};
+use std::{ptr::NonNull, sync::atomic::Ordering::Relaxed, time::Instant};
 
 /// Where a region's handler goes: a handler, and the op (or the address) it gets.
 #[repr(C)]
@@ -63,7 +63,7 @@ unsafe extern "C" fn enter<T: Target>(env: NonNull<Env<T>>, op: *const Op<T>) ->
             _ => {
                 n.side += 1;
                 let ip = (*h).ip;
-                let often = (*inner(env)).sides.note(ip);
+                let often = (*inner(env)).sides.note(ip, Instant::now);
                 if let Some(j) = jc_known(env, ip)
                     && !often
                 {

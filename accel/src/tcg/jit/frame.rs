@@ -18,7 +18,7 @@ use super::{
     xmm::Xv,
 };
 use cranelift_codegen::ir::{
-    self, AbiParam, Block, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value,
+    self, AbiParam, Block, BlockArg, InstBuilder, MemFlagsData, Opcode, SigRef, Signature, Type, Value, ValueDef,
     types::{I8, I8X16, I16, I32, I64},
 };
 use cranelift_codegen::{
@@ -98,7 +98,7 @@ pub(super) struct State {
     pub xchanged: u32,
     pub xreload: u32,
     pub flags: Flags,
-    /// Instruction budget, and instructions done since it had that value.
+    /// What the instruction budget has beyond a round of the region ([`Clif::round`]), and instructions done since it had that value.
     pub budget: Value,
     pub done: u32,
     /// The guest's floating-point control is loaded.
@@ -167,6 +167,8 @@ pub struct Clif<'a, 'b, T: Target> {
     vars: [Variable; SLOTS],
     pub(super) xvars: [Variable; 32],
     pub(super) budget: Variable,
+    /// What a round may take: the region's instructions.
+    pub(super) round: u64,
     /// By block, registers whose variable is read in it: general and vector ones.
     pub(super) read: Vec<[u32; 2]>,
     pub(super) s: State,
@@ -245,6 +247,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             vars,
             xvars,
             budget,
+            round: plan.insns.len() as u64,
             read: vec![[0; 2]; plan.blocks.len()],
             s: State::new(base),
             block: 0,
@@ -282,23 +285,30 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     /// The value of a term as an integer of width `w`.
     pub(super) fn val(&mut self, w: W, t: Term) -> Value {
         let Some(r) = t.root else { return self.k(ty(w), t.off) };
-        let v = if t.off == 0 {
-            r
-        } else if let Some(s) = self.s.sums.iter().rev().find(|s| (s.0, s.1) == (r, t.off)) {
-            s.2
-        } else {
-            let k = self.k(I64, t.off);
-            let v = self.b.ins().iadd(r, k);
-            self.s.sums.push((r, t.off, v));
-            v
-        };
+        if t.off == 0 {
+            return self.resize(w, r);
+        }
+        // (A sum of 32 bits is zero above them by itself, part of one of 64 bits is not.)
+        let of = if w == W::B4 { I32 } else { I64 };
+        let known = |s: &&(Value, u64, Value)| (s.0, s.1) == (r, t.off) && self.b.func.dfg.value_type(s.2) == of;
+        if let Some(s) = self.s.sums.iter().rev().find(known) {
+            return self.resize(w, s.2);
+        }
+        let part = if w == W::B4 { self.resize(w, r) } else { r };
+        let k = self.k(of, t.off);
+        let v = self.b.ins().iadd(part, k);
+        self.s.sums.push((r, t.off, v));
         self.resize(w, v)
     }
     /// `v` as an integer of width `w`, upper bits zero.
     pub(super) fn resize(&mut self, w: W, v: Value) -> Value {
         let (from, to) = (self.b.func.dfg.value_type(v).bits(), w.bits());
         match from.cmp(&to) {
-            std::cmp::Ordering::Equal => v,
+            std::cmp::Ordering::Equal => match self.s.narrow.iter().rev().find(|n| n.1 == v).map(|n| n.0) {
+                // (One of them is kept.)
+                Some(wide) if w == W::B4 && !self.shares_register(v) => self.resize(w, wide),
+                _ => v,
+            },
             std::cmp::Ordering::Less => {
                 let wide = match self.s.narrow.iter().rev().find(|n| n.1 == v) {
                     Some(n) => n.0,
@@ -316,17 +326,37 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
                 r
             }
             std::cmp::Ordering::Greater => {
-                if let Some(n) = self.s.narrow.iter().rev().find(|n| n.0 == v).map(|n| n.1) {
-                    let have = self.b.func.dfg.value_type(n).bits();
-                    if have == to {
-                        return n;
+                let bits = |n: &(Value, Value)| self.b.func.dfg.value_type(n.1).bits();
+                let known = self.s.narrow.iter().rev().filter(|n| n.0 == v && bits(n) <= to);
+                let mut extended = false;
+                for n in known {
+                    if bits(n) == to && self.shares_register(n.1) {
+                        return n.1;
                     }
-                    if have > to {
-                        return self.resize(w, n);
-                    }
+                    extended = true
                 }
-                self.b.ins().ireduce(ty(w), v)
+                let r = self.b.ins().ireduce(ty(w), v);
+                if extended {
+                    self.s.narrow.push((v, r))
+                }
+                r
             }
+        }
+    }
+
+    /// A value that is extended to 64 bits where somebody wants those: that takes an instruction.
+    pub(super) fn extends_late(&self, v: Value) -> bool {
+        self.b.func.dfg.value_type(v) == I32 && !self.shares_register(v)
+    }
+    /// A value is in the register that has its zero extension to 64 bits: else both would be kept.
+    fn shares_register(&self, v: Value) -> bool {
+        use Opcode::*;
+        let ValueDef::Result(i, _) = self.b.func.dfg.value_def(v) else { return false };
+        match self.b.func.dfg.insts[i].opcode() {
+            Ireduce => true,
+            // (Of 32 bits, which x86 hosts extend as they make them.)
+            Iadd | Isub | Imul | Band | Bor | Bxor | Ishl | Ushr => self.b.func.dfg.value_type(v) == I32,
+            _ => false,
         }
     }
 
@@ -405,8 +435,9 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             self.load_fp()
         }
         self.store_note();
-        let left = self.budget_left(self.s.done);
-        self.b.def_var(self.budget, left);
+        self.s.budget = self.plus(self.s.budget, (self.s.done as u64).wrapping_neg());
+        self.s.done = 0;
+        self.b.def_var(self.budget, self.s.budget);
         changed
     }
     /// At one of the region's entries: registers that are read from there on, from the env.
@@ -453,13 +484,17 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
             cursor.ins().store(ENV, v, self.env, Self::reg_at(i));
         }
     }
-    /// The budget when `done` instructions have been run.
+    /// The instruction budget when `done` instructions have been run.
     pub(super) fn budget_left(&mut self, done: u32) -> Value {
-        if done == 0 {
-            return self.s.budget;
+        self.plus(self.s.budget, self.round.wrapping_sub(done.into()))
+    }
+    /// `v + k`.
+    pub(super) fn plus(&mut self, v: Value, k: u64) -> Value {
+        if k == 0 {
+            return v;
         }
-        let k = self.k(I64, (done as u64).wrapping_neg());
-        self.b.ins().iadd(self.s.budget, k)
+        let k = self.k(I64, k);
+        self.b.ins().iadd(v, k)
     }
 
     // ---- flags ----

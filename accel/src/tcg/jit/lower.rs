@@ -63,8 +63,6 @@ struct Lower<'a, 'b, T: Target> {
     rare_out: Option<Block>,
     /// Leaves because the jump cache knows no region: address and budget are the parameters.
     unknown: Option<Block>,
-    /// Instructions of the region: what a round may take.
-    longest: u64,
 }
 
 /// The instructions of a region as thunks see them.
@@ -135,7 +133,6 @@ pub(super) fn lower<T: Target>(
         flow: Vec::new(),
         rare_out: None,
         unknown: None,
-        longest: plan.insns.len() as u64,
     };
     for n in plan.order() {
         l.block(n)
@@ -280,7 +277,8 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.seal_block(stay);
         let (slots, x) = T::changes(self.plan.insns[k].d.form);
         c.forget(slots & !(1 << ZERO.index() | 1 << PAGE.index()), x);
-        c.s.budget = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, budget)));
+        let left = c.b.ins().load(I64, ENV, c.env, hot_at(offset_of!(Hot, budget)));
+        c.s.budget = c.plus(left, c.round.wrapping_neg());
         c.s.done = 0;
         true
     }
@@ -417,21 +415,19 @@ impl<T: Target> Lower<'_, '_, T> {
         let c = &mut self.c;
         let kick = c.b.create_block();
         c.b.set_cold_block(kick);
-        let stop = Self::kicked(c, self.longest);
+        let stop = Self::kicked(c);
         c.b.ins().brif(stop, kick, &[], self.blocks[n], &[]);
         c.b.switch_to_block(kick);
         c.b.seal_block(kick);
         c.leave_at(head.into(), Exit::Kick, flags);
     }
-    /// Whether the vCPU is kicked or the budget does not cover `n` instructions.
-    fn kicked(c: &mut Clif<'_, '_, T>, n: u64) -> Value {
-        let k = c.k(I64, (c.s.done as u64 + n).wrapping_neg());
-        let left = c.b.ins().iadd(c.s.budget, k);
+    /// Whether the vCPU is kicked or the budget does not cover another round.
+    fn kicked(c: &mut Clif<'_, '_, T>) -> Value {
         // (Atomic: the load may not be moved out of a loop.)
         let at = c.k(I64, offset_of!(Env<T>, shared.exit_request) as u64);
         let p = c.b.ins().iadd(c.env, at);
         let limit = c.b.ins().atomic_load(I64, MemFlagsData::trusted(), p);
-        c.b.ins().icmp(IntCC::SignedLessThan, left, limit)
+        c.b.ins().icmp(IntCC::SignedLessThan, c.s.budget, limit)
     }
     /// Leaves for a linear address.
     fn go(&mut self, ip: Value) {
@@ -459,7 +455,8 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.switch_to_block(block);
             let [budget, k] = [0, 1].map(|i| c.b.block_params(block)[i]);
             let code = c.k(I64, stub[wide] as u64);
-            go_on(c.b, code, [c.env, k, c.base, budget])
+            let left = c.plus(budget, c.round);
+            go_on(c.b, code, [c.env, k, c.base, left])
         }
         if let Some(block) = self.rare_out {
             let c = &mut self.c;
@@ -493,9 +490,9 @@ impl<T: Target> Lower<'_, '_, T> {
         let live = self.live();
         let c = &mut self.c;
         c.b.switch_to_block(prologue);
-        c.b.def_var(c.budget, left);
-        (c.s.budget, c.s.done) = (left, 0);
-        let stop = Self::kicked(c, self.longest);
+        c.s.budget = c.plus(left, c.round.wrapping_neg());
+        c.b.def_var(c.budget, c.s.budget);
+        let stop = Self::kicked(c);
         let (kick, go) = (c.b.create_block(), c.b.create_block());
         c.b.set_cold_block(kick);
         c.b.ins().brif(stop, kick, &[], go, &[]);

@@ -118,6 +118,7 @@ unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64, limit: 
     unsafe {
         aside(env, || look_up(env, la, Kind::Read));
         let e = entry(env, la);
+        (*inner(env)).sides.looked(la, limit);
         place(env, e, (*e).read.load(Relaxed) ^ la <= limit)
     }
 }
@@ -128,6 +129,7 @@ unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64, limit:
         let beside = |s: Option<tlb::Spot>| s.is_some_and(|s| tlb::once(env, &s, la, len));
         let beside = aside(env, || beside(tlb::writable(env, la)) || beside(look_up(env, la, Kind::Write)));
         let e = if beside { &raw const (*env.as_ptr()).once } else { entry(env, la) };
+        (*inner(env)).sides.looked(la, limit);
         place(env, e, (*e).write.load(Relaxed) ^ la <= limit)
     }
 }
