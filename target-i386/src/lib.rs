@@ -12,6 +12,7 @@ pub mod sem;
 pub mod state;
 pub mod sys;
 mod table;
+mod touches;
 pub mod vcpu;
 
 pub mod testing;
@@ -76,6 +77,9 @@ impl Target for X86 {
     }
     fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> {
         decode::decode(code, off, mode)
+    }
+    fn touches(code: &[u8], mode: u32) -> (u32, u32) {
+        touches::touches(code, mode)
     }
     fn address_mask(mode: u32) -> u64 {
         if mode & state::mode::SIZE == 2 { u64::MAX } else { 0xffff_ffff }

@@ -50,6 +50,9 @@ pub trait Target: Sized + Send + 'static {
     /// the page or (for an instruction that crosses it) later. An instruction that is invalid decodes to a form that
     /// faults when run.
     fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Self::Form>, Short>;
+    /// General registers that the instruction at the start of `code` reads and writes, a bit for each slot. Decides what is stored where, not
+    /// whether code is right.
+    fn touches(code: &[u8], mode: u32) -> (u32, u32);
     /// Everything that selects code: equal bytes under equal modes decode to equal forms. Bits 24.. are free for the engine.
     fn mode(hot: &Hot, state: &Self::State) -> u32;
     /// Mask of linear addresses in a mode: all of 32 or of 64 bits.

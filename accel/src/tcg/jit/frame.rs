@@ -1,7 +1,7 @@
 //! The state of the lowering inside a block: registers as values, flags not yet stored, memory ranges checked.
 //!
 //! Guest registers are SSA values. What an instruction that may leave finds changed and not in the env is stored by its way out,
-//! as are flags and the address: general registers stay values until a call, a way round a loop, or the region's end; where ways meet that
+//! as are flags and the address: general registers stay values until a call or the region's end, some of them round loops ([`carried`](super::carried)); where ways meet that
 //! all come from before, what none of them has stored need not be. Vector registers are stored before the instruction.
 
 use super::{
@@ -403,7 +403,13 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
     }
     /// Stores what changed: it is in the env for what follows.
     pub(super) fn flush(&mut self) {
-        for i in bits(std::mem::take(&mut self.s.dirty)) {
+        self.flush_but(0)
+    }
+    /// The same, but some general registers need not be.
+    pub(super) fn flush_but(&mut self, carried: u32) {
+        let go = self.s.dirty & !carried;
+        self.s.dirty &= carried;
+        for i in bits(go) {
             let t = self.s.cur[i].expect("a changed register has a value");
             let v = self.val(W::B8, t);
             self.b.ins().store(ENV, v, self.env, Self::reg_at(i));
@@ -457,6 +463,14 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         self.s = State::new(budget);
         self.s.flags = Flags::Env(kind);
         self.s.fp = self.fp_held
+    }
+    /// The same with registers that need not be in the env.
+    pub(super) fn start_with(&mut self, kind: Option<(u8, W)>, carried: u32) {
+        self.start(kind);
+        for i in bits(carried) {
+            self.term(Slot(i as u8));
+        }
+        self.s.dirty = carried
     }
     /// What is known on all ways to a block that was just started; says which registers none of them has stored.
     pub(super) fn join(&mut self, known: State) -> u32 {

@@ -63,6 +63,8 @@ struct Lower<'a, 'b, T: Target> {
     rare_out: Option<Block>,
     /// Leaves because the jump cache knows no region: address and budget are the parameters.
     unknown: Option<Block>,
+    /// By block, registers that need not be in the env at its start.
+    carried: &'a [u32],
 }
 
 /// The instructions of a region as thunks see them.
@@ -92,7 +94,7 @@ pub(super) fn items<T: Target>(plan: &Plan<T>, q: &Request) -> Box<[Item<T>]> {
 
 /// The region as a function.
 pub(super) fn lower<T: Target>(
-    plan: &Plan<T>,
+    (plan, place, carried): (&Plan<T>, Vec<usize>, &[u32]),
     items: &[Item<T>],
     stubs: &Stubs,
     ctx: &mut FunctionBuilderContext,
@@ -116,7 +118,6 @@ pub(super) fn lower<T: Target>(
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
         !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
     });
-    let place = plan.places();
     let joins = plan.joins(&place);
     let mut l = Lower {
         c,
@@ -133,6 +134,7 @@ pub(super) fn lower<T: Target>(
         flow: Vec::new(),
         rare_out: None,
         unknown: None,
+        carried,
     };
     for n in plan.order() {
         l.block(n)
@@ -161,7 +163,7 @@ impl<T: Target> Lower<'_, '_, T> {
                     _ => None,
                 };
                 match self.joined.remove(&n) {
-                    None => c.start(kind),
+                    None => c.start_with(kind, self.carried[n]),
                     Some(j) => {
                         c.b.seal_block(self.blocks[n]);
                         c.start(kind);
@@ -383,7 +385,7 @@ impl<T: Target> Lower<'_, '_, T> {
                     if joins {
                         c.flush_vectors()
                     } else {
-                        c.flush()
+                        c.flush_but(self.carried[n])
                     }
                     if shape.live_in != 0 {
                         c.settle_flags()
@@ -419,6 +421,7 @@ impl<T: Target> Lower<'_, '_, T> {
         c.b.ins().brif(stop, kick, &[], self.blocks[n], &[]);
         c.b.switch_to_block(kick);
         c.b.seal_block(kick);
+        c.flush();
         c.leave_at(head.into(), Exit::Kick, flags);
     }
     /// Whether the vCPU is kicked or the budget does not cover another round.

@@ -6,6 +6,7 @@
 //! | `lower` | a region as one function: blocks, edges, ways out |
 //! | `frame` | the state inside a block: registers, flags |
 //! | `check` | checks of memory accesses |
+//! | `carried` | registers that go round a loop without being stored |
 //! | `emit`, `vector` | the meaning of instructions as code |
 //! | `xmm` | vector registers: lanes, results that must not be dropped |
 //! | `go` | from one region to the next |
@@ -19,6 +20,7 @@
 //! has protected those bytes and found them unchanged, so it does not matter what was stored while the region was compiled,
 //! and a region whose page was overwritten elsewhere serves again.
 
+mod carried;
 mod check;
 pub(crate) mod code;
 mod double;
@@ -667,12 +669,14 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         plan = Plan::of(q, &entries(known.iter()))?;
     }
     let items = lower::items(&plan, q);
+    let place = plan.places();
+    let carried = carried::carried(&plan, q, &place);
     let mut compiler = jit.compiler.lock();
     let c = &mut *compiler;
     // (What a compilation that failed left behind goes as well.)
     c.context.clear();
     let mut builder = std::mem::take(&mut c.builder);
-    c.context.func = lower::lower(&plan, &items, &jit.stubs, &mut builder, c.isa.frontend_config());
+    c.context.func = lower::lower((&plan, place, &carried), &items, &jit.stubs, &mut builder, c.isa.frontend_config());
     c.builder = builder;
     let clif = c.context.func.dfg.num_insts() as u64;
     let pc = q.page.wrapping_add(q.off.into());
