@@ -288,15 +288,16 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         if t.off == 0 {
             return self.resize(w, r);
         }
-        // (A sum of 32 bits is zero above them by itself, part of one of 64 bits is not.)
-        let of = if w == W::B4 { I32 } else { I64 };
+        // (A sum of 32 bits is zero above them by itself, part of one of 64 bits is not. What adds two values adds a constant as well.)
+        let part = w == W::B4 && self.opcode(r) != Some(Opcode::Iadd);
+        let of = if part { I32 } else { I64 };
         let known = |s: &&(Value, u64, Value)| (s.0, s.1) == (r, t.off) && self.b.func.dfg.value_type(s.2) == of;
         if let Some(s) = self.s.sums.iter().rev().find(known) {
             return self.resize(w, s.2);
         }
-        let part = if w == W::B4 { self.resize(w, r) } else { r };
+        let to = if part { self.resize(w, r) } else { r };
         let k = self.k(of, t.off);
-        let v = self.b.ins().iadd(part, k);
+        let v = self.b.ins().iadd(to, k);
         self.s.sums.push((r, t.off, v));
         self.resize(w, v)
     }
@@ -306,7 +307,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
         match from.cmp(&to) {
             std::cmp::Ordering::Equal => match self.s.narrow.iter().rev().find(|n| n.1 == v).map(|n| n.0) {
                 // (One of them is kept.)
-                Some(wide) if w == W::B4 && !self.shares_register(v) => self.resize(w, wide),
+                Some(wide) if w == W::B4 && !self.shares_register(wide, v) => self.resize(w, wide),
                 _ => v,
             },
             std::cmp::Ordering::Less => {
@@ -330,7 +331,7 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
                 let known = self.s.narrow.iter().rev().filter(|n| n.0 == v && bits(n) <= to);
                 let mut extended = false;
                 for n in known {
-                    if bits(n) == to && self.shares_register(n.1) {
+                    if bits(n) == to && self.shares_register(v, n.1) {
                         return n.1;
                     }
                     extended = true
@@ -346,18 +347,24 @@ impl<'a, 'b, T: Target> Clif<'a, 'b, T> {
 
     /// A value that is extended to 64 bits where somebody wants those: that takes an instruction.
     pub(super) fn extends_late(&self, v: Value) -> bool {
-        self.b.func.dfg.value_type(v) == I32 && !self.shares_register(v)
+        let dfg = &self.b.func.dfg;
+        dfg.value_type(v) == I32 && !self.is_extended(v) && !self.s.narrow.iter().any(|n| n.1 == v)
     }
-    /// A value is in the register that has its zero extension to 64 bits: else both would be kept.
-    fn shares_register(&self, v: Value) -> bool {
-        use Opcode::*;
+    /// A value is in the register that has `wide`, its zero extension to 64 bits: else both would be kept.
+    fn shares_register(&self, wide: Value, v: Value) -> bool {
         let ValueDef::Result(i, _) = self.b.func.dfg.value_def(v) else { return false };
-        match self.b.func.dfg.insts[i].opcode() {
-            Ireduce => true,
-            // (Of 32 bits, which x86 hosts extend as they make them.)
-            Iadd | Isub | Imul | Band | Bor | Bxor | Ishl | Ushr => self.b.func.dfg.value_type(v) == I32,
-            _ => false,
-        }
+        self.is_extended(v) || self.opcode(v) == Some(Opcode::Ireduce) && self.b.func.dfg.inst_args(i)[0] == wide
+    }
+    /// A value of 32 bits that x86 hosts extend as they compute it.
+    fn is_extended(&self, v: Value) -> bool {
+        use Opcode::*;
+        let by = self.opcode(v);
+        matches!(by, Some(Iadd | Isub | Imul | Band | Bor | Bxor | Ishl | Ushr)) && self.b.func.dfg.value_type(v) == I32
+    }
+    /// What computes a value.
+    fn opcode(&self, v: Value) -> Option<Opcode> {
+        let dfg = &self.b.func.dfg;
+        dfg.value_def(v).inst().map(|i| dfg.insts[i].opcode())
     }
 
     // ---- registers ----
