@@ -5,6 +5,7 @@
 //! | `form` | which instructions make up a region |
 //! | `lower` | a region as one function: blocks, edges, ways out |
 //! | `frame` | the state inside a block: registers, flags |
+//! | `value` | values by width |
 //! | `check` | checks of memory accesses |
 //! | `carried` | registers that go round a loop without being stored |
 //! | `emit`, `vector` | the meaning of instructions as code |
@@ -33,6 +34,7 @@ mod lower;
 mod stubs;
 mod thunk;
 mod unit;
+mod value;
 mod vector;
 mod xmm;
 
