@@ -16,9 +16,8 @@ use iced_x86::{
 
 /// Decodes the instruction at the start of `code`, at offset `off` of its page.
 pub fn decode(code: &[u8], off: u32, mode: u32) -> Result<Decoded<Form>, Short> {
-    let bits = [16, 32, 64, 64][(mode & mode::SIZE) as usize];
     let cut = &code[..code.len().min(15)];
-    let mut d = Decoder::with_ip(bits, cut, off as u64, DecoderOptions::NONE);
+    let mut d = Decoder::with_ip(mode::bits(mode), cut, off as u64, DecoderOptions::NONE);
     let i = d.decode();
     if i.is_invalid() {
         if d.last_error() == DecoderError::NoMoreBytes && cut.len() < 15 {

@@ -150,13 +150,8 @@ impl Target for X86 {
     }
     fn disassemble(code: &[u8], pc: u64, mode: u32) -> String {
         use iced_x86::{Decoder, DecoderOptions, Formatter};
-        let bits = match mode & state::mode::SIZE {
-            0 => 16,
-            1 => 32,
-            _ => 64,
-        };
         let (mut out, mut format) = (String::new(), insight::formatter());
-        let mut decoder = Decoder::with_ip(bits, code, pc, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(state::mode::bits(mode), code, pc, DecoderOptions::NONE);
         while decoder.can_decode() {
             let at = decoder.position();
             let i = decoder.decode();

@@ -162,6 +162,15 @@ pub mod mode {
     pub const SIMD_UNMASKED: u32 = 1 << 11;
     /// x87 and MMX instructions run, and the host's unit can hold the guest's: all its exceptions are masked.
     pub const X87_MASKED: u32 = 1 << 12;
+
+    /// Bits of the code size: 16, 32 or 64.
+    pub const fn bits(mode: u32) -> u32 {
+        match mode & SIZE {
+            0 => 16,
+            1 => 32,
+            _ => 64,
+        }
+    }
 }
 
 /// Events that other threads announce; set a bit, then kick. A machine's CPU keeps most of them itself ([`Wires`]).

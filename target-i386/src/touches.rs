@@ -5,8 +5,7 @@ use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess};
 
 /// General registers that the instruction at the start of `code` reads and writes, a bit each. What is written in part is read as well.
 pub fn touches(code: &[u8], mode: u32) -> (u32, u32) {
-    let bits = [16, 32, 64, 64][(mode & mode::SIZE) as usize];
-    let i = Decoder::new(bits, &code[..code.len().min(15)], DecoderOptions::NONE).decode();
+    let i = Decoder::new(mode::bits(mode), &code[..code.len().min(15)], DecoderOptions::NONE).decode();
     let (mut read, mut written) = (0, 0);
     for r in InstructionInfoFactory::new().info(&i).used_registers().iter().filter(|r| r.register().is_gpr()) {
         let bit = 1 << r.register().full_register().number();

@@ -27,7 +27,7 @@ pub(crate) struct Sides {
     /// By hash of the address.
     met: Box<[Site; SITES]>,
     /// The page whose end a check that failed reaches over, until the region is left for it.
-    pub crossed: Option<u64>,
+    crossed: Option<u64>,
     /// The address that was noted last has been met often.
     pub often: bool,
 }

@@ -1,8 +1,9 @@
 //! The state of the lowering inside a block: registers as values, flags not yet stored, memory ranges checked.
 //!
 //! Guest registers are SSA values. What an instruction that may leave finds changed and not in the env is stored by its way out,
-//! as are flags and the address: general registers stay values until a call or the region's end, some of them round loops ([`carried`](super::carried)); where ways meet that
-//! all come from before, what none of them has stored need not be. Vector registers are stored before the instruction.
+//! as are flags and the address: general registers stay values until a call or the region's end, some of them round loops
+//! ([`carried`](super::carried)); where ways meet that all come from before, what none of them has stored need not be. Vector
+//! registers are stored before the instruction.
 
 use super::{
     super::{

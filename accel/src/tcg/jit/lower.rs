@@ -7,6 +7,7 @@ use super::{
         target::{End, Target},
         tier0::exec_dyn,
     },
+    carried::carried,
     form::{Edge, Plan, Request},
     frame::*,
     go::{go_on, look_up, region_signature},
@@ -64,7 +65,7 @@ struct Lower<'a, 'b, T: Target> {
     /// Leaves because the jump cache knows no region: address and budget are the parameters.
     unknown: Option<Block>,
     /// By block, registers that need not be in the env at its start.
-    carried: &'a [u32],
+    carried: Vec<u32>,
 }
 
 /// The instructions of a region as thunks see them.
@@ -94,7 +95,8 @@ pub(super) fn items<T: Target>(plan: &Plan<T>, q: &Request) -> Box<[Item<T>]> {
 
 /// The region as a function.
 pub(super) fn lower<T: Target>(
-    (plan, place, carried): (&Plan<T>, Vec<usize>, &[u32]),
+    plan: &Plan<T>,
+    q: &Request,
     items: &[Item<T>],
     stubs: &Stubs,
     ctx: &mut FunctionBuilderContext,
@@ -118,7 +120,9 @@ pub(super) fn lower<T: Target>(
         let inside = [s.taken, s.next].iter().any(|e| matches!(e, Some(Edge::In(_))));
         !inside || !plan.insns[s.insns.clone()].iter().any(|i| T::is_rare(i.d.form))
     });
+    let place = plan.places();
     let joins = plan.joins(&place);
+    let carried = carried(plan, q, &place);
     let mut l = Lower {
         c,
         plan,

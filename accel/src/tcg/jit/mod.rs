@@ -671,14 +671,12 @@ fn compile<T: Target>(jit: &Jit, q: &Request, known: &[Arc<Region>]) -> Option<A
         plan = Plan::of(q, &entries(known.iter()))?;
     }
     let items = lower::items(&plan, q);
-    let place = plan.places();
-    let carried = carried::carried(&plan, q, &place);
     let mut compiler = jit.compiler.lock();
     let c = &mut *compiler;
     // (What a compilation that failed left behind goes as well.)
     c.context.clear();
     let mut builder = std::mem::take(&mut c.builder);
-    c.context.func = lower::lower((&plan, place, &carried), &items, &jit.stubs, &mut builder, c.isa.frontend_config());
+    c.context.func = lower::lower(&plan, q, &items, &jit.stubs, &mut builder, c.isa.frontend_config());
     c.builder = builder;
     let clif = c.context.func.dfg.num_insts() as u64;
     let pc = q.page.wrapping_add(q.off.into());
