@@ -53,6 +53,13 @@ pub(crate) struct Request {
     pub narrow: Vec<u16>,
 }
 
+impl Request {
+    /// Whether a block at a linear offset from the page was entered.
+    pub fn was_run(&self, off: i64) -> bool {
+        inside(self.bytes.len(), off).is_some_and(|o| self.executed.has(o))
+    }
+}
+
 /// An instruction of a region.
 pub(super) struct Insn<T: Target> {
     pub d: Decoded<T::Form>,

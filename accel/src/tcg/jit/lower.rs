@@ -45,6 +45,7 @@ struct Join {
 struct Lower<'a, 'b, T: Target> {
     c: Clif<'a, 'b, T>,
     plan: &'a Plan<T>,
+    q: &'a Request,
     items: &'a [Item<T>],
     stubs: &'a Stubs,
     blocks: Vec<Block>,
@@ -126,6 +127,7 @@ pub(super) fn lower<T: Target>(
     let mut l = Lower {
         c,
         plan,
+        q,
         items,
         stubs,
         blocks,
@@ -349,7 +351,8 @@ impl<T: Target> Lower<'_, '_, T> {
             c.b.seal_block(w.block);
             c.s = w.from;
             match w.to {
-                Edge::Out(off) if w.always => {
+                // (A jump that all share is foretold badly; one for each way out is too much code for what was never run.)
+                Edge::Out(off) if w.always || self.q.was_run(off) => {
                     let ip = c.val(W::B8, Term { root: Some(c.base), off: off as u64 });
                     let ip = c.masked(ip);
                     self.go(ip)
