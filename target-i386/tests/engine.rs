@@ -47,6 +47,23 @@ fn loop_counts_and_stops() {
     assert!(m.counters().dispatches < 20, "{:?}", m.counters());
 }
 
+/// Three addresses that meet in the jump cache: one is run once, two in turn.
+#[test]
+fn what_is_run_no_more_leaves_its_place_in_the_jump_cache() {
+    const ONCE: u64 = 0x9008;
+    const ONE: u64 = 0x1000;
+    const OTHER: u64 = 0x1_1011;
+    let mut m = machine(&code! { a: a.jmp(rsi); });
+    m.poke(ONCE, &code! { a: a.jmp(rax); });
+    m.poke(ONE, &code! { a: a.jmp(rbx); });
+    m.poke(OTHER, &[0x48, 0xff, 0xc9, 0x74, 2, 0xff, 0xe0, 0x0f, 0x0b]); // dec rcx; jz end; jmp rax; end: ud2
+    for (r, v) in [(6, ONCE), (0, ONE), (3, OTHER), (1, 1000)] {
+        m.set_gpr(r, v)
+    }
+    assert_eq!(m.run(u64::MAX), END);
+    assert!(m.counters().dispatches < 50, "{:?}", m.counters());
+}
+
 #[test]
 fn budget_is_exact() {
     let mut m = machine(&assemble(|a| {

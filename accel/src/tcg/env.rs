@@ -349,13 +349,15 @@ pub(crate) fn jc_known<T: Target>(env: NonNull<Env<T>>, ip: u64) -> Option<*mut 
     let i = jc_index(ip);
     [i, i ^ 1].map(|i| jc_entry(env, i)).into_iter().find(is)
 }
-/// Makes an entry for an address; what was in its place goes to the one beside.
+/// Makes an entry for an address; what was in its place goes to the one beside, if that was its own: else it has been there for longer than
+/// what is beside, which would have to go.
 pub(crate) fn jc_put<T: Target>(env: NonNull<Env<T>>, ip: u64, e: JcEntry<T>) {
     let i = jc_index(ip);
     // SAFETY: as above; plain words.
     unsafe {
         let old = jc_entry(env, i).replace(e);
-        if old.key != JcEntry::<T>::NONE {
+        // (The upper bits of a key are not part of the index.)
+        if old.key != JcEntry::<T>::NONE && jc_index(old.key) == i {
             jc_entry(env, i ^ 1).write(old)
         }
     }
