@@ -158,3 +158,37 @@ fn stores_beside_code_mark_their_page_once_until_it_is_made_clean() {
     group.made_clean(bus.ram(0, FIRST).expect("RAM").host as usize, 4096);
     assert_eq!([marked(&mut v), marked(&mut v)], [1, 0]);
 }
+
+/// An object that lies in two pages, so that a check of both its fields always fails.
+#[test]
+fn what_is_to_be_made_differently_is_made_soon() {
+    const THRESHOLD: u16 = 8192;
+    let bus = Arc::new(FlatBus::new(1 << 20));
+    put(&bus, FIRST, |a| {
+        let mut top = a.create_label();
+        a.set_label(&mut top).unwrap();
+        a.mov(rax, qword_ptr(rbx)).unwrap();
+        a.mov(rdx, qword_ptr(rbx + 16)).unwrap();
+        a.dec(rcx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+    let group = Group::new();
+    group.set_jit(JitConfig {
+        quick: 0,
+        threshold: THRESHOLD,
+        cache: 1 << 20,
+        synchronous: true,
+        ..JitConfig::default()
+    });
+    let mut v = bare_vcpu(&group, bus);
+    v.hot().regs[3] = STACK - 8;
+    // Until it is hot, until it has been left often, and not so many again.
+    run(&mut v, FIRST, THRESHOLD.into());
+    run(&mut v, FIRST, u64::from(THRESHOLD / 2));
+    let regions = group.jit_counters().expect("a compiler").regions;
+    let side = v.counters().side;
+    run(&mut v, FIRST, 1000);
+    assert!(regions == 2 && v.counters().side == side, "{regions} regions, {:?}", v.counters());
+}

@@ -424,7 +424,9 @@ impl<T: Target> Vcpu<T> {
         // SAFETY: as above; the jump cache is another cell.
         let forget = |i| jc_forget(env, i);
         if asked & (request::EVICT | request::RETIRE) != 0 {
-            p.detach_evicted()
+            let gone = p.detach_evicted(asked & request::EVICT == 0);
+            // SAFETY: as above.
+            unsafe { jc_without(env, &gone, p.no_region()) }
         }
         if asked & request::EVICT != 0 {
             n.counters.evicted += p.shed(Room::Code, forget)
@@ -443,8 +445,8 @@ impl<T: Target> Vcpu<T> {
             // SAFETY: as above.
             unsafe { tlb::rest(env) }
         }
-        if asked & (request::EVICT | request::AGE | request::RETIRE) != 0 {
-            // Regions are entered through their ops again, which tells which of them are used; and nobody knows those that went.
+        if asked & (request::EVICT | request::AGE) != 0 {
+            // Regions are entered through their ops again, which tells which of them are used.
             n.forget_jumps()
         }
     }

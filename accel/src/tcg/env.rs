@@ -367,6 +367,23 @@ pub(crate) fn jc_forget<T: Target>(env: NonNull<Env<T>>, i: usize) {
     // SAFETY: as above.
     [i, i ^ 1].into_iter().for_each(|i| unsafe { (*jc_entry(env, i)).key = JcEntry::<T>::NONE })
 }
+/// Makes entries forget regions whose code is `gone`.
+/// # Safety
+/// The calling thread owns the vCPU, and no handler runs.
+pub(crate) unsafe fn jc_without<T: Target>(env: NonNull<Env<T>>, gone: &[*const u8], no_region: *const u8) {
+    if gone.is_empty() {
+        return;
+    }
+    for i in 0..JC {
+        // SAFETY: as demanded of the caller; plain words.
+        unsafe {
+            let j = jc_entry(env, i);
+            if gone.contains(&(*j).code) {
+                ((*j).code, (*j).entry) = (no_region, 0)
+            }
+        }
+    }
+}
 #[inline(always)]
 pub(crate) fn jc_entry<T: Target>(env: NonNull<Env<T>>, i: usize) -> *mut JcEntry<T> {
     // SAFETY: as above; the index is below JC.

@@ -21,6 +21,8 @@ pub(crate) enum Room {
 
 /// The part of the limit by which decoded pages grow until it is looked again which are used.
 const LOOKS: usize = 8;
+/// What was compiled to be made differently need not be entered so often once more: one time in so many.
+const SOONER: u16 = 64;
 /// Bytes kept beside an op.
 const OP_KEPT: usize = 6;
 
@@ -102,9 +104,12 @@ impl<T: Target> Pages<T> {
         self.next_look = 0;
         gone
     }
-    /// Detaches regions that were evicted. The caller invalidates the jump cache.
-    pub fn detach_evicted(&mut self) {
+    /// Detaches regions that were evicted; those that are to be made differently are soon asked for again. Says where their code was, of
+    /// which the caller rids the jump cache.
+    pub fn detach_evicted(&mut self, retired: bool) -> Vec<*const u8> {
         let heat = self.jit.as_ref().map_or(0, |j| j.0.config.threshold);
+        let heat = if retired { heat.div_ceil(SOONER) } else { heat };
+        let mut code = Vec::new();
         for page in self.map.values_mut().filter(|p| p.attached.iter().any(|r| r.is_evicted())) {
             page.heads.retain(|_, (r, _)| !r.is_evicted());
             page.patched.retain(|&op| {
@@ -125,7 +130,9 @@ impl<T: Target> Pages<T> {
                 }
                 !gone
             });
+            code.extend(page.attached.iter().filter(|r| r.is_evicted()).map(|r| r.code()));
             page.attached.retain(|r| !r.is_evicted())
         }
+        code
     }
 }
