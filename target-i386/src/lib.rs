@@ -105,6 +105,9 @@ impl Target for X86 {
             _ => 0,
         }
     }
+    fn check_address(state: &State, la: u64, access: Access) -> Result<(), Exception> {
+        sys::check_address(state, la, access)
+    }
     fn walk(state: &mut State, phys: &mut Phys<'_>, la: u64, access: Access) -> Result<Leaf, Exception> {
         sys::walk(state, phys, la, access)
     }

@@ -69,7 +69,9 @@ pub trait Target: Sized + Send + 'static {
     /// Which of the [`REGIMES`](super::tlb::REGIMES) TLBs an access of `who` uses: two accesses that the page tables may
     /// judge differently must not share one.
     fn regime(state: &Self::State, who: Who) -> usize;
-    /// Walks the page tables. Sets accessed and dirty bits as the access demands.
+    /// The fault of what is no address at all (of too many bits, say), which comes before any fault of a page.
+    fn check_address(state: &Self::State, la: u64, access: Access) -> Result<(), Self::Fault>;
+    /// Makes that check and walks the page tables. Sets accessed and dirty bits as the access demands.
     fn walk(state: &mut Self::State, phys: &mut Phys<'_>, la: u64, access: Access) -> Result<Leaf, Self::Fault>;
     /// Full check of an access to a segment; the linear address if it is allowed.
     fn segment(

@@ -249,8 +249,13 @@ fn times(fcw: u16, y: Val, log: Option<Num>, pre: u32) -> Out {
         (Val::Inf(s), Some(l)) => infinity(s ^ l.neg, pre),
         (Val::Num(y), Some(l)) => {
             let p = mul(l, y);
-            // The integer of a power of two times y may be exact (real units report it as rounded); all else has lost bits.
-            num(fcw, if l.sig & 1 != 0 { inexact(p) } else { p }, pre | PE)
+            // The integer of a power of two times y may be exact (real units report it as rounded, so that a denormal one has
+            // underflowed); all else has lost bits.
+            let mut out = num(fcw, if l.sig & 1 != 0 { inexact(p) } else { p }, pre | PE);
+            if denormal(&out.val) != 0 {
+                out.flags |= UE;
+            }
+            out
         }
     }
 }

@@ -54,16 +54,20 @@ fn paging(s: &State) -> Paging {
     }
 }
 
+/// Is `la` an address that this access can have? Comes before all that tables say, also of an operand's first page.
+pub fn check_address(s: &State, la: u64, access: Access) -> Result<(), Exception> {
+    // An access that goes on beyond 4 GiB is one beyond the segment's limit, whatever the limit is.
+    let beyond = la >> 32 != 0 && access.who == Who::Current && !s.code64();
+    if beyond || s.long() && !canonical(la) {
+        return Err(if access.stack { Exception::ss(0) } else { Exception::gp(0) });
+    }
+    Ok(())
+}
+
 /// Translates the page of `la` for an access, setting accessed and dirty bits.
 pub fn walk(s: &mut State, phys: &mut Phys<'_>, la: u64, access: Access) -> Result<Leaf, Exception> {
+    check_address(s, la, access)?;
     let long = s.long();
-    if long && !canonical(la) {
-        return Err(if access.stack { Exception::ss(0) } else { Exception::gp(0) });
-    }
-    // An access that goes on beyond 4 GiB is one beyond the segment's limit, whatever the limit is.
-    if la >> 32 != 0 && access.who == Who::Current && !s.code64() {
-        return Err(if access.stack { Exception::ss(0) } else { Exception::gp(0) });
-    }
     let la = if long { la } else { la & 0xffff_ffff };
     let user = match access.who {
         Who::Current => s.cpl == 3,

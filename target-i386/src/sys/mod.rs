@@ -525,6 +525,10 @@ pub fn run(cpu: &mut X86Cpu<'_>, f: Form, op: Sys) -> Outcome {
         Sys::Outs(aw, rep, seg) => io::string(cpu, w, aw, rep, Some(seg)),
     }
 }
+/// Is it an address at all?
+pub fn check_address(state: &State, la: u64, access: Access) -> Result<(), Exception> {
+    mmu::check_address(state, la, access)
+}
 /// Walks the page tables.
 pub fn walk(state: &mut State, phys: &mut Phys<'_>, la: u64, access: Access) -> Result<Leaf, Exception> {
     mmu::walk(state, phys, la, access)

@@ -115,13 +115,13 @@ fn transcendental(i: &Instruction, case: &Case, judge: &mut Outcome, other: &Out
     match truth(m, before.st(0), before.st(1)) {
         Some(Truth::Undefined) => return false,
         Some(Truth::Values(values)) => {
-            let masked = !before.fcw() & 0x3f;
+            let unmasked = !before.fcw() & 0x3f;
             let range = matches!(m, M::Fsin | M::Fcos | M::Fsincos | M::Fptan) && a.fsw() & C2 != 0;
-            if range || masked & a.fsw() & 7 != 0 || masked & b.fsw() & 7 != 0 {
+            if range || unmasked & a.fsw() & 7 != 0 || unmasked & b.fsw() & 7 != 0 {
                 return true;
             }
             for (n, value) in values {
-                if within_ulp(b.st(n), value) {
+                if within_ulp(b.st(n), delivered(value, unmasked & a.fsw() & b.fsw())) {
                     judge.state.fx.set_st(n, b.st(n));
                 }
             }
@@ -132,6 +132,18 @@ fn transcendental(i: &Instruction, case: &Case, judge: &mut Outcome, other: &Out
         None => {}
     }
     true
+}
+
+/// What a register gets of `value` while the exceptions `raised` are unmasked: after an overflow or underflow its exponent is moved into the
+/// range (SDM vol. 1 §8.5.4, §8.5.5).
+fn delivered(value: Big, raised: u16) -> Big {
+    const OE: u16 = 8;
+    const UE: u16 = 0x10;
+    match value.exponent() {
+        16385.. if raised & OE != 0 => value.shift(-24576),
+        ..=-16382 if raised & UE != 0 => value.shift(24576),
+        _ => value,
+    }
 }
 
 /// Is `got` within one unit in the last place of `value`?
@@ -189,6 +201,37 @@ fn estimate(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// FYL2XP1 of −1.5 · 2⁻¹⁶³⁸² and 1.68 · 2⁻¹⁶³⁸² with underflow unmasked: ends in a.49 and is delivered with an exponent 24576 higher.
+    #[test]
+    fn one_ulp_where_the_exponent_is_adjusted() {
+        let code = vec![0xd9, 0xf9];
+        let i = iced_x86::Decoder::new(64, &code, 0).decode();
+        let mut state = crate::state::State::default();
+        state.fx.set_fcw(0x36f);
+        state.fx.set_ftw(0xff);
+        state.fx.set_st(0, 0x8001_c000_0000_0000_0000);
+        state.fx.set_st(1, 0x0001_d770_0000_0000_0000);
+        let case = Case { mode: crate::state::Mode::Bits64, code, count: 1, state, memory: vec![] };
+        let outcome = |st0: u128, fsw: u16| {
+            let mut o = Outcome { state: case.state, fault: None };
+            o.state.fx.set_fsw(fsw);
+            o.state.fx.set_st(0, st0);
+            o
+        };
+        let judged = |judge: u128, other: u128| {
+            let mut judge = outcome(judge, 0x8ab0);
+            let layout = Layout::new(0);
+            assert!(accept(&i, &layout, &case, &mut judge, &[0; DATA_LEN], &outcome(other, 0x88b0)));
+            judge.state.fx.st(0)
+        };
+        let right = 0xa004_e91b_a33e_6da8_987a;
+        assert_eq!(judged(right + 1, right), right);
+        assert_eq!(judged(right, right + 1), right + 1);
+        assert_eq!(judged(right, right + 2), right);
+        assert_eq!(judged(right, right - 1), right);
+        assert_eq!(judged(right, 0x8000 << 64), right);
+    }
 
     #[test]
     fn one_ulp_and_no_more() {

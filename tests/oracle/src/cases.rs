@@ -226,11 +226,16 @@ fn by_size<T>(size: u32, b16: T, b32: T, b64: T) -> T {
     }
 }
 
+/// Is `target` so near `ip` that what an executor put behind the code may lie there, or the code itself?
+fn is_near(target: u64, ip: u64) -> bool {
+    target.abs_diff(ip) <= 160
+}
+
 /// A target for a branch: in the code pages, not near `ip`, where only INT3 lies.
 fn away(layout: &Layout, ip: u64, v: &mut Values) -> u64 {
     loop {
         let t = layout.code + v.below(CODE_LEN as u64);
-        if t.abs_diff(ip) > 160 {
+        if !is_near(t, ip) {
             return t;
         }
     }
@@ -422,6 +427,13 @@ pub fn state(e: &Encoded, mode: Mode, layout: &Layout, v: &mut Values) -> Case {
         s.gpr[5] = layout.data.wrapping_add(place(v, 16)).wrapping_add(high(v, mode.bits()));
     }
     operands(i, &mut s, v);
+    if matches!(m, Mnemonic::Jmp | Mnemonic::Call) && i.op0_kind() == OpKind::Register {
+        let r = i.op0_register();
+        let target = s.gpr[r.full_register().number()] & (u64::MAX >> (64 - 8 * r.size()));
+        if is_near(target, i.ip()) {
+            s.gpr[r.full_register().number()] = away(layout, i.ip(), v);
+        }
+    }
     if let Some(n) = i.op_kinds().position(|k| k == OpKind::Memory) {
         let size = i.memory_size().size().max(1) as u64;
         let mut ea = layout.data.wrapping_add(place(v, size));
@@ -675,4 +687,25 @@ pub fn fx(mode: Mode, v: &mut Values) -> Fx {
     };
     fx.set_mxcsr(masks | flags | rounding | zeroes);
     fx
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The host's way back lies behind the code: a jump into its middle would be a run of something else.
+    #[test]
+    fn no_register_leads_a_branch_to_itself() {
+        let layout = Layout::new(0).view(Mode::Bits16);
+        let mut v = Values::new(1);
+        for code in [Code::Jmp_rm16, Code::Call_rm16] {
+            let form = Form { code, memory: false, prefix: Prefix::None };
+            for _ in 0..20_000 {
+                let Some(e) = encode(form, Mode::Bits16, &layout, &mut v) else { continue };
+                let case = state(&e, Mode::Bits16, &layout, &mut v);
+                let target = case.state.gpr[e.instruction.op0_register().full_register().number()] & 0xffff;
+                assert!(target.abs_diff(case.state.rip) > 160, "{target:#x} at {:#x}", case.state.rip);
+            }
+        }
+    }
 }

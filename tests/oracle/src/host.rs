@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::{
-    layout::{CODE_LEN, CODE_LIMIT_16, DATA_LEN, DATA_LIMIT_16, HIGH, Layout, PAGE, SLOTS, pattern},
+    layout::{CODE_LEN, CODE_LIMIT_16, DATA_LEN, DATA_LIMIT_16, HIGH, Layout, PAGE, PLAIN, SLOTS, pattern},
     state::{Case, Executor, Fault, Fx, Mode, Outcome, State},
 };
 use std::{
@@ -152,7 +152,7 @@ impl Host {
         let data = Map::new(layout.data, DATA_LEN, Some(file.0), rw)?;
         let high = Map::new(layout.data + HIGH, DATA_LEN, Some(file.0), rw)?;
         // A third mapping, always writable, is how the executor itself fills and reads the data pages.
-        let plain = Map::new(layout.data + 2 * HIGH / 3, DATA_LEN, Some(file.0), rw)?;
+        let plain = Map::new(layout.data + PLAIN, DATA_LEN, Some(file.0), rw)?;
         for n in (0..4).filter(|&n| Layout::read_only(n)) {
             for map in [&data, &high] {
                 map.protect(map.at + n as u64 * PAGE, PAGE as usize, libc::PROT_READ)?;

@@ -2,7 +2,8 @@
 //!
 //! - A line `bits N` (64, 32, 16) sets the mode of those that follow; `#` starts a comment.
 //! - `in` and `out` are words `name=value`. Names: general registers of any width, flags (`cf pf af zf sf df of`), `xmmN`, `mxcsr`, `stN`, `fcw`, `fsw`,
-//!   `ftw`, and `@offset` for bytes in the data pages (value: hex digits, first byte first). `out` may also say `fault=vector:error`.
+//!   `ftw`, and `@offset` for bytes in the data pages (value: hex digits, first byte first). `out` may also say `fault=vector:error`, of a page fault
+//!   `fault=vector:error:address`.
 //! - Values are decimal or `0x` hexadecimal, `-` negates, `data+N` is an address in the data pages. `stN` and `xmmN` take all their bits.
 //! - In `out`, registers and memory that are not named must not have changed; flags that are not named do not matter.
 
@@ -205,7 +206,10 @@ fn differences(line: &Line, layout: &Layout, case: &Case, got: &Outcome, executo
             return format!("out: {name}={text} makes no sense\n");
         }
     }
-    let got_fault = got.fault.map_or(String::new(), |f| format!("{}:{:x}", f.vector, f.error));
+    let got_fault = got.fault.map_or(String::new(), |f| {
+        let address = if fault.matches(':').count() == 2 { format!(":{:#x}", f.address) } else { String::new() };
+        format!("{}:{:x}{address}", f.vector, f.error)
+    });
     if got_fault != fault {
         d += &format!("fault: {fault:?} expected, {got_fault:?} found\n");
     }

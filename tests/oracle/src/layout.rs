@@ -17,6 +17,9 @@ pub const CODE_LEN: usize = 2 * PAGE as usize;
 pub const SLOTS: usize = 4;
 /// Distance from the data pages to their second mapping, which needs more than 32 address bits.
 pub const HIGH: u64 = 0x6000_0000_0000;
+/// Distance to the mapping that only the host executor itself uses. No power of two leads there from either of the others: a bit offset is one
+/// at times.
+pub const PLAIN: u64 = 0x4d3c_92b5_8000;
 
 /// Addresses of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,4 +84,31 @@ pub fn pattern() -> Box<[u8; DATA_LEN]> {
         chunk.copy_from_slice(&x.to_le_bytes());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From one place the guest knows to one it must not meet, by a bit offset, an index or an overflow.
+    #[test]
+    fn no_power_of_two_leads_to_the_executors_pages() {
+        let ranges = |slot: usize| {
+            let l = Layout::new(slot);
+            let data = DATA_LEN as u64;
+            ([(l.data, data), (l.data + HIGH, data)], [(l.data + PLAIN, data), (l.own, 3 * PAGE)])
+        };
+        for (from, to) in (0..SLOTS).flat_map(|a| (0..SLOTS).map(move |b| (ranges(a).0, ranges(b).1))) {
+            for ((from, from_len), (to, to_len)) in from.into_iter().flat_map(|f| to.map(|t| (f, t))) {
+                for step in (0..64).map(|n| 1_u64 << n) {
+                    for start in [from.wrapping_add(step), from.wrapping_sub(step)] {
+                        // (Operands reach 512 bytes out of their pages.)
+                        let near = |a: u64, b: u64, len: u64| b.wrapping_sub(a) < len + 512;
+                        let meet = near(start, to, from_len) || near(to, start, to_len);
+                        assert!(!meet, "{from:#x} and {step:#x}: {to:#x}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -76,20 +76,20 @@ impl<T: Target, const WALK: bool> Interp<T, WALK> {
             let kind = if write { Kind::Write } else { Kind::Read };
             let access = Access { kind, who: Who::Current, stack: (*self.op).off >> 12 == 2 };
             let st = &mut *state(self.env);
-            let mut find = |la| {
-                tlb::find(self.env, st, la, access).map_err(|f| {
-                    *fault(self.env) = Some(f);
-                    Miss { ea: la, info: info::FAULT }
-                })
+            let failed = |la, f| {
+                *fault(self.env) = Some(f);
+                Miss { ea: la, info: info::FAULT }
             };
+            let next = (la | 0xfff).wrapping_add(1);
             let over = (la & 0xfff) + bytes as u64 > 0x1000;
-            if over && la as u32 >= 0xffff_f000 {
-                // Where addresses have 32 bits this is a fault of the segment, which comes before those of pages.
-                find((la | 0xfff).wrapping_add(1))?;
+            if over {
+                // An operand that goes on where there are no addresses is refused before its pages are looked at.
+                T::check_address(st, next, access).map_err(|f| failed(next, f))?;
             }
+            let mut find = |la| tlb::find(self.env, st, la, access).map_err(|f| failed(la, f));
             let first = find(la)?;
-            let second = if over { find((la | 0xfff).wrapping_add(1))? } else { first };
-            for (s, at, n) in [(&first, la, bytes), (&second, (la | 0xfff).wrapping_add(1), over as u32)] {
+            let second = if over { find(next)? } else { first };
+            for (s, at, n) in [(&first, la, bytes), (&second, next, over as u32)] {
                 if s.flags & tlb::spot::WATCH != 0 && n != 0 {
                     T::watched(st, at, n, write)
                 }
