@@ -1,6 +1,6 @@
 //! The soft TLB: filling, flushing, and what stands behind it.
 //!
-//! First level: per regime 8192 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
+//! First level: per regime 32768 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
 //! tag is zero, as fresh memory is, or in the first entry of a regime the second page: it differs from every address that
 //! selects the entry.
 //! Pages that need more than a host access (MMIO, stores to code pages, ROM, watchpoints) have that tag invalid.
@@ -26,7 +26,7 @@ use std::{
 };
 
 /// Entries of the first level, per regime.
-pub const TLB: usize = 8192;
+pub const TLB: usize = 32768;
 /// Translation regimes with a first level of their own.
 pub const REGIMES: usize = 4;
 /// Entries of the second level, which doubles as long as it is too small.
