@@ -6,7 +6,7 @@
 #![expect(clippy::undocumented_unsafe_blocks, reason = "one argument, below, covers the handlers")]
 //!
 //! Unsafe here stands on what is said in `tier0`, and: code in the jump cache and in the pages' list of patched ops belongs to
-//! regions that the vCPU's pages hold, which are dropped by the dispatcher only, after the jump cache was invalidated.
+//! regions that the vCPU's pages hold, which are dropped by the dispatcher only, and what the jump cache has of them before a handler runs.
 
 use super::{
     super::{
