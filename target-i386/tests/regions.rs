@@ -159,7 +159,19 @@ fn stores_beside_code_mark_their_page_once_until_it_is_made_clean() {
     assert_eq!([marked(&mut v), marked(&mut v)], [1, 0]);
 }
 
-/// An object that lies in two pages, so that a check of both its fields always fails.
+/// Four-level tables at 0xf0000 for the first 2 MiB, by which each page lies where its address says but those named.
+fn paged(v: &mut Vcpu<X86>, bus: &FlatBus, moved: &[(u64, u64)]) {
+    const TABLES: u64 = 0xf_0000;
+    let put = |at: u64, e: u64| assert!(bus.poke(at, &(e | 7).to_le_bytes()));
+    (0..3).for_each(|k| put(TABLES + (k << 12), TABLES + (k + 1 << 12)));
+    (0..512).for_each(|i| put(TABLES + 0x3000 + 8 * i, i << 12));
+    moved.iter().for_each(|&(la, pa)| put(TABLES + 0x3000 + 8 * (la >> 12), pa));
+    let (hot, s) = v.parts();
+    (s.cr0, s.cr3, s.cr4) = (s.cr0 | 1 << 31, TABLES, s.cr4 | 1 << 5);
+    s.sync(hot);
+}
+
+/// An object that lies in two pages, so that a check of both its fields always fails: they do not follow one another on the host.
 #[test]
 fn what_is_to_be_made_differently_is_made_soon() {
     const THRESHOLD: u16 = 8192;
@@ -182,7 +194,8 @@ fn what_is_to_be_made_differently_is_made_soon() {
         synchronous: true,
         ..JitConfig::default()
     });
-    let mut v = bare_vcpu(&group, bus);
+    let mut v = bare_vcpu(&group, bus.clone());
+    paged(&mut v, &bus, &[(STACK, 0xc_0000)]);
     v.hot().regs[3] = STACK - 8;
     // Until it is hot, until it has been left often, and not so many again.
     run(&mut v, FIRST, THRESHOLD.into());
@@ -191,4 +204,80 @@ fn what_is_to_be_made_differently_is_made_soon() {
     let side = v.counters().side;
     run(&mut v, FIRST, 1000);
     assert!(regions == 2 && v.counters().side == side, "{regions} regions, {:?}", v.counters());
+}
+
+/// Objects that lie in two pages, of which the second one lies behind the first on the host, or somewhere else, or cannot be accessed.
+#[test]
+fn what_reaches_into_the_next_page_leaves_only_if_that_lies_elsewhere() {
+    const ROUNDS: u64 = 400;
+    for (elsewhere, store) in [(false, false), (false, true), (true, false), (true, true)] {
+        let bus = Arc::new(FlatBus::new(1 << 20));
+        put(&bus, FIRST, |a| {
+            let mut top = a.create_label();
+            a.set_label(&mut top).unwrap();
+            a.add(rax, qword_ptr(rbx)).unwrap();
+            a.add(rax, qword_ptr(rbx + 16)).unwrap();
+            if store {
+                a.mov(qword_ptr(rbx + 24), rcx).unwrap();
+                a.mov(qword_ptr(rbx), rcx).unwrap();
+            }
+            a.dec(rcx).unwrap();
+            a.jne(top).unwrap();
+            a.ud2().unwrap();
+            vec![]
+        });
+        let at = if elsewhere { 0xc_0000 } else { STACK };
+        let poke = |pa: u64, v: u64| assert!(bus.poke(pa, &v.to_le_bytes()));
+        poke(STACK - 8, 5);
+        [(STACK, 900), (0xc_0000, 700)].into_iter().for_each(|(page, v)| poke(page + 8, v));
+        let mut v = bare_vcpu(&group(), bus.clone());
+        paged(&mut v, &bus, &[(STACK, at)]);
+        (v.hot().regs[0], v.hot().regs[3]) = (0, STACK - 8);
+        let (hot, rounds) = (v.hot(), ROUNDS);
+        (hot.regs[1], hot.regs[4]) = (rounds, STACK - 0x1000);
+        v.set_pc(FIRST);
+        assert_eq!(v.run(1_000_000), Exit::Target(EXIT_CAUGHT));
+        let first = if store { 5 + (2..=ROUNDS).sum::<u64>() } else { 5 * ROUNDS };
+        let second = ROUNDS * if elsewhere { 700 } else { 900 };
+        assert_eq!(v.hot().regs[0], first + second, "elsewhere: {elsewhere}, stores: {store}");
+        let n = v.counters();
+        assert!(n.entered > 0 && elsewhere == (n.side > ROUNDS / 2), "elsewhere: {elsewhere}, stores: {store}: {n:?}");
+        let mut last = [0; 8];
+        assert!(!store || bus.peek(at + 16, &mut last) && u64::from_le_bytes(last) == 1);
+    }
+}
+
+/// Pages that have the same place in the first level, accessed in turn.
+#[test]
+fn two_pages_of_one_place_stay_known_and_a_third_is_found() {
+    const ROUNDS: u64 = 1000;
+    /// Between pages with the same place; the other place is half as far away.
+    const SAME: u64 = 128 << 20;
+    for (n, far, most) in [(2, SAME, 100), (2, SAME / 2, 100), (3, SAME, 4 * ROUNDS)] {
+        let bus = Arc::new(FlatBus::new(3 * SAME as usize));
+        put(&bus, FIRST, |a| {
+            let mut top = a.create_label();
+            a.set_label(&mut top).unwrap();
+            a.mov(rdx, rbx).unwrap();
+            for _ in 0..n {
+                a.add(dword_ptr(rdx), ecx).unwrap();
+                a.add(rdx, far as i32).unwrap();
+            }
+            a.dec(rcx).unwrap();
+            a.jne(top).unwrap();
+            a.ud2().unwrap();
+            vec![]
+        });
+        let mut v = bare_vcpu(&group(), bus.clone());
+        v.hot().regs[3] = STACK;
+        let before = v.counters().misses;
+        run(&mut v, FIRST, ROUNDS);
+        let c = v.counters();
+        assert!(c.entered > 0 && c.misses - before <= most && c.side < 10, "{n} pages, {far:#x} apart: {c:?}");
+        for k in 0..n {
+            let mut sum = [0; 4];
+            assert!(bus.peek(STACK + k * far, &mut sum));
+            assert_eq!(u64::from(u32::from_le_bytes(sum)), ROUNDS * (ROUNDS + 1) / 2);
+        }
+    }
 }

@@ -350,7 +350,7 @@ fn an_instruction_across_pages_is_rewritten() {
 #[test]
 fn pages_outside_the_tlb_are_looked_for_in_place() {
     // More pages than the first level has entries, each read and written.
-    const PAGES: u64 = 10_000;
+    const PAGES: u64 = 40_000;
     // top: add eax, [rdi]; mov [rdi+8], eax; add rdi, 4096; dec ecx; jnz top; hlt
     let code = [0x03, 0x07, 0x89, 0x47, 0x08, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf0, 0xf4];
     for (quick, threshold) in TIERS {
@@ -363,7 +363,7 @@ fn pages_outside_the_tlb_are_looked_for_in_place() {
         m.set_gpr(7, 0x20000);
         m.poke(0x20000 + 4096 * 77, &5u32.to_le_bytes());
         m.set_pc(CODE);
-        assert_eq!(m.run(100_000), Outcome::Halted);
+        assert_eq!(m.run(300_000), Outcome::Halted);
         assert_eq!(m.gpr(0), 5, "thresholds {quick} and {threshold}");
         let n = m.counters();
         assert!(n.misses >= PAGES && n.side < 100, "thresholds {quick} and {threshold}: {n:?}");
@@ -376,7 +376,7 @@ fn pages_outside_the_tlb_are_looked_for_in_place() {
 fn code_gets_hot_whose_page_has_left_the_tlb() {
     // Each round accesses a page that has the place of the code's in the first level, and the next one.
     const ROUNDS: u64 = 1000;
-    const FAR: u64 = 32 << 20;
+    const FAR: u64 = 128 << 20;
     // top: mov eax, [rdi]; mov edx, [rdi+0x1000]; dec ecx; jnz top; hlt
     let code = [0x8b, 0x07, 0x8b, 0x97, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf4, 0xf4];
     for (quick, threshold) in [(0, 5), (3, 5)] {

@@ -116,7 +116,7 @@ impl<T: Target> Vcpu<T> {
             (&raw mut (*p).shared).write(shared);
             (&raw mut (*p).hot).write(UnsafeCell::new(Hot::new()));
             // (All other entries, and those of the jump cache, are invalid as zeros, and take no memory before they are used.)
-            (&raw const (*p).tlb).as_ref().expect("env").iter().for_each(|r| r[0].clear(0));
+            (&raw const (*p).tlb).as_ref().expect("env").iter().for_each(tlb::void);
             (&raw mut (*p).state).write(UnsafeCell::new(state));
             (&raw mut (*p).inner).write(UnsafeCell::new(Inner::new(bus, group.clone())));
             (&raw mut (*p).pages).write(UnsafeCell::new(Pages::new(group.looped(), jit)));

@@ -219,12 +219,7 @@ impl<T: Target> Cpu<'_, T> {
         let regime = T::regime(self.state, who) % tlb::REGIMES;
         // SAFETY: atomics of a live env.
         let e = unsafe { &(&raw const (*self.mem.0.as_ptr()).tlb).as_ref()?[regime][tlb::index(la)] };
-        let tag = match kind {
-            Kind::Read => &e.read,
-            Kind::Write => &e.write,
-            Kind::Exec => &e.exec,
-        };
-        if tag.load(Relaxed) ^ la > 0x1000 - bytes {
+        if e.tag(kind) ^ la > 0x1000 - bytes {
             return None;
         }
         Some(std::ptr::with_exposed_provenance_mut(e.addend.load(Relaxed).wrapping_add(la) as usize))

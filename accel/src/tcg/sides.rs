@@ -36,8 +36,8 @@ impl Sides {
         let none = Site { ip: 0, times: 0, page: 0, moves: 0, since: None };
         Sides { met: super::tlb::boxed(none), crossed: None, often: false }
     }
-    /// A check for an access to the linear address `la` may begin that far from its page's beginning, at most.
-    pub fn looked(&mut self, la: u64, limit: u64) {
+    /// A check for an access to the linear address `la` failed, which may begin that far from its page's beginning, at most.
+    pub fn failed(&mut self, la: u64, limit: u64) {
         self.crossed = (la & 0xfff > limit).then_some(la >> 12)
     }
     /// A region was left at `ip`. True once checks there should cover one access each.
@@ -67,7 +67,7 @@ mod tests {
         let (mut s, start) = (Sides::new(), Instant::now());
         (0..times).any(|i| {
             let (la, ms) = at(i);
-            s.looked(la, 0xff0);
+            s.failed(la, 0xff0);
             s.note(0x40_1000, || start + Duration::from_millis(ms.into()))
         })
     }

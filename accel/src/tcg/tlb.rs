@@ -1,8 +1,8 @@
 //! The soft TLB: filling, flushing, and what stands behind it.
 //!
-//! First level: per regime 32768 entries, direct mapped, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. An invalid
-//! tag is zero, as fresh memory is, or in the first entry of a regime the second page: it differs from every address that
-//! selects the entry.
+//! First level: per regime 32768 entries, checked inline as `(tag ^ la) > 0x1000 - size` ⇒ miss. A page that another one takes the
+//! [place](index) of goes to its [other place](other), where regions look before they call. An invalid tag is zero, as fresh memory is, or
+//! in the places of the first page the second one: it differs from every address for which the entry is looked at.
 //! Pages that need more than a host access (MMIO, stores to code pages, ROM, watchpoints) have that tag invalid.
 //! Second level: *spots*, the results of page walks, valid by generation; also what the walking frame of tier 0 uses. It grows
 //! when as many of them were replaced while they were valid as there are.
@@ -57,9 +57,23 @@ impl TlbEntry {
             t.store(invalid(index), Relaxed)
         }
     }
+    /// The tag for accesses of a kind.
+    #[inline(always)]
+    pub fn tag(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Read => &self.read,
+            Kind::Write => &self.write,
+            Kind::Exec => &self.exec,
+        }
+        .load(Relaxed)
+    }
 }
 pub(crate) const fn invalid(index: usize) -> u64 {
-    if index == 0 { 1 << 12 } else { 0 }
+    if index == 0 || index == other(0) { 1 << 12 } else { 0 }
+}
+/// Makes the entries of a regime, all of them zero, invalid.
+pub(crate) fn void(regime: &[TlbEntry; TLB]) {
+    [0, other(0)].into_iter().for_each(|i| regime[i].clear(i))
 }
 /// Where write tags of host pages may be: two places per bucket of pages.
 pub(crate) struct WriteTags {
@@ -136,6 +150,12 @@ impl WriteTags {
 pub(crate) const fn index(la: u64) -> usize {
     (la >> 12) as usize % TLB
 }
+/// How far from its place the other place of a page is. (Pages near to it do not come there.)
+pub(crate) const OTHER: usize = TLB / 2;
+#[inline(always)]
+pub(crate) const fn other(index: usize) -> usize {
+    index ^ OTHER
+}
 
 /// What a page walk found, with the host's side added.
 #[derive(Clone, Copy)]
@@ -162,6 +182,15 @@ pub(crate) mod spot {
     pub const LOG: u16 = 16;
     pub const WATCH: u16 = 32;
     pub const GLOBAL: u16 = 64;
+}
+
+/// The bit that a spot must have for accesses of a kind.
+fn need(kind: Kind) -> u16 {
+    match kind {
+        Kind::Read => spot::READ,
+        Kind::Write => spot::WRITE,
+        Kind::Exec => spot::EXEC,
+    }
 }
 
 /// A place of the walking frame: one spot, or two for a page crosser.
@@ -432,8 +461,10 @@ pub(crate) unsafe fn flush_page<T: Target>(env: NonNull<Env<T>>, la: u64) {
     n.counters.flushes_page += 1;
     let i = index(la);
     for r in 0..REGIMES {
-        // SAFETY: atomics.
-        unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[r][i].clear(i) };
+        for i in [i, other(i)] {
+            // SAFETY: atomics.
+            unsafe { (&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[r][i].clear(i) };
+        }
         let key = la & !0xfff | r as u64;
         let s = n.spot(key);
         if s.key == key {
@@ -461,7 +492,7 @@ pub(crate) unsafe fn rest<T: Target>(env: NonNull<Env<T>>) {
     unsafe {
         flush_all(env);
         discard(&raw mut (*env.as_ptr()).tlb);
-        (&raw const (*env.as_ptr()).tlb).as_ref().expect("env").iter().for_each(|r| r[0].clear(0));
+        (&raw const (*env.as_ptr()).tlb).as_ref().expect("env").iter().for_each(void);
         discard(UnsafeCell::raw_get(&raw const (*env.as_ptr()).jc));
         discard(&raw mut (&mut (*inner(env)).spots)[..])
     }
@@ -482,7 +513,9 @@ pub(crate) unsafe fn flush_map<T: Target>(env: NonNull<Env<T>>) {
 }
 
 fn slot(key: u64, spots: usize) -> usize {
-    ((key >> 12) ^ (key & 3) << 9) as usize & (spots - 1)
+    // (Pages that meet in the first level do not do so here.)
+    let page = key >> 12;
+    (page ^ page >> 11 ^ page >> 22 ^ (key & 3) << 9) as usize & (spots - 1)
 }
 impl Inner {
     /// Where the second level keeps a page, or another in its place.
@@ -526,11 +559,7 @@ pub(crate) unsafe fn find<T: Target>(
     access: Access,
 ) -> Result<Spot, T::Fault> {
     let regime = T::regime(state, access.who) % REGIMES;
-    let need = match access.kind {
-        Kind::Read => spot::READ,
-        Kind::Write => spot::WRITE,
-        Kind::Exec => spot::EXEC,
-    };
+    let need = need(access.kind);
     // SAFETY: as demanded of the caller.
     let n = unsafe { &mut *inner(env) };
     n.counters.misses += 1;
@@ -564,18 +593,38 @@ pub(crate) unsafe fn find<T: Target>(
         s = Spot { key, generation, pa: leaf.pa & !0xfff, host: page.host, flags };
         n.keep(s)
     }
-    // SAFETY: as demanded of the caller.
-    unsafe { install(env, n, regime, la, &s) };
+    if !s.host.is_null() && s.flags & spot::WATCH == 0 {
+        // SAFETY: as demanded of the caller.
+        unsafe {
+            keep_old(env, n, regime, la & !0xfff);
+            install(env, n, regime, index(la), &s)
+        }
+    }
     Ok(s)
 }
 
+/// Puts the page that has the place of `page` into its other one, if the second level knows it.
 /// # Safety
 /// As for [`find`].
-unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize, la: u64, s: &Spot) {
-    if s.host.is_null() || s.flags & spot::WATCH != 0 {
+unsafe fn keep_old<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize, page: u64) {
+    let i = index(page);
+    // SAFETY: atomics.
+    let e = unsafe { &(&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[regime][i] };
+    let Some(old) = [&e.read, &e.write, &e.exec].map(|t| t.load(Relaxed)).into_iter().find(|t| *t != invalid(i)) else {
         return;
+    };
+    let key = old | regime as u64;
+    let s = *n.spot(key);
+    if old != page && s.key == key && n.valid(&s) {
+        // SAFETY: as demanded of the caller.
+        unsafe { install(env, n, regime, other(i), &s) }
     }
-    let (i, page) = (index(la), la & !0xfff);
+}
+/// Makes a first-level entry that of a spot, which is memory without watchpoints.
+/// # Safety
+/// As for [`find`].
+unsafe fn install<T: Target>(env: NonNull<Env<T>>, n: &mut Inner, regime: usize, i: usize, s: &Spot) {
+    let page = s.key & !0xfff;
     // SAFETY: atomics.
     let e = unsafe { &(&raw const (*env.as_ptr()).tlb).as_ref().expect("env")[regime][i] };
     e.clear(i);
@@ -642,6 +691,33 @@ pub(crate) unsafe fn once<T: Target>(env: NonNull<Env<T>>, s: &Spot, la: u64, le
     e.addend.store((s.host as u64).wrapping_sub(page), Relaxed);
     e.write.store(page, Relaxed);
     true
+}
+
+/// Whether the host's memory goes on behind the page of `la`, which is in the first level, as the guest's does, for accesses of this kind.
+/// What the next page is must be known without a walk: it may be that nobody touches it.
+/// # Safety
+/// As for [`find`], for `state`, too.
+pub(crate) unsafe fn runs_on<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) -> bool {
+    let next = (la & !0xfff).wrapping_add(0x1000);
+    // (Behind the end of the address space, whatever its size, nothing goes on.)
+    if next as u32 == 0 {
+        return false;
+    }
+    // SAFETY: as demanded of the caller; `tlb` points at the entries of a regime.
+    unsafe {
+        let (e, after) = (&*(*hot(env)).tlb.add(index(la)), &*(*hot(env)).tlb.add(index(next)));
+        if after.tag(kind) != next {
+            let state = &mut *super::env::state(env);
+            let (key, need) = (next | (T::regime(state, Who::Current) % REGIMES) as u64, need(kind));
+            let n = &mut *inner(env);
+            let s = *n.spot(key);
+            let known = s.key == key && n.valid(&s) && s.flags & need != 0;
+            if !known || find(env, state, next, Access { kind, who: Who::Current, stack: false }).is_err() {
+                return false;
+            }
+        }
+        after.tag(kind) == next && after.addend.load(Relaxed) == e.addend.load(Relaxed)
+    }
 }
 
 /// Makes stores to host pages slow from now on; called by any thread.

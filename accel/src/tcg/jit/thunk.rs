@@ -21,6 +21,14 @@ use super::super::{
 };
 use super::{form::LONGEST, frame::exit};
 use std::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering::Relaxed};
+#[cfg(target_arch = "x86_64")]
+use {
+    super::super::{
+        env::{HOT, Hot},
+        tlb::{OTHER, TLB},
+    },
+    std::mem::offset_of,
+};
 
 /// An instruction that a region calls.
 pub(crate) struct Item<T: Target> {
@@ -63,11 +71,12 @@ impl Thunks {
 /// A thunk of the env that keeps all registers: what calls it now and then need not give up its own for that.
 #[cfg(target_arch = "x86_64")]
 macro_rules! quietly {
-    ($name:ident($($arg:ident: $ty:ty),*), $thunk:path) => {
+    ($name:ident($($arg:ident: $ty:ty),*), $thunk:path$(, $first:literal)*$(; $k:ident = $v:expr)*) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $name<T: Target>(env: NonNull<Env<T>>$(, $arg: $ty)*) {
             // (At the call the stack was a multiple of 16 bytes: with the return address and nine registers it is again.)
             core::arch::naked_asm!(
+                $($first,)*
                 "push rax", "push rcx", "push rdx", "push rsi", "push rdi", "push r8", "push r9", "push r10", "push r11",
                 "sub rsp, 256",
                 "movaps [rsp], xmm0", "movaps [rsp + 16], xmm1", "movaps [rsp + 32], xmm2", "movaps [rsp + 48], xmm3",
@@ -83,6 +92,7 @@ macro_rules! quietly {
                 "pop r11", "pop r10", "pop r9", "pop r8", "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
                 "ret",
                 thunk = sym $thunk,
+                $($k = const $v,)*
             )
         }
     };
@@ -91,10 +101,29 @@ macro_rules! quietly {
 quietly!(load_fp_quietly(), load_fp::<T>);
 #[cfg(target_arch = "x86_64")]
 quietly!(hold_quietly(), hold::<T>);
+/// One that looks for a page, in its other place at first.
 #[cfg(target_arch = "x86_64")]
-quietly!(fill_read_quietly(la: u64, limit: u64), fill_read::<T>);
+macro_rules! fill_quietly {
+    ($name:ident, $thunk:path, $tag:ident) => {
+        quietly!($name(la: u64, limit: u64), $thunk,
+            "push rax", "push rcx",
+            "mov rax, rsi", "shr rax, {shift}", "and eax, {mask}", "xor eax, {other}",
+            "mov rcx, [rdi + {tlb}]", "mov rcx, [rcx + rax + {tag}]", "xor rcx, rsi", "cmp rcx, rdx", "ja 2f",
+            "mov [rdi + {place}], rax", "pop rcx", "pop rax", "ret",
+            "2: pop rcx", "pop rax";
+            shift = 12 - size_of::<TlbEntry>().trailing_zeros();
+            mask = (TLB - 1) * size_of::<TlbEntry>();
+            other = OTHER * size_of::<TlbEntry>();
+            tlb = HOT + offset_of!(Hot, tlb);
+            tag = offset_of!(TlbEntry, $tag);
+            place = HOT + offset_of!(Hot, place)
+        );
+    };
+}
 #[cfg(target_arch = "x86_64")]
-quietly!(fill_write_quietly(la: u64, limit: u64), fill_write::<T>);
+fill_quietly!(fill_read_quietly, fill_read::<T>, read);
+#[cfg(target_arch = "x86_64")]
+fill_quietly!(fill_write_quietly, fill_write::<T>, write);
 #[cfg(not(target_arch = "x86_64"))]
 use {
     fill_read as fill_read_quietly, fill_write as fill_write_quietly, hold as hold_quietly, load_fp as load_fp_quietly,
@@ -116,10 +145,8 @@ unsafe extern "C" fn load_fp<T: Target>(env: NonNull<Env<T>>) {
 }
 unsafe extern "C" fn fill_read<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
     unsafe {
-        aside(env, || look_up(env, la, Kind::Read));
-        let e = entry(env, la);
-        (*inner(env)).sides.looked(la, limit);
-        place(env, e, (*e).read.load(Relaxed) ^ la <= limit)
+        let found = aside(env, || found(env, la, limit, Kind::Read));
+        place(env, entry(env, la), la, limit, found)
     }
 }
 unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64) {
@@ -127,17 +154,38 @@ unsafe extern "C" fn fill_write<T: Target>(env: NonNull<Env<T>>, la: u64, limit:
         let len = 0x1000_u64.saturating_sub(limit) as usize;
         // (Code does not change by a store beside it, which need not leave the region. Many follow one another in a page that is known.)
         let beside = |s: Option<tlb::Spot>| s.is_some_and(|s| tlb::once(env, &s, la, len));
-        let beside = aside(env, || beside(tlb::writable(env, la)) || beside(look_up(env, la, Kind::Write)));
-        let e = if beside { &raw const (*env.as_ptr()).once } else { entry(env, la) };
-        (*inner(env)).sides.looked(la, limit);
-        place(env, e, (*e).write.load(Relaxed) ^ la <= limit)
+        let once = !known(env, la, Kind::Write)
+            && aside(env, || beside(tlb::writable(env, la)) || beside(look_up(env, la, Kind::Write)));
+        let found = once || aside(env, || fits(env, la, limit, Kind::Write));
+        place(env, if once { &raw const (*env.as_ptr()).once } else { entry(env, la) }, la, limit, found)
+    }
+}
+/// Whether the page of `la` has its place in the first level, for accesses of a kind.
+unsafe fn known<T: Target>(env: NonNull<Env<T>>, la: u64, kind: Kind) -> bool {
+    unsafe { (*entry(env, la)).tag(kind) ^ la <= 0xfff }
+}
+/// Whether an access goes by the entry that is the place of `la`: it begins at most `limit` behind the page's beginning, or it reaches
+/// into a page that lies behind it on the host, too.
+unsafe fn fits<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64, kind: Kind) -> bool {
+    unsafe { known(env, la, kind) && (la & 0xfff <= limit || tlb::runs_on(env, la, kind)) }
+}
+/// As for [`fits`], after a look for the page.
+unsafe fn found<T: Target>(env: NonNull<Env<T>>, la: u64, limit: u64, kind: Kind) -> bool {
+    unsafe {
+        if !known(env, la, kind) {
+            look_up(env, la, kind);
+        }
+        fits(env, la, limit, kind)
     }
 }
 /// Where an access is to go that cannot go on: no entry is at this offset.
 pub(super) const NOWHERE: u64 = u64::MAX;
 /// Tells a region by which entry to go, as an offset in the regime's TLB.
-unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry, found: bool) {
+unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry, la: u64, limit: u64, found: bool) {
     unsafe {
+        if !found {
+            (*inner(env)).sides.failed(la, limit)
+        }
         let at = e.addr().wrapping_sub((*hot(env)).tlb.addr()) as u64;
         (*hot(env)).place = if found { at } else { NOWHERE }
     }
@@ -190,10 +238,8 @@ unsafe extern "C" fn look_for<T: Target>(env: NonNull<Env<T>>, regs: *const Regs
     unsafe {
         let l = at.read_unaligned();
         let la = (*regs)[l.root as usize].wrapping_add(l.min as i64 as u64);
-        aside(env, || look_up(env, la, if l.write != 0 { Kind::Write } else { Kind::Read }));
-        let e = entry(env, la);
-        let tag = if l.write != 0 { &(*e).write } else { &(*e).read }.load(Relaxed);
-        if tag ^ la > 0x1000 - l.bytes as u64 { NOT } else { FOUND }
+        let kind = if l.write != 0 { Kind::Write } else { Kind::Read };
+        if aside(env, || found(env, la, 0x1000 - l.bytes as u64, kind)) { FOUND } else { NOT }
     }
 }
 /// Called by pieces with [`Look`] behind the call, by way of code that has put `rax` into the last word of the piece's red
