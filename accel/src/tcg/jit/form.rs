@@ -7,7 +7,12 @@ use super::super::target::{Decoded, End, Target};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Longest region in instructions. (Its instructions are counted in one go before a loop is entered again.)
-pub(super) const LONGEST: usize = 400;
+pub(super) const LONGEST: usize = 800;
+/// The same where blocks are short.
+const LONG: usize = 400;
+/// Instructions in a block, on average, of regions that may be longer than that: where much is unrolled, what is kept in registers is worth
+/// more, and what is compiled for nothing is less.
+const UNROLLED: usize = 40;
 /// Most ways into a region.
 const ENTRIES: usize = 16;
 
@@ -112,7 +117,7 @@ impl<T: Target> Plan<T> {
         let mut todo = VecDeque::from([q.off]);
         while let Some(head) = todo.pop_front() {
             let mut off = head;
-            while !found.contains_key(&off) && found.len() < LONGEST && q.decoded.has(off) {
+            while !found.contains_key(&off) && found.len() < longest(heads.len()) && q.decoded.has(off) {
                 let Ok(d) = T::decode(&q.bytes[off as usize..], off.into(), q.mode) else { break };
                 found.insert(off, d);
                 let next = off + d.len as u16;
@@ -294,6 +299,10 @@ impl<T: Target> Plan<T> {
         }
         out
     }
+}
+/// The most instructions that a region with so many blocks may have.
+fn longest(blocks: usize) -> usize {
+    if blocks * UNROLLED <= LONG { LONGEST } else { LONG }
 }
 fn inside(size: usize, off: i64) -> Option<u16> {
     u16::try_from(off).ok().filter(|&o| (o as usize) < size)
