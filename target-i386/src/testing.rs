@@ -49,6 +49,19 @@ fn set_up(cpu: &mut Vcpu<X86>, bits: u32) {
     s.sync(hot);
 }
 
+/// Turns paging on: four-level tables at 0xf0000 for the first 2 MiB, by which a page lies where its address says, but for those given with
+/// where they lie.
+pub fn paged(cpu: &mut Vcpu<X86>, bus: &FlatBus, moved: &[(u64, u64)]) {
+    const TABLES: u64 = 0xf_0000;
+    let put = |at: u64, entry: u64| assert!(bus.poke(at, &(entry | 7).to_le_bytes()), "outside of RAM");
+    (0..3).for_each(|k| put(TABLES + (k << 12), TABLES + ((k + 1) << 12)));
+    (0..512).for_each(|i| put(TABLES + 0x3000 + 8 * i, i << 12));
+    moved.iter().for_each(|&(page, to)| put(TABLES + 0x3000 + 8 * (page >> 12), to));
+    let (hot, s) = cpu.parts();
+    (s.cr0, s.cr3, s.cr4) = (s.cr0 | CR0_PG, TABLES, s.cr4 | CR4_PAE);
+    s.sync(hot);
+}
+
 /// One CPU without a machine: RAM from address 0, no paging, exceptions returned instead of delivered.
 pub struct Bare {
     bus: Arc<FlatBus>,
@@ -79,6 +92,10 @@ impl Bare {
     /// Reads guest memory.
     pub fn peek(&self, at: u64, data: &mut [u8]) {
         assert!(self.bus.peek(at, data), "outside of RAM")
+    }
+    /// As [`paged`].
+    pub fn paged(&mut self, moved: &[(u64, u64)]) {
+        paged(&mut self.cpu, &self.bus, moved)
     }
     /// Forgets translations and decoded code.
     pub fn flush(&mut self) {

@@ -159,18 +159,6 @@ fn stores_beside_code_mark_their_page_once_until_it_is_made_clean() {
     assert_eq!([marked(&mut v), marked(&mut v)], [1, 0]);
 }
 
-/// Four-level tables at 0xf0000 for the first 2 MiB, by which each page lies where its address says but those named.
-fn paged(v: &mut Vcpu<X86>, bus: &FlatBus, moved: &[(u64, u64)]) {
-    const TABLES: u64 = 0xf_0000;
-    let put = |at: u64, e: u64| assert!(bus.poke(at, &(e | 7).to_le_bytes()));
-    (0..3).for_each(|k| put(TABLES + (k << 12), TABLES + (k + 1 << 12)));
-    (0..512).for_each(|i| put(TABLES + 0x3000 + 8 * i, i << 12));
-    moved.iter().for_each(|&(la, pa)| put(TABLES + 0x3000 + 8 * (la >> 12), pa));
-    let (hot, s) = v.parts();
-    (s.cr0, s.cr3, s.cr4) = (s.cr0 | 1 << 31, TABLES, s.cr4 | 1 << 5);
-    s.sync(hot);
-}
-
 /// An object that lies in two pages, so that a check of both its fields always fails: they do not follow one another on the host.
 #[test]
 fn what_is_to_be_made_differently_is_made_soon() {
