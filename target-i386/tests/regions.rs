@@ -194,6 +194,32 @@ fn what_is_to_be_made_differently_is_made_soon() {
     assert!(regions == 2 && v.counters().side == side, "{regions} regions, {:?}", v.counters());
 }
 
+/// An object that lies in two pages that follow one another on the host: the check fails, and is gone on from, until that is too often.
+#[test]
+fn what_goes_on_over_an_end_all_the_time_is_made_differently() {
+    let bus = Arc::new(FlatBus::new(1 << 20));
+    put(&bus, FIRST, |a| {
+        let mut top = a.create_label();
+        a.set_label(&mut top).unwrap();
+        a.add(rax, qword_ptr(rbx)).unwrap();
+        a.add(rax, qword_ptr(rbx + 16)).unwrap();
+        a.dec(rcx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+    let group = group();
+    let mut v = bare_vcpu(&group, bus);
+    v.hot().regs[3] = STACK - 8;
+    let mut made = |rounds| {
+        run(&mut v, FIRST, rounds);
+        (group.jit_counters().expect("a compiler").regions, v.counters().side)
+    };
+    assert_eq!(made(10_000), (1, 0));
+    assert_eq!(made(10_000), (2, 1));
+    assert_eq!(made(40_000), (2, 1));
+}
+
 /// Objects that lie in two pages, of which the second one lies behind the first on the host, or somewhere else, or cannot be accessed.
 #[test]
 fn what_reaches_into_the_next_page_leaves_only_if_that_lies_elsewhere() {

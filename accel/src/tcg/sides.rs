@@ -1,4 +1,5 @@
-//! Where regions are left for tier 0 again and again because a check covers bytes of two pages.
+//! Where regions are left for tier 0 again and again because a check covers bytes of two pages, or are not left, but look for them
+//! again and again.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ const OFTEN: u32 = 1024;
 const MOVES: u32 = OFTEN / 64;
 /// What is walked through fast enough to reach [`OFTEN`] within this time leaves at many of its rounds.
 const SOON: Duration = Duration::from_millis(25);
+/// Looks for the same bytes of two pages after which those who look are made differently: some ten of them cost what an exit does.
+const OFTEN_ON: u32 = 16 * OFTEN;
 /// Places for addresses.
 const SITES: usize = 256;
 
@@ -26,6 +29,10 @@ struct Site {
 pub(crate) struct Sides {
     /// By hash of the address.
     met: Box<[Site; SITES]>,
+    /// By hash: what was looked for last, page and limit, and how often.
+    on: Box<[((u64, u64), u32); SITES]>,
+    /// The exit that comes is one too many.
+    at_once: bool,
     /// The page whose end a check that failed reaches over, until the region is left for it.
     crossed: Option<u64>,
     /// The address that was noted last has been met often.
@@ -34,7 +41,19 @@ pub(crate) struct Sides {
 impl Sides {
     pub fn new() -> Sides {
         let none = Site { ip: 0, times: 0, page: 0, moves: 0, since: None };
-        Sides { met: super::tlb::boxed(none), crossed: None, often: false }
+        let (met, on) = (super::tlb::boxed(none), super::tlb::boxed(((0, 0), 0)));
+        Sides { met, on, at_once: false, crossed: None, often: false }
+    }
+    /// A check for an access to the linear address `la` reaches over its page's end, and can go on. False if it is to fail, so that those
+    /// it covers get checks of their own.
+    pub fn goes_on(&mut self, la: u64, limit: u64) -> bool {
+        let (key, times) = &mut self.on[place(la >> 12 ^ limit << 52)];
+        if *key != (la >> 12, limit) {
+            (*key, *times) = ((la >> 12, limit), 0)
+        }
+        *times = (*times + 1) % OFTEN_ON;
+        self.at_once = *times == 0;
+        !self.at_once
     }
     /// A check for an access to the linear address `la` failed, which may begin that far from its page's beginning, at most.
     pub fn failed(&mut self, la: u64, limit: u64) {
@@ -43,7 +62,11 @@ impl Sides {
     /// A region was left at `ip`. True once checks there should cover one access each.
     pub fn note(&mut self, ip: u64, now: impl Fn() -> Instant) -> bool {
         let Some(page) = self.crossed.take() else { return self.often };
-        let site = &mut self.met[(ip.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % SITES];
+        if std::mem::take(&mut self.at_once) {
+            self.often = true;
+            return true;
+        }
+        let site = &mut self.met[place(ip)];
         if site.ip != ip || site.times == 0 {
             *site = Site { ip, times: 0, page, moves: 0, since: Some(now()) }
         }
@@ -58,9 +81,27 @@ impl Sides {
     }
 }
 
+fn place(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % SITES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_over_the_same_end_is_found_by_and_by() {
+        let mut s = Sides::new();
+        // (What was met once does not count.)
+        assert!(s.goes_on(0x9ff0, 0xf00));
+        let looks = (1..=OFTEN_ON).find(|_| !s.goes_on(0x7ff0, 0xf00));
+        assert_eq!(looks, Some(OFTEN_ON));
+        s.failed(0x7ff0, 0xf00);
+        assert!(s.note(0x40_1000, || unreachable!("no time matters")));
+        s.often = false;
+        s.failed(0x7ff0, 0xf00);
+        assert!(!s.note(0x40_1000, Instant::now), "once");
+    }
 
     /// Leaves `times` times, before an access at the address and the time in milliseconds that `at` gives.
     fn leave(times: u32, at: impl Fn(u32) -> (u64, u32)) -> bool {

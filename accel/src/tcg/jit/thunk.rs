@@ -183,8 +183,10 @@ pub(super) const NOWHERE: u64 = u64::MAX;
 /// Tells a region by which entry to go, as an offset in the regime's TLB.
 unsafe fn place<T: Target>(env: NonNull<Env<T>>, e: *const TlbEntry, la: u64, limit: u64, found: bool) {
     unsafe {
+        let sides = &mut (*inner(env)).sides;
+        let found = found && (la & 0xfff <= limit || sides.goes_on(la, limit));
         if !found {
-            (*inner(env)).sides.failed(la, limit)
+            sides.failed(la, limit)
         }
         let at = e.addr().wrapping_sub((*hot(env)).tlb.addr()) as u64;
         (*hot(env)).place = if found { at } else { NOWHERE }
