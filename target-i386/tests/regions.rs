@@ -258,6 +258,83 @@ fn what_reaches_into_the_next_page_leaves_only_if_that_lies_elsewhere() {
     }
 }
 
+/// A check that covers a word behind its page which is not read: that page is not even looked for, as the accessed bit of its entry shows.
+#[test]
+fn the_next_page_is_not_walked_for_what_is_not_touched() {
+    const ROUNDS: u64 = 400;
+    /// Of the page at STACK, in the tables that [`paged`] makes.
+    const ENTRY: u64 = 0xf_3000 + 8 * (STACK >> 12);
+    let bus = Arc::new(FlatBus::new(1 << 20));
+    put(&bus, FIRST, |a| {
+        let [mut top, mut end] = [(); 2].map(|()| a.create_label());
+        a.set_label(&mut top).unwrap();
+        a.cmp(qword_ptr(rbx), 0).unwrap();
+        a.je(end).unwrap();
+        a.add(rax, qword_ptr(rbx + 16)).unwrap();
+        a.set_label(&mut end).unwrap();
+        a.dec(rcx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+    let mut v = bare_vcpu(&group(), bus.clone());
+    paged(&mut v, &bus, &[]);
+    // (Inside a page, until both ways of the branch have been gone and the loop is hot.)
+    for (value, rounds) in [(1u64, 4), (0, u64::from(HOT))] {
+        assert!(bus.poke(OTHER, &value.to_le_bytes()));
+        v.hot().regs[3] = OTHER;
+        run(&mut v, FIRST, rounds);
+    }
+    let accessed = || {
+        let mut entry = [0; 1];
+        assert!(bus.peek(ENTRY, &mut entry));
+        entry[0] & 0x20 != 0
+    };
+    // (The stack is not used: nothing is pushed.)
+    v.hot().regs[3] = STACK - 8;
+    let side = v.counters().side;
+    run(&mut v, FIRST, ROUNDS);
+    let left = v.counters().side - side;
+    assert!(left > ROUNDS / 2, "the check does not cover both words: {:?}", v.counters());
+    assert!(!accessed(), "walked for a word that is not read");
+    assert!(bus.poke(STACK - 8, &1u64.to_le_bytes()));
+    run(&mut v, FIRST, 1);
+    assert!(accessed());
+}
+
+/// Loops of as many instructions, in one block and in short ones: what is unrolled is compiled as one.
+#[test]
+fn a_region_of_long_blocks_may_be_longer() {
+    for (length, one) in [(1, false), (600, true)] {
+        let bus = Arc::new(FlatBus::new(1 << 20));
+        put(&bus, FIRST, |a| {
+            let mut top = a.create_label();
+            a.set_label(&mut top).unwrap();
+            for k in 0..600 {
+                a.inc(eax).unwrap();
+                // (To the next instruction, which begins a block.)
+                if k % length == 0 {
+                    let mut next = a.create_label();
+                    a.jo(next).unwrap();
+                    a.set_label(&mut next).unwrap();
+                    a.zero_bytes().unwrap();
+                }
+            }
+            a.dec(rcx).unwrap();
+            a.jne(top).unwrap();
+            a.ud2().unwrap();
+            vec![]
+        });
+        let group = group();
+        let mut v = bare_vcpu(&group, bus);
+        v.hot().regs[0] = 0;
+        run(&mut v, FIRST, 200);
+        assert_eq!(v.hot().regs[0], 200 * 600);
+        let regions = group.jit_counters().expect("a compiler").regions;
+        assert!(regions > 0 && one == (regions == 1), "blocks of {length}: {regions} regions");
+    }
+}
+
 /// Pages that have the same place in the first level, accessed in turn.
 #[test]
 fn two_pages_of_one_place_stay_known_and_a_third_is_found() {
