@@ -65,6 +65,8 @@ impl Undefined {
             // "Exceptions for a mask of zero are implementation-dependent" (SDM).
             M::Maskmovq | M::Maskmovdqu => {
                 self.everything = one;
+                // Bytes are stored each by itself: one may meet a page before another one meets the limit.
+                self.which_fault = matches!(vectors, Some((12..=14, 12..=14)));
                 self.byte_of_page = true;
             }
             // Whether the x87 unit has become the MMX unit when the exception is raised.
