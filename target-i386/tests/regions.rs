@@ -28,6 +28,23 @@ fn put(bus: &FlatBus, at: u64, f: impl FnOnce(&mut CodeAssembler) -> Vec<CodeLab
     assert!(bus.poke(at, &r.inner.code_buffer));
     labels.iter().map(|l| r.label_ip(l).expect("a label of this code")).collect()
 }
+/// Puts a loop that adds two words of an object to RAX, and perhaps stores two of them.
+fn sums(bus: &FlatBus, store: bool) {
+    put(bus, FIRST, |a| {
+        let mut top = a.create_label();
+        a.set_label(&mut top).unwrap();
+        a.add(rax, qword_ptr(rbx)).unwrap();
+        a.add(rax, qword_ptr(rbx + 16)).unwrap();
+        if store {
+            a.mov(qword_ptr(rbx + 24), rcx).unwrap();
+            a.mov(qword_ptr(rbx), rcx).unwrap();
+        }
+        a.dec(rcx).unwrap();
+        a.jne(top).unwrap();
+        a.ud2().unwrap();
+        vec![]
+    });
+}
 /// Runs from an address to a UD2, with what a loop there counts down in RCX.
 fn run(v: &mut Vcpu<X86>, at: u64, rounds: u64) {
     let hot = v.hot();
@@ -164,16 +181,7 @@ fn stores_beside_code_mark_their_page_once_until_it_is_made_clean() {
 fn what_is_to_be_made_differently_is_made_soon() {
     const THRESHOLD: u16 = 8192;
     let bus = Arc::new(FlatBus::new(1 << 20));
-    put(&bus, FIRST, |a| {
-        let mut top = a.create_label();
-        a.set_label(&mut top).unwrap();
-        a.mov(rax, qword_ptr(rbx)).unwrap();
-        a.mov(rdx, qword_ptr(rbx + 16)).unwrap();
-        a.dec(rcx).unwrap();
-        a.jne(top).unwrap();
-        a.ud2().unwrap();
-        vec![]
-    });
+    sums(&bus, false);
     let group = Group::new();
     group.set_jit(JitConfig {
         quick: 0,
@@ -198,16 +206,7 @@ fn what_is_to_be_made_differently_is_made_soon() {
 #[test]
 fn what_goes_on_over_an_end_all_the_time_is_made_differently() {
     let bus = Arc::new(FlatBus::new(1 << 20));
-    put(&bus, FIRST, |a| {
-        let mut top = a.create_label();
-        a.set_label(&mut top).unwrap();
-        a.add(rax, qword_ptr(rbx)).unwrap();
-        a.add(rax, qword_ptr(rbx + 16)).unwrap();
-        a.dec(rcx).unwrap();
-        a.jne(top).unwrap();
-        a.ud2().unwrap();
-        vec![]
-    });
+    sums(&bus, false);
     let group = group();
     let mut v = bare_vcpu(&group, bus);
     v.hot().regs[3] = STACK - 8;
@@ -226,20 +225,7 @@ fn what_reaches_into_the_next_page_leaves_only_if_that_lies_elsewhere() {
     const ROUNDS: u64 = 400;
     for (elsewhere, store) in [(false, false), (false, true), (true, false), (true, true)] {
         let bus = Arc::new(FlatBus::new(1 << 20));
-        put(&bus, FIRST, |a| {
-            let mut top = a.create_label();
-            a.set_label(&mut top).unwrap();
-            a.add(rax, qword_ptr(rbx)).unwrap();
-            a.add(rax, qword_ptr(rbx + 16)).unwrap();
-            if store {
-                a.mov(qword_ptr(rbx + 24), rcx).unwrap();
-                a.mov(qword_ptr(rbx), rcx).unwrap();
-            }
-            a.dec(rcx).unwrap();
-            a.jne(top).unwrap();
-            a.ud2().unwrap();
-            vec![]
-        });
+        sums(&bus, store);
         let at = if elsewhere { 0xc_0000 } else { STACK };
         let poke = |pa: u64, v: u64| assert!(bus.poke(pa, &v.to_le_bytes()));
         poke(STACK - 8, 5);
@@ -305,12 +291,12 @@ fn the_next_page_is_not_walked_for_what_is_not_touched() {
 /// Loops of as many instructions, in one block and in short ones: what is unrolled is compiled as one.
 #[test]
 fn a_region_of_long_blocks_may_be_longer() {
-    for (length, one) in [(1, false), (600, true)] {
+    for (count, length, one) in [(300, 1, false), (600, 600, true)] {
         let bus = Arc::new(FlatBus::new(1 << 20));
         put(&bus, FIRST, |a| {
             let mut top = a.create_label();
             a.set_label(&mut top).unwrap();
-            for k in 0..600 {
+            for k in 0..count {
                 a.inc(eax).unwrap();
                 // (To the next instruction, which begins a block.)
                 if k % length == 0 {
@@ -329,7 +315,7 @@ fn a_region_of_long_blocks_may_be_longer() {
         let mut v = bare_vcpu(&group, bus);
         v.hot().regs[0] = 0;
         run(&mut v, FIRST, 200);
-        assert_eq!(v.hot().regs[0], 200 * 600);
+        assert_eq!(v.hot().regs[0], 200 * count);
         let regions = group.jit_counters().expect("a compiler").regions;
         assert!(regions > 0 && one == (regions == 1), "blocks of {length}: {regions} regions");
     }
